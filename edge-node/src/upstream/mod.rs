@@ -1,0 +1,92 @@
+//! Requests to the customer's own servers, and workers' subrequests to the rest of the world.
+
+use selvedge_runtime::Body;
+
+/// Which addresses a request may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The operator named this server in a site file: any address.
+    Operator,
+    /// A worker named it: public addresses, and those of the node's `fetch.allow`.
+    Worker,
+}
+
+/// Resolves, connects, pools, forwards. Built once by `node.rs`; cheap to share.
+pub struct Upstreams {}
+
+/// Why there is no response. Each has a `Proxy-Status` error type (RFC 9209, section 2.3).
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum UpstreamError {
+    /// The name does not resolve: `dns_error`.
+    #[error("{host}: name does not resolve: {reason}")]
+    Dns {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// Every address is one that this request may not reach: `destination_ip_prohibited`.
+    #[error("{host}: address {address} is not allowed for a worker's fetch")]
+    Prohibited {
+        /// The name.
+        host: String,
+        /// The address.
+        address: std::net::IpAddr,
+    },
+    /// No connection: `connection_refused`.
+    #[error("{host}: {reason}")]
+    Connect {
+        /// The name.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// No connection in time: `connection_timeout`.
+    #[error("{host}: no connection within {ms} ms")]
+    ConnectTimeout {
+        /// The name.
+        host: String,
+        /// The bound.
+        ms: u64,
+    },
+    /// TLS failed: `tls_certificate_error`.
+    #[error("{host}: TLS: {reason}")]
+    Tls {
+        /// The name.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// No response head in time: `http_response_timeout`.
+    #[error("{host}: no response head within {ms} ms")]
+    HeadTimeout {
+        /// The name.
+        host: String,
+        /// The bound.
+        ms: u64,
+    },
+    /// The answer is not HTTP: `http_protocol_error`.
+    #[error("{host}: {reason}")]
+    Protocol {
+        /// The name.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// Too much waits for this upstream already: `connection_limit_reached`.
+    #[error("{host}: too many requests are waiting for it")]
+    Overloaded {
+        /// The name.
+        host: String,
+    },
+}
+
+impl Upstreams {
+    /// Sends a request whose URI is absolute to the host that the URI names. The Host field of `request` is sent as it is, where there is
+    /// one. Resolves at the response's head; dropping the future, or the response's body before its end, closes the
+    /// connection or resets its stream.
+    pub async fn send(&self, request: http::Request<Body>, reach: Reach) -> Result<http::Response<Body>, UpstreamError> {
+        let _ = reach;
+        Err(UpstreamError::Connect { host: request.uri().to_string(), reason: "no upstreams yet".into() })
+    }
+}

@@ -1,0 +1,50 @@
+//! The desired state: what the log adds up to for a node. The registry and every node compute it with the same function.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Change, Deployment, RouteRecord, VersionId, VersionRecord, WorkerName};
+
+/// What the registry wants nodes to run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Desired {
+    /// Workers that take traffic.
+    pub workers: BTreeMap<WorkerName, DesiredWorker>,
+    /// Routes by pattern.
+    pub routes: BTreeMap<String, RouteRecord>,
+}
+
+/// A worker that takes traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesiredWorker {
+    /// Its deployment.
+    pub deployment: Deployment,
+    /// The records of the versions that the deployment names.
+    pub versions: BTreeMap<VersionId, VersionRecord>,
+}
+
+impl Desired {
+    /// Takes one change in. Changes that concern no node's work leave it as it is.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Promoted { worker, deployment, versions } => {
+                let versions = versions.iter().map(|version| (version.id.clone(), version.clone())).collect();
+                self.workers.insert(worker.clone(), DesiredWorker { deployment: deployment.clone(), versions });
+            }
+            Change::WorkerDeleted { worker } => {
+                self.workers.remove(worker);
+                self.routes.retain(|_, route| route.owner != super::RouteOwner::Worker(worker.clone()));
+            }
+            Change::RoutesSet { owner, routes } => {
+                self.routes.retain(|_, route| route.owner != *owner);
+                for route in routes {
+                    self.routes.insert(route.pattern.clone(), route.clone());
+                }
+            }
+            Change::VersionCreated(_) | Change::NodeJoined { .. } | Change::NodeRemoved { .. } => {}
+        }
+    }
+}

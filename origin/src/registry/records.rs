@@ -1,0 +1,156 @@
+//! The records: what the log's entries say, and what a node needs to know. All of it is JSON on disk and on the wire.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Digest, NodeName, VersionId, WorkerName};
+
+/// One version of a worker: a bundle and its bindings at one moment. Never changes. A bundle is trusted through its digest in
+/// this record, never by a signature of its own alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionRecord {
+    /// The worker it belongs to.
+    pub worker: WorkerName,
+    /// Its id.
+    pub id: VersionId,
+    /// Counts the worker's versions from 1.
+    pub number: u64,
+    /// The digest of the bundle's manifest, which names every module by digest.
+    pub bundle: Digest,
+    /// The trust group that may share a runner process.
+    pub cordon: NodeName,
+    /// Plain bindings: text or JSON.
+    pub vars: BTreeMap<String, serde_json::Value>,
+    /// `YYYY-MM-DD`.
+    pub compatibility_date: String,
+    /// Compatibility flags.
+    pub compatibility_flags: Vec<String>,
+    /// CPU per invocation, in milliseconds, where the version sets it.
+    pub cpu_ms: Option<u32>,
+    /// Subrequests per invocation, where the version sets it.
+    pub subrequests_max: Option<u32>,
+    /// Unix time in milliseconds.
+    pub created_ms: u64,
+    /// What the operator said.
+    pub message: Option<String>,
+}
+
+/// Which versions take a worker's traffic. Append-only; a rollback is a new one that names an older version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deployment {
+    /// Its id.
+    pub id: VersionId,
+    /// Versions with their share in percent; the shares add up to 100.
+    pub versions: Vec<Share>,
+    /// Unix time in milliseconds.
+    pub created_ms: u64,
+    /// What the operator said.
+    pub message: Option<String>,
+}
+
+/// A version's share of the traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// The version.
+    pub version: VersionId,
+    /// In percent, 0 to 100.
+    pub percentage: f64,
+}
+
+/// Who may change a route.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteOwner {
+    /// A worker, by its wrangler file.
+    Worker(WorkerName),
+    /// A site file, by its `name`.
+    Site(NodeName),
+}
+
+/// A pattern and what answers it. One pattern has one owner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteRecord {
+    /// `HOST/PATH`: `www.example.org/*`, `*.example.org/api/*`, or without a host (`/*`) for every authority. In the path `*` stands
+    /// for anything; without it the path is exact.
+    pub pattern: String,
+    /// Who may change it.
+    pub owner: RouteOwner,
+    /// The worker that answers.
+    pub worker: Option<WorkerName>,
+    /// The customer's own server: answers where there is no worker, and the worker's `fetch()` of its own route.
+    pub upstream: Option<String>,
+    /// Answer cleartext requests with a redirect to https.
+    #[serde(default)]
+    pub redirect_to_https: bool,
+    /// The cache of this route.
+    #[serde(default)]
+    pub cache: CacheSettings,
+}
+
+/// `[route.cache]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheSettings {
+    /// Look up and store. Default: on for upstreams, off for workers (`None` means the default).
+    pub enabled: Option<bool>,
+    /// Store responses that set cookies.
+    pub store_set_cookie: bool,
+    /// Largest response that is stored, in bytes.
+    pub entry_bytes_max: u64,
+    /// How long a request waits for another one's fetch of the same key, in milliseconds.
+    pub collapse_wait_ms: u32,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self { enabled: None, store_set_cookie: false, entry_bytes_max: 64 << 20, collapse_wait_ms: 10_000 }
+    }
+}
+
+/// One change, as the log keeps it and the feed carries it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Change {
+    /// A version exists (it takes no traffic by that).
+    VersionCreated(Box<VersionRecord>),
+    /// A worker's traffic goes to these versions; nodes get their records with it.
+    Promoted {
+        /// The worker.
+        worker: WorkerName,
+        /// The deployment.
+        deployment: Deployment,
+        /// The records of the versions that it names.
+        versions: Vec<VersionRecord>,
+    },
+    /// The worker, its versions and its routes are gone.
+    WorkerDeleted {
+        /// The worker.
+        worker: WorkerName,
+    },
+    /// These are all routes of an owner now; those it had before and that are not among them are gone.
+    RoutesSet {
+        /// The owner.
+        owner: RouteOwner,
+        /// All of its routes.
+        routes: Vec<RouteRecord>,
+    },
+    /// A node has joined with a key of its own.
+    NodeJoined {
+        /// Its name.
+        node: NodeName,
+        /// Its region.
+        region: String,
+        /// Its Ed25519 public key, hex.
+        key: String,
+    },
+    /// A node's key is revoked.
+    NodeRemoved {
+        /// Its name.
+        node: NodeName,
+    },
+}

@@ -1,0 +1,21 @@
+//! Runs workers: what an edge node needs to know of them, without V8.
+//!
+//! Reading order: a [`WorkerSource`] is what may run, an [`Invocation`] is one run of its handler, a [`Host`] is all that the
+//! worker can reach, and an [`Outcome`] is how it ended. [`supervisor`] keeps the runner processes that hold V8;
+//! [`protocol`] is what edge and runner say to each other, which both sides treat as hostile input.
+
+pub mod body;
+pub mod host;
+pub mod invocation;
+pub mod limits;
+pub mod outcome;
+pub mod protocol;
+pub mod source;
+pub mod supervisor;
+
+pub use body::{Body, BodyError};
+pub use host::{FetchError, Fetched, Host, LogLevel, LogLine, Redirect, Subrequest};
+pub use invocation::{ClientInfo, Invocation};
+pub use limits::Limits;
+pub use outcome::{Outcome, Report, RunError};
+pub use source::{Module, ModuleKind, Var, WorkerSource};
