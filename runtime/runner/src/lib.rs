@@ -1,1 +1,4 @@
-//! placeholder
+//! The V8 side of a runner process.
+
+pub mod isolate;
+pub mod snapshot;
