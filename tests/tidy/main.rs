@@ -1,0 +1,137 @@
+//! The invariants of the code map, checked on the source itself. Each check names the file and line that breaks it.
+
+mod source;
+
+use source::{Source, Violations};
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let mut broken = Violations::new("begins with a //! line that says what the file is for");
+    for file in Source::all() {
+        if !file.text.starts_with("//!") {
+            broken.add(&file, 1);
+        }
+    }
+    broken.none();
+}
+
+#[test]
+fn no_file_holds_two_ideas() {
+    const LINES_MAX: usize = 500;
+    const VAGUE: [&str; 8] = ["utils", "util", "common", "helpers", "misc", "types", "ext", "core"];
+    let mut broken = Violations::new("is at most 500 lines long and has a name that says something");
+    for file in Source::all() {
+        let stem = file.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if file.text.lines().count() > LINES_MAX || VAGUE.contains(&stem) {
+            broken.add(&file, 1);
+        }
+    }
+    broken.none();
+}
+
+#[test]
+fn only_the_runner_depends_on_v8() {
+    let mut broken = Violations::new("does not depend on the engine: only runtime/runner does");
+    for manifest in Source::manifests() {
+        if manifest.is("runtime/runner/Cargo.toml") || manifest.is("Cargo.toml") {
+            continue;
+        }
+        broken.lines(&manifest, |line| line.starts_with("deno_") || line.starts_with("v8 ") || line.starts_with("v8."));
+        // Only the binary links the runner, so cargo itself keeps V8 out of the edge.
+        if !manifest.is("deploy/Cargo.toml") {
+            broken.lines(&manifest, |line| line.starts_with("selvedge-runner"));
+        }
+    }
+    broken.none();
+}
+
+#[test]
+fn the_runtime_and_the_origin_are_leaves() {
+    let mut broken = Violations::new("depends on no other part of the product");
+    for manifest in Source::manifests() {
+        if manifest.is("runtime/Cargo.toml") || manifest.is("origin/Cargo.toml") {
+            broken.lines(&manifest, |line| line.starts_with("selvedge-"));
+        }
+    }
+    broken.none();
+}
+
+#[test]
+fn each_library_of_the_outside_has_one_door() {
+    let doors = [
+        ("edge-node/src/", "quinn::", "edge-node/src/listen/quic"),
+        ("edge-node/src/", "h3::", "edge-node/src/listen/quic"),
+        ("edge-node/src/", "moka::", "edge-node/src/cache/memory.rs"),
+        ("edge-node/src/", "hickory_resolver::", "edge-node/src/upstream/resolve.rs"),
+        ("origin/src/", "rusqlite::", "origin/src/store/"),
+        ("runtime/src/", "deno_core", "nowhere"),
+    ];
+    for (tree, name, door) in doors {
+        let mut broken = Violations::new(&format!("does not use {name}, whose only door is {door}"));
+        for file in Source::all().into_iter().filter(|file| file.under(tree) && !file.under(door)) {
+            broken.lines(&file, |line| source::names(line, name));
+        }
+        broken.none();
+    }
+}
+
+#[test]
+fn rules_are_pure() {
+    const PURE: [&str; 12] = [
+        "edge-node/src/cache/key.rs",
+        "edge-node/src/cache/control.rs",
+        "edge-node/src/cache/policy.rs",
+        "edge-node/src/cache/freshness.rs",
+        "edge-node/src/cache/validate.rs",
+        "edge-node/src/cache/vary.rs",
+        "edge-node/src/cache/range.rs",
+        "edge-node/src/deployments/plan.rs",
+        "edge-node/src/routes.rs",
+        "edge-node/src/upstream/policy.rs",
+        "origin/src/registry/",
+        "origin/src/bundle/",
+    ];
+    const IMPURE: [&str; 7] = ["async fn", ".await", "SystemTime::now", "Instant::now", "std::fs", "tokio::", "std::net::Tcp"];
+    let mut broken = Violations::new("is pure: data and now in, a verdict out; no async, no clock, no I/O");
+    for file in Source::all().into_iter().filter(|file| PURE.iter().any(|path| file.under(path))) {
+        broken.lines(&file, |line| IMPURE.iter().any(|word| line.contains(word)));
+    }
+    broken.none();
+}
+
+#[test]
+fn one_file_spawns_and_one_reads_the_environment() {
+    let mut broken = Violations::new("spawns no task of its own: edge-node/src/tasks.rs does");
+    for file in Source::all().into_iter().filter(|file| file.under("edge-node/src/") && !file.is("edge-node/src/tasks.rs")) {
+        broken.lines(&file, |line| line.contains("tokio::spawn(") || line.contains("thread::spawn("));
+    }
+    broken.none();
+    let mut broken = Violations::new("does not read the environment: edge-node/src/config.rs does");
+    for file in Source::all().into_iter().filter(|file| file.under("edge-node/src/") && !file.is("edge-node/src/config.rs")) {
+        broken.lines(&file, |line| line.contains("env::var"));
+    }
+    broken.none();
+}
+
+#[test]
+fn one_file_chooses_the_status_of_an_error() {
+    let mut broken = Violations::new("chooses no status for an error: edge-node/src/request/respond.rs does");
+    for file in Source::all() {
+        if file.under("edge-node/src/request/") && !file.is("edge-node/src/request/respond.rs") {
+            broken.lines(&file, |line| {
+                line.contains("StatusCode::BAD_") || line.contains("StatusCode::INTERNAL") || line.contains("StatusCode::SERVICE")
+            });
+        }
+    }
+    broken.none();
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    let words = ["todo!(", "unimplemented!(", "TODO", "FIXME", "XXX"];
+    let mut broken = Violations::new("leaves nothing for later");
+    for file in Source::all().into_iter().filter(|file| !file.under("tests/tidy/")) {
+        broken.lines(&file, |line| words.iter().any(|word| line.contains(word)));
+    }
+    broken.none();
+}

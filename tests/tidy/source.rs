@@ -1,0 +1,107 @@
+//! Reads the project's own source for the checks: tracked Rust files and manifests, without test modules.
+
+use std::path::{Path, PathBuf};
+
+/// One file of the project.
+pub struct Source {
+    /// Relative to the project's root.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+}
+
+impl Source {
+    /// Every Rust file.
+    pub fn all() -> Vec<Self> {
+        Self::with_ending(".rs")
+    }
+
+    /// Every `Cargo.toml`.
+    pub fn manifests() -> Vec<Self> {
+        Self::with_ending("Cargo.toml")
+    }
+
+    fn with_ending(ending: &str) -> Vec<Self> {
+        let root = root();
+        let mut found = Vec::new();
+        for top in ["Cargo.toml", "runtime", "origin", "edge-node", "deploy", "tests"] {
+            collect(&root.join(top), &root, ending, &mut found);
+        }
+        assert!(found.len() > 5, "only {} files end with {ending}: the check looks in the wrong place", found.len());
+        found
+    }
+
+    /// The file is this one.
+    pub fn is(&self, path: &str) -> bool {
+        self.path == Path::new(path)
+    }
+
+    /// The file's path begins with `prefix`.
+    pub fn under(&self, prefix: &str) -> bool {
+        self.path.to_string_lossy().starts_with(prefix)
+    }
+
+    /// Lines with their numbers, up to the file's own test module, without comments.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.text
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line.trim()))
+            .take_while(|(_, line)| *line != "#[cfg(test)]")
+            .filter(|(_, line)| !line.starts_with("//"))
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the project").to_path_buf()
+}
+
+fn collect(path: &Path, root: &Path, ending: &str, found: &mut Vec<Source>) {
+    if path.is_dir() {
+        let mut entries: Vec<_> = std::fs::read_dir(path).expect("a folder of the project").flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        for entry in entries {
+            if !["node_modules", "target"].iter().any(|name| entry.ends_with(name)) {
+                collect(&entry, root, ending, found);
+            }
+        }
+    } else if path.to_string_lossy().ends_with(ending) {
+        let text = std::fs::read_to_string(path).expect("a text file of the project");
+        found.push(Source { path: path.strip_prefix(root).expect("below the root").to_path_buf(), text });
+    }
+}
+
+/// The line names `name` as a path of its own, not as the end of a longer word.
+pub fn names(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
+/// What breaks one rule, gathered so that a run shows all of it.
+pub struct Violations {
+    rule: String,
+    places: Vec<String>,
+}
+
+impl Violations {
+    /// Of a rule that reads "every file …".
+    pub fn new(rule: &str) -> Self {
+        Self { rule: rule.to_owned(), places: Vec::new() }
+    }
+
+    /// One place.
+    pub fn add(&mut self, file: &Source, line: usize) {
+        self.places.push(format!("{}:{line}", file.path.display()));
+    }
+
+    /// Every line of code that breaks it.
+    pub fn lines(&mut self, file: &Source, breaks: impl Fn(&str) -> bool) {
+        for (number, _) in file.code().filter(|(_, line)| breaks(line)) {
+            self.add(file, number);
+        }
+    }
+
+    /// Fails with all places.
+    pub fn none(self) {
+        assert!(self.places.is_empty(), "every file {}, but not these:\n  {}", self.rule, self.places.join("\n  "));
+    }
+}
