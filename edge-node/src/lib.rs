@@ -5,9 +5,11 @@
 //! from an [`upstream`], store, respond. The life of a deployment: [`deployments`] follows the registry's feed and swaps the
 //! [`routes`] whole. [`node`] builds every part once.
 
+pub mod deployments;
 pub mod listen;
 pub mod request;
 pub mod routes;
+pub mod tasks;
 pub mod upstream;
 
 pub use selvedge_runtime::{Body, BodyError};

@@ -1,6 +1,12 @@
 //! Requests to the customer's own servers, and workers' subrequests to the rest of the world.
 
-use selvedge_runtime::Body;
+pub mod limits;
+
+mod config;
+
+use selvedge_runtime::{Body, BodyError};
+
+pub use config::UpstreamsConfig;
 
 /// Which addresses a request may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +79,20 @@ pub enum UpstreamError {
         /// Why.
         reason: String,
     },
+    /// The request's own body failed before the response: the client's or the worker's doing, not the upstream's.
+    #[error("{host}: the request's body ended early: {error}")]
+    RequestBody {
+        /// The name.
+        host: String,
+        /// What happened to the body.
+        error: BodyError,
+    },
+    /// The request cannot be sent at all: no absolute http or https address, or a method that has no response.
+    #[error("cannot be sent: {reason}")]
+    BadRequest {
+        /// Why.
+        reason: &'static str,
+    },
     /// Too much waits for this upstream already: `connection_limit_reached`.
     #[error("{host}: too many requests are waiting for it")]
     Overloaded {
@@ -81,7 +101,24 @@ pub enum UpstreamError {
     },
 }
 
+/// Why upstreams cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamsConfigError {
+    /// The system's resolver configuration cannot be read, and the node's file names no resolver.
+    #[error("name servers of the system: {0}")]
+    Resolver(String),
+    /// A certificate authority cannot be used.
+    #[error("certificate authority: {0}")]
+    Authority(String),
+}
+
 impl Upstreams {
+    /// Sets everything up; connects to nothing. Must be called inside a tokio runtime.
+    pub fn new(config: UpstreamsConfig) -> Result<Self, UpstreamsConfigError> {
+        let _ = config;
+        Ok(Self {})
+    }
+
     /// Sends a request whose URI is absolute to the host that the URI names. The Host field of `request` is sent as it is, where there is
     /// one. Resolves at the response's head; dropping the future, or the response's body before its end, closes the
     /// connection or resets its stream.

@@ -1,0 +1,66 @@
+//! Every bound of upstream connections, with unit, default and reason.
+
+use std::time::Duration;
+
+/// Time for a connection: name, TCP and TLS together. Three lost SYN packets (1 s, 2 s, 4 s) fit.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time to the response head: as long as a worker has for its own (`Limits::head_timeout_ms`).
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time without a byte of a response body: as long as a worker has.
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time that a connection is kept without a request. Shorter than the 60 s after which common servers close, so that few are lost on reuse.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+/// How often idle connections are looked through.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Requests in flight to one upstream: what one busy server is expected to take from one node.
+pub const REQUESTS_PER_UPSTREAM_MAX: usize = 1024;
+/// Requests that wait for one upstream: a short burst, no more; a 503 now beats an answer in 10 s.
+pub const QUEUE_PER_UPSTREAM_MAX: usize = 1024;
+/// Time that a request waits in that queue.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(5);
+/// Idle connections kept for one upstream.
+pub const IDLE_PER_UPSTREAM_MAX: usize = 256;
+/// Idle connections kept for all upstreams together: file descriptors.
+pub const IDLE_TOTAL_MAX: usize = 4096;
+/// Connections to all upstreams together, idle or not: file descriptors.
+pub const CONNECTIONS_TOTAL_MAX: usize = 16_384;
+/// Upstreams (scheme, host, port, reach) that are remembered. Workers choose hosts, so the number is theirs; those without a connection are forgotten first.
+pub const UPSTREAMS_MAX: usize = 16_384;
+
+/// Bytes of a response head over HTTP/1.1, and of a header list over HTTP/2.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Fields of a response head over HTTP/1.1.
+pub const HEAD_FIELDS_MAX: usize = 256;
+/// Bytes that one HTTP/2 stream may send before the consumer has read them.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes that one HTTP/2 connection may send before the consumers have read them.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// An HTTP/2 connection without traffic is pinged this often, so that a dead one is found before a request is.
+pub const H2_PING_INTERVAL: Duration = Duration::from_secs(15);
+/// Time for the answer to such a ping.
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a request body that wait in an HTTP/2 stream for the peer's window.
+pub const H2_SEND_BUFFER_BYTES: usize = 256 << 10;
+
+/// Head start of one connection attempt before the next (RFC 8305, section 5, "Connection Attempt Delay").
+pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Time that the answer for one address family waits for the other (RFC 8305, section 3, "Resolution Delay").
+pub const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+/// Addresses of one name that are tried.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// Names in the resolver's cache.
+pub const NAMES_MAX: usize = 10_000;
+/// Time that an answer is used at least: a zero TTL must not mean a query per request.
+pub const TTL_MIN: Duration = Duration::from_secs(1);
+/// Time that an answer is used at most.
+pub const TTL_MAX: Duration = Duration::from_secs(300);
+/// Time that "no such name" is believed.
+pub const NEGATIVE_TTL: Duration = Duration::from_secs(5);
+/// Time for one query.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
+/// Queries of one name: the first, and those after a timeout.
+pub const QUERY_ATTEMPTS: usize = 2;
+/// Queries in flight for all names together.
+pub const QUERIES_MAX: usize = 256;
