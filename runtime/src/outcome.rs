@@ -107,4 +107,6 @@ pub struct RunError {
     pub message: String,
     /// When it makes sense to try again, where it does.
     pub retry_after: Option<Duration>,
+    /// The request's body failed while the worker read it (too large, cut, stalled), where that came first.
+    pub request_body: Option<crate::BodyError>,
 }

@@ -78,5 +78,5 @@ impl Supervisor {
 }
 
 fn unready() -> RunError {
-    RunError { outcome: crate::Outcome::InternalError, message: "no supervisor yet".into(), retry_after: None }
+    RunError { outcome: crate::Outcome::InternalError, message: "no supervisor yet".into(), retry_after: None, request_body: None }
 }

@@ -1,0 +1,46 @@
+//! Every bound of the crossing, with unit and reason. An encoder refuses what a decoder would refuse.
+
+/// Bytes of a frame after its length: what either side may have to hold before it can decode anything.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one piece of a body or a module, and of a body that travels inside its head: small enough that
+/// one body does not hold up the other streams of a link.
+pub const CHUNK_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a body that may be sent before its consumer has given credit.
+pub const INITIAL_CREDIT: u32 = 64 << 10;
+/// Most credit that may be outstanding for one body, in bytes: what a stream may make the other side hold.
+pub const CREDIT_MAX: u32 = 1 << 20;
+/// Fields of one head. The listeners' and upstreams' own bounds are lower.
+pub const HEADERS_MAX: usize = 1024;
+/// Bytes of all field names and values of one head.
+pub const HEADERS_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a field name.
+pub const HEADER_NAME_BYTES_MAX: usize = 1024;
+/// Bytes of a URL. Browsers stop at 64 KiB to 2 MiB, servers at 8 to 16 KiB.
+pub const URL_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a method: RFC 9110 §9 sets none; registered ones are shorter than 20.
+pub const METHOD_BYTES_MAX: usize = 64;
+/// Bytes of a text for operators (a message, a line of the log). Longer ones are cut, not refused.
+pub const TEXT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a short name: a build, a node's name, what of a sandbox is missing.
+pub const NAME_BYTES_MAX: usize = 1024;
+/// Bytes of a module's specifier.
+pub const SPECIFIER_BYTES_MAX: usize = 4096;
+/// Modules of one version.
+pub const MODULES_MAX: u32 = 4096;
+/// Bytes of all modules and source maps of one version.
+pub const MODULES_BYTES_MAX: u64 = 128 << 20;
+/// Bytes of a `LoadHead`: names, limits and variables as JSON.
+pub const LOAD_HEAD_BYTES_MAX: usize = 768 << 10;
+/// Bytes that one read takes from a link at most. Also the least free space of a decoder's buffer.
+pub const READ_BYTES: usize = 64 << 10;
+/// Frames up to this many bytes are copied out of the read buffer: what is kept of them (a cached head, a body) then holds
+/// its own memory only, and the read buffer is used again without allocating.
+pub const COPY_BYTES_MAX: usize = 8 << 10;
+/// Bytes that may wait in a link's outbox. The edge sends no new work to a link above it; a runner reads nothing more.
+pub const OUTBOX_BYTES_MAX: usize = 4 << 20;
+/// Running invocations of one link.
+pub const STREAMS_MAX: usize = 1 << super::STREAM_INDEX_BITS;
+/// Subrequests of one invocation that may run at once: what a worker may make the edge hold.
+pub const SUBREQUESTS_RUNNING_MAX: usize = 64;
+/// Links of a runner: its JavaScript threads.
+pub const LINKS_MAX: usize = 64;
