@@ -5,11 +5,18 @@
 //! from an [`upstream`], store, respond. The life of a deployment: [`deployments`] follows the registry's feed and swaps the
 //! [`routes`] whole. [`node`] builds every part once.
 
+pub mod config;
 pub mod deployments;
+pub mod limits;
 pub mod listen;
+pub mod metrics;
+pub mod node;
 pub mod request;
 pub mod routes;
 pub mod tasks;
 pub mod upstream;
+
+pub use config::NodeConfig;
+pub use node::{Addresses, Node, StartError};
 
 pub use selvedge_runtime::{Body, BodyError};

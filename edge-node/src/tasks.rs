@@ -1,12 +1,18 @@
-//! The one place that starts background tasks: each has a name, and a panic in one is an ERROR in the log instead of silence.
+//! The only file that spawns background tasks of an edge: nothing is spawned and forgotten.
+//!
+//! Everything that outlives the call that made it (a connection, a cache fill, the follower) is counted here, so that
+//! [`crate::Node::drain`] knows when the node has nothing more to do, and can cancel what does not end by itself.
 
 use std::future::Future;
+use std::time::Duration;
 
 use futures::FutureExt;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
-/// Starts a task that goes on until it ends by itself or the handle is aborted.
+/// Starts a task that goes on until it ends by itself or the handle is aborted. Each has a name, and a panic in one is an ERROR in the log
+/// instead of silence.
 pub fn spawn(what: &'static str, future: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
     let span = tracing::debug_span!("task", what);
     let watched = async move {
@@ -20,4 +26,63 @@ pub fn spawn(what: &'static str, future: impl Future<Output = ()> + Send + 'stat
 /// Starts a task that ends with its owner: dropping the handle aborts it.
 pub fn owned(what: &'static str, future: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(spawn(what, future))
+}
+
+/// Spawns tasks and knows when all of them have ended. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    draining: CancellationToken,
+    stopped: CancellationToken,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tasks {
+    /// No tasks yet.
+    pub fn new() -> Self {
+        Self { tracker: TaskTracker::new(), draining: CancellationToken::new(), stopped: CancellationToken::new() }
+    }
+
+    /// Runs a task that ends by itself once [`Self::draining`] is cancelled, and is dropped where it stands when the drain's time
+    /// is over.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopped = self.stopped.clone();
+        drop(self.tracker.spawn(async move {
+            stopped.run_until_cancelled_owned(task).await;
+        }));
+    }
+
+    /// Runs a task that ends with something that [`Self::spawn`] runs, such as a request with its connection. Cheaper than that: made for the
+    /// request path.
+    pub fn spawn_bound(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.tracker.spawn(task));
+    }
+
+    /// Cancelled when the node starts to drain: accept nothing new, finish what runs.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Asks all tasks to end, waits for them at most `within`, then drops those that are left. Gives whether all ended by themselves.
+    pub async fn drain(&self, within: Duration) -> bool {
+        self.draining.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(within, self.tracker.wait()).await.is_ok() {
+            return true;
+        }
+        self.stopped.cancel();
+        // Dropping a task is prompt; a second is for a loaded machine, and a task that blocks its thread must not hold the process.
+        let _ = tokio::time::timeout(crate::limits::ABANDON_WAIT, self.tracker.wait()).await;
+        false
+    }
+
+    /// Tasks that have not ended.
+    pub fn running(&self) -> usize {
+        self.tracker.len()
+    }
 }

@@ -1,0 +1,306 @@
+//! File and flags → [`NodeConfig`]. The only place that knows the keys of the node's file and the only one that reads the
+//! environment. An unknown key is an error that names the key and the file; [`NodeConfig::check`] is what `--check` runs.
+//!
+//! A flag wins over the file. Each key of [`NodeFile`] says its unit, default and both extremes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use selvedge_origin::registry::NodeName;
+use serde::Deserialize;
+
+use crate::limits::Limits;
+
+/// What a node is started with: valid values, no names of keys.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The node's name in the registry, in `Cache-Status` and `Proxy-Status`, and in `request.cf.colo`.
+    pub name: NodeName,
+    /// Its region, for `selvedge nodes`.
+    pub region: String,
+    /// The data folder: the node's key, its last state, its bundles, the local authority. Made if it is missing.
+    pub data: PathBuf,
+    /// Where h1, h2 (TCP) and h3 (UDP, same port) are served. Port 0: the kernel chooses one that is free for both.
+    pub https: Option<SocketAddr>,
+    /// Where h1 is served in cleartext.
+    pub http: Option<SocketAddr>,
+    /// Where health and metrics are served.
+    pub admin: Option<SocketAddr>,
+    /// Certificates by server name; the first one is also for clients that name no server.
+    pub certificates: Vec<CertificateFiles>,
+    /// The registry; without it the node serves what it last ran.
+    pub origin: Option<OriginConfig>,
+    /// The program that becomes a runner, and how.
+    pub runner: RunnerConfig,
+    /// Name servers; empty: those of `/etc/resolv.conf`.
+    pub resolver: Vec<SocketAddr>,
+    /// Addresses that a worker's `fetch()` may reach beside public ones.
+    pub fetch_allow: Vec<IpNet>,
+    /// PEM files with authorities that upstreams' certificates may come from, beside the public ones.
+    pub upstream_authorities: Vec<PathBuf>,
+    /// Clients whose forwarding fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bytes of the memory cache.
+    pub cache_memory_bytes: u64,
+    /// How long a drain waits before it cancels what still runs.
+    pub drain_timeout: Duration,
+    /// Bounds of the listeners.
+    pub limits: Limits,
+}
+
+/// A certificate chain and its key, PEM, read again when either file changes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// The chain, the node's own certificate first.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// How a node finds its registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginConfig {
+    /// `https://HOST:PORT`, or `http://` on a loopback address.
+    pub url: String,
+    /// The file that `selvedge origin` made for joining.
+    pub token_file: PathBuf,
+}
+
+/// What runners are made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunnerConfig {
+    /// The program; opened once when the node starts.
+    pub executable: PathBuf,
+    /// Its first arguments.
+    pub arguments: Vec<String>,
+    /// JavaScript threads of each runner.
+    pub threads: usize,
+    /// Run where the kernel lacks what the sandbox needs.
+    pub allow_unsandboxed: bool,
+}
+
+/// The command line of `selvedge edge`, parsed but not yet merged with the file.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "the same as in NodeConfig and NodeFile")]
+pub struct Flags {
+    pub name: Option<String>,
+    pub region: Option<String>,
+    pub data: Option<PathBuf>,
+    pub https: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    pub certificates: Vec<CertificateFiles>,
+    pub origin: Option<String>,
+    pub token_file: Option<PathBuf>,
+    pub threads: Option<usize>,
+    pub allow_unsandboxed: bool,
+    pub fetch_allow: Vec<IpNet>,
+}
+
+/// The node's TOML file. Everything is optional.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeFile {
+    /// 1 to 63 of `a-z0-9-`. Default: the machine's host name.
+    pub name: Option<String>,
+    /// 1 to 63 bytes. Default: `local`.
+    pub region: Option<String>,
+    /// A folder. No default: the file or `--data` must say it.
+    pub data: Option<PathBuf>,
+    /// `ADDR:PORT`. Default: no https.
+    pub https: Option<SocketAddr>,
+    /// `ADDR:PORT`. Default: no cleartext.
+    pub http: Option<SocketAddr>,
+    /// `ADDR:PORT`. Default `127.0.0.1:0`; a port that the kernel chose is printed at start. It has no authentication: keep it private.
+    pub admin: Option<SocketAddr>,
+    /// `[[certificate]]`, 0 to 1,000. Default: none, the local authority makes what is needed.
+    pub certificate: Vec<CertificateFiles>,
+    /// The registry's URL. Default: none, the node serves what it last ran.
+    pub origin: Option<String>,
+    /// Needed with `origin`.
+    pub token_file: Option<PathBuf>,
+    /// `ADDR:PORT` of name servers, 0 to 8. Default: those of `/etc/resolv.conf`.
+    pub resolver: Vec<SocketAddr>,
+    /// Networks (`10.0.0.0/8`) of proxies whose forwarding fields are believed; also exempt from the bound of connections of one address.
+    /// 0 to 1,000. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Milliseconds. Default 10,000; 0 (cancel at once) to 3,600,000.
+    pub drain_timeout_ms: Option<u64>,
+    /// What workers' own requests may reach.
+    pub fetch: FetchSection,
+    /// The cache.
+    pub cache: CacheSection,
+    /// Upstreams.
+    pub upstream: UpstreamSection,
+    /// Runner processes.
+    pub runner: RunnerSection,
+    /// Bounds of the listeners; see [`Limits`].
+    pub limits: Limits,
+}
+
+/// `[fetch]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FetchSection {
+    /// Networks that a worker's `fetch()` may reach beside public addresses, such as `10.0.0.0/8`. 0 to 1,000. Default: none.
+    pub allow: Vec<IpNet>,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheSection {
+    /// Bytes of all entries in memory. Default 268,435,456 (256 MiB); 0 (nothing is stored) to 2^40.
+    pub memory_bytes: Option<u64>,
+}
+
+/// `[upstream]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamSection {
+    /// PEM files with authorities for upstreams' certificates, beside the public ones. 0 to 100. Default: none.
+    pub authorities: Vec<PathBuf>,
+}
+
+/// `[runner]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunnerSection {
+    /// JavaScript threads of each runner. Default: one for each processor, 64 at most; 1 to 64.
+    pub threads: Option<usize>,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {reason}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: std::io::Error,
+    },
+    /// The file is not TOML, or has a key or value that is not known.
+    #[error("{}: {reason}", file.display())]
+    Parse {
+        /// The file.
+        file: PathBuf,
+        /// Names the key and the line.
+        reason: String,
+    },
+    /// A value cannot be used.
+    #[error("{key}: {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Largest configuration file, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+impl NodeFile {
+    /// Reads a file.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        let read = |reason| ConfigError::Read { file: file.to_owned(), reason };
+        if std::fs::metadata(file).map_err(read)?.len() > FILE_BYTES_MAX {
+            return Err(read(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes"))));
+        }
+        let text = std::fs::read_to_string(file).map_err(read)?;
+        let parse = |reason: String| ConfigError::Parse { file: file.to_owned(), reason };
+        let document = toml::Deserializer::parse(&text).map_err(|error| parse(error.to_string()))?;
+        serde_path_to_error::deserialize(document).map_err(|error| {
+            let (path, reason) = (error.path().to_string(), error.into_inner().to_string());
+            parse(if path == "." { reason } else { format!("{path}: {reason}") })
+        })
+    }
+}
+
+impl NodeConfig {
+    /// Merges the command line, the file it names, and defaults.
+    pub fn load(flags: Flags, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let file = file.map(NodeFile::read).transpose()?.unwrap_or_default();
+        let value = |key, reason: String| ConfigError::Value { key, reason };
+        let name = flags.name.or(file.name).unwrap_or_else(host_name);
+        let url = flags.origin.or(file.origin);
+        let token_file = flags.token_file.or(file.token_file);
+        let origin = match (url, token_file) {
+            (Some(url), Some(token_file)) => Some(OriginConfig { url, token_file }),
+            (Some(_), None) => return Err(value("token_file", "needed with origin".into())),
+            (None, Some(_)) => return Err(value("origin", "needed with token_file".into())),
+            (None, None) => None,
+        };
+        let executable = std::env::current_exe().map_err(|error| value("runner", format!("own executable: {error}")))?;
+        let config = Self {
+            name: name.parse::<NodeName>().map_err(|error| value("name", error.to_string()))?,
+            region: flags.region.or(file.region).unwrap_or_else(|| "local".into()),
+            data: flags.data.or(file.data).ok_or_else(|| value("data", "needed: the folder for the node's state".into()))?,
+            https: flags.https.or(file.https),
+            http: flags.http.or(file.http),
+            admin: Some(flags.admin.or(file.admin).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))),
+            certificates: if flags.certificates.is_empty() { file.certificate } else { flags.certificates },
+            origin,
+            runner: RunnerConfig {
+                executable,
+                arguments: vec!["runner".into()],
+                threads: flags.threads.or(file.runner.threads).unwrap_or_else(processors),
+                allow_unsandboxed: flags.allow_unsandboxed,
+            },
+            resolver: file.resolver,
+            fetch_allow: if flags.fetch_allow.is_empty() { file.fetch.allow } else { flags.fetch_allow },
+            upstream_authorities: file.upstream.authorities,
+            trusted_proxies: file.trusted_proxies,
+            cache_memory_bytes: file.cache.memory_bytes.unwrap_or(256 << 20),
+            drain_timeout: Duration::from_millis(file.drain_timeout_ms.unwrap_or(10_000)),
+            limits: file.limits,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses what is outside the documented extremes. Reads certificate files, opens no socket and writes nothing.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let within = |key: &'static str, value: u64, low: u64, high: u64| {
+            if (low..=high).contains(&value) {
+                return Ok(());
+            }
+            Err(ConfigError::Value { key, reason: format!("is {value}, must be {low} to {high}") })
+        };
+        within("region", self.region.len() as u64, 1, 63)?;
+        within("certificate", self.certificates.len() as u64, 0, 1_000)?;
+        within("resolver", self.resolver.len() as u64, 0, 8)?;
+        within("trusted_proxies", self.trusted_proxies.len() as u64, 0, 1_000)?;
+        within("fetch.allow", self.fetch_allow.len() as u64, 0, 1_000)?;
+        within("upstream.authorities", self.upstream_authorities.len() as u64, 0, 100)?;
+        within("runner.threads", self.runner.threads as u64, 1, 64)?;
+        within("cache.memory_bytes", self.cache_memory_bytes, 0, 1 << 40)?;
+        within("drain_timeout_ms", self.drain_timeout.as_millis() as u64, 0, 3_600_000)?;
+        self.limits.check().map_err(|reason| ConfigError::Value { key: "limits", reason })?;
+        if self.https.is_none() && self.http.is_none() {
+            return Err(ConfigError::Value { key: "https", reason: "neither https nor http has an address: nothing to serve".into() });
+        }
+        for files in &self.certificates {
+            crate::listen::check_certificate(files)
+                .map_err(|error| ConfigError::Value { key: "certificate", reason: error.to_string() })?;
+        }
+        Ok(())
+    }
+}
+
+/// The machine's name as far as it can be a node's: the first label, lower case.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME").map_err(std::io::Error::other));
+    let name = name.unwrap_or_default().trim().split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let name: String = name.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-').collect();
+    if name.is_empty() { "node".into() } else { name }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(64)
+}

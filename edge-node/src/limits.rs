@@ -1,0 +1,182 @@
+//! Every bound of the data plane, with unit, default and reason. Bounds of a worker's run are in [`selvedge_runtime::limits`].
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Bounds that an operator may have to turn, `[limits]` in the node's file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Client connections of all listeners together. Default 20,000; 1 to 1,000,000. Each costs 20 to 100 KiB; the process needs as many
+    /// descriptors for h1 and h2.
+    pub connections_max: usize,
+    /// Client connections of one address (IPv6: one /64). Default 2,000; 1 to `connections_max`. One client must not use up the node; large
+    /// networks share an address, and trusted proxies are exempt.
+    pub connections_per_address_max: usize,
+    /// Requests that run at one time on one h2 or h3 connection, in streams. Default 128; 1 to 1,000. RFC 9113, section 5.1.2 advises 100 or more.
+    pub streams_per_connection_max: u32,
+    /// A connection without a request is closed after this time, in milliseconds. Default 75,000 (above the 60 s of usual load balancers);
+    /// 100 to 3,600,000.
+    pub idle_timeout_ms: u64,
+    /// The whole TLS or QUIC handshake, in milliseconds. Default 10,000; 100 to 60,000.
+    pub handshake_timeout_ms: u64,
+    /// The whole head of a request, in milliseconds; on h1 also the wait for the next request. Default 15,000; 100 to 600,000.
+    pub head_timeout_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            connections_per_address_max: 2_000,
+            streams_per_connection_max: 128,
+            idle_timeout_ms: 75_000,
+            handshake_timeout_ms: 10_000,
+            head_timeout_ms: 15_000,
+        }
+    }
+}
+
+impl Limits {
+    /// [`Self::idle_timeout_ms`] as a duration.
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    /// [`Self::handshake_timeout_ms`] as a duration.
+    pub fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.handshake_timeout_ms)
+    }
+
+    /// [`Self::head_timeout_ms`] as a duration.
+    pub fn head_timeout(&self) -> Duration {
+        Duration::from_millis(self.head_timeout_ms)
+    }
+
+    /// Refuses what is outside the documented extremes, naming the key.
+    pub fn check(&self) -> Result<(), String> {
+        let within = |key: &str, value: u64, low: u64, high: u64| {
+            if (low..=high).contains(&value) { Ok(()) } else { Err(format!("limits.{key} is {value}, must be {low} to {high}")) }
+        };
+        within("connections_max", self.connections_max as u64, 1, 1_000_000)?;
+        within("connections_per_address_max", self.connections_per_address_max as u64, 1, self.connections_max as u64)?;
+        within("streams_per_connection_max", self.streams_per_connection_max.into(), 1, 1_000)?;
+        within("idle_timeout_ms", self.idle_timeout_ms, 100, 3_600_000)?;
+        within("handshake_timeout_ms", self.handshake_timeout_ms, 100, 60_000)?;
+        within("head_timeout_ms", self.head_timeout_ms, 100, 600_000)
+    }
+}
+
+// --- request heads (RFC 9110, sections 2.3 and 4.1 ask for documented bounds) ---
+
+/// Bytes of a request target. 414 beyond. RFC 9110, section 4.1 recommends at least 8,000; browsers stop at 32 KiB or above.
+pub const TARGET_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes of a method. 501 beyond; the longest registered one has 17.
+pub const METHOD_BYTES_MAX: usize = 64;
+
+/// Fields of a request head. 431 beyond; a browser sends about 20.
+pub const FIELDS_MAX: usize = 128;
+
+/// Bytes of a request head: names and values, without HPACK's or QPACK's 32 bytes for each. 431 beyond. Cookies are what grows; peers take 8 to 64 KiB.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a header list as h2 and h3 count it (RFC 9113, section 6.5.2: 32 bytes more for each field); announced to the client.
+pub const HEADER_LIST_BYTES_MAX: u32 = (HEAD_BYTES_MAX + 32 * FIELDS_MAX) as u32;
+
+// --- HTTP/1.1 ---
+
+/// hyper's read buffer for an h1 connection, in bytes: it is also its bound of a head, 431 beyond. hyper needs at least 8 KiB.
+pub const H1_BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX + TARGET_BYTES_MAX;
+
+/// A request body that nobody read is read on and dropped up to this many bytes, so that the connection can be used again; a larger one
+/// closes it. Cheaper than a new TLS handshake, and below what a client can hurt with.
+pub const UNREAD_BODY_BYTES_MAX: u64 = 256 << 10;
+
+/// How long reading on may take. A client that is slow with a body nobody wants gets its connection closed.
+pub const UNREAD_BODY_WAIT: Duration = Duration::from_secs(2);
+
+// --- HTTP/2 ---
+
+/// Receive window of one h2 stream, in bytes: a body that nobody reads holds at most this.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 256 << 10;
+
+/// Receive window of one h2 connection, in bytes: all unread bodies of a connection together.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Largest h2 frame that we take, in bytes: the protocol's smallest maximum (RFC 9113, section 4.2).
+pub const H2_FRAME_BYTES_MAX: u32 = 16 << 10;
+
+/// Bytes of responses that wait for one h2 stream's window.
+pub const H2_SEND_BUFFER_BYTES_MAX: usize = 128 << 10;
+
+/// Streams that a client reset before we accepted them; GOAWAY beyond (CVE-2023-44487, rapid reset).
+pub const H2_PENDING_RESETS_MAX: usize = 20;
+
+/// Streams that we had to reset for the client's errors, over a connection's life; GOAWAY beyond (CVE-2025-8671, made-you-reset).
+pub const H2_LOCAL_RESETS_MAX: usize = 256;
+
+// --- HTTP/3 ---
+
+/// Receive window of one QUIC stream, in bytes; see [`H2_STREAM_WINDOW_BYTES`].
+pub const QUIC_STREAM_WINDOW_BYTES: u32 = 256 << 10;
+
+/// Receive window of one QUIC connection, in bytes. quinn's default is without bound, and its out-of-order data is held until it is whole.
+pub const QUIC_CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Bytes that one QUIC connection may have in flight to the client; bounds what we hold for a slow one.
+pub const QUIC_SEND_WINDOW_BYTES: u64 = 1 << 20;
+
+/// Unidirectional streams that a client may have open: control, QPACK encoder and decoder (RFC 9114, section 6.2), and some to grease.
+pub const QUIC_UNI_STREAMS_MAX: u32 = 8;
+
+/// Handshakes that wait for us to accept them, in connections; further first packets are dropped.
+pub const QUIC_INCOMING_MAX: usize = 1_024;
+
+/// Bytes that first packets may hold together until they are accepted.
+pub const QUIC_INCOMING_BYTES_MAX: u64 = 16 << 20;
+
+/// Above this many unfinished handshakes a client must prove its address (Retry, RFC 9000, section 8.1.2) before we keep state for it.
+pub const QUIC_HANDSHAKES_BEFORE_RETRY: usize = 128;
+
+/// Bytes that h3 may buffer of one stream between two things that it gives us: h3 0.0.8 holds a whole HEADERS or unknown frame before
+/// it decodes it, whatever length the frame says, and gives flow-control credit meanwhile.
+pub const H3_BUFFERED_BYTES_MAX: u64 = HEADER_LIST_BYTES_MAX as u64 + (64 << 10);
+
+/// Bytes of a client's control and QPACK streams between two requests (same buffering; browsers send PRIORITY_UPDATE there).
+pub const H3_CONTROL_BYTES_MAX: u64 = 64 << 10;
+
+/// Streams reset or stopped by the client before their answer, over a connection's life in requests: beyond this many, and more than half of all, the
+/// connection is closed with H3_EXCESSIVE_LOAD (RFC 9114, section 10.5). Browsers cancel a lot on navigation, but not for ever.
+pub const H3_RESETS_MAX: u64 = 1_000;
+
+// --- connections ---
+
+/// Pending TCP connections in the kernel, per listener.
+pub const TCP_BACKLOG: i32 = 4_096;
+
+/// Wait after `accept` failed for want of descriptors or memory: retrying at once would burn the processor.
+pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(20);
+
+/// How often certificate files are looked at for changes.
+pub const CERTIFICATE_POLL: Duration = Duration::from_secs(2);
+
+/// Names for which the local authority makes a certificate, at most; beyond, a handshake fails. Only routed names, localhost and addresses get one.
+pub const LOCAL_CERTIFICATES_MAX: usize = 1_024;
+
+/// Bytes of a certificate or key file.
+pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
+
+// --- admin ---
+
+/// Connections of the admin listener.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// Time for one request on the admin listener.
+pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+// --- drain ---
+
+/// After the drain's time: how long dropped tasks may take to be gone.
+pub const ABANDON_WAIT: Duration = Duration::from_secs(1);

@@ -1,0 +1,50 @@
+//! Why a listener does not hand a request on: a closed list. Which status each gets is decided in `request/respond.rs`.
+
+/// Why a request is refused before any route is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// HTTP/1.1 without a Host field, or with more than one, or with one that is no authority (RFC 9112, section 3.2): 400.
+    #[error("the Host field is missing, doubled or not an authority")]
+    BadHost,
+    /// Host or `:authority` differs from the authority of the target (RFC 9113, section 8.3.1; for HTTP/1.1 stricter than RFC 9112, section 3.2.2): 400.
+    #[error("the Host field differs from the target")]
+    HostMismatch,
+    /// The target has user information (RFC 9110, section 4.2.4), a fragment, or another scheme than the connection: 400.
+    #[error("the target is malformed")]
+    BadTarget,
+    /// Transfer-Encoding with Content-Length, on HTTP/1.0, or not `chunked` alone; a Content-Length that is no number or more than one (RFC 9112, section 6): 400.
+    #[error("the framing of the body is ambiguous")]
+    BadFraming,
+    /// Fields that only HTTP/1.1 may have (RFC 9113, section 8.2.2; RFC 9114, section 4.2): 400.
+    #[error("connection-specific fields are not allowed in this version")]
+    ConnectionFields,
+    /// [`crate::limits::TARGET_BYTES_MAX`]: 414.
+    #[error("the target is too long")]
+    TargetTooLong,
+    /// [`crate::limits::HEAD_BYTES_MAX`], [`crate::limits::FIELDS_MAX`]: 431.
+    #[error("the fields are too large or too many")]
+    FieldsTooLarge,
+    /// CONNECT, or a method beyond [`crate::limits::METHOD_BYTES_MAX`]: 501.
+    #[error("the method is not supported")]
+    MethodNotSupported,
+    /// The node is draining and this connection should not have been used: 503.
+    #[error("the node is draining")]
+    Draining,
+}
+
+impl Refusal {
+    /// The stable name, for logs and `Proxy-Status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadHost => "bad_host",
+            Self::HostMismatch => "host_mismatch",
+            Self::BadTarget => "bad_target",
+            Self::BadFraming => "bad_framing",
+            Self::ConnectionFields => "connection_fields",
+            Self::TargetTooLong => "target_too_long",
+            Self::FieldsTooLarge => "fields_too_large",
+            Self::MethodNotSupported => "method_not_supported",
+            Self::Draining => "draining",
+        }
+    }
+}

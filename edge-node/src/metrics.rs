@@ -1,0 +1,377 @@
+//! What the node counts: plain atomics, a few per request, with label sets that are closed (never a URL, a host or a worker).
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use selvedge_runtime::{Outcome, Report};
+
+use crate::listen::Protocol;
+
+/// All counters of a node. Shared by every part; read by the admin listener.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Finished requests by protocol and status class (0: other, 1 to 5), then by what the cache did.
+    requests: [[[AtomicU64; CacheResult::ALL.len()]; 6]; 3],
+    /// Requests that are being answered now.
+    pub requests_running: Gauge,
+    /// Time from a request's head to its response's head.
+    pub head_duration: Histogram,
+    /// Body bytes that clients sent.
+    pub received_bytes: Counter,
+    /// Body bytes that were sent to clients.
+    pub sent_bytes: Counter,
+    connections: [ConnectionCounters; 3],
+    refusals: [AtomicU64; ConnectionRefusal::ALL.len()],
+    outcomes: [AtomicU64; OUTCOMES.len()],
+    /// Invocations whose isolate was born for them.
+    pub cold_starts: Counter,
+    /// Thread CPU time of invocations, in microseconds.
+    pub worker_cpu_us: Counter,
+    /// Workers' `fetch()` calls.
+    pub subrequests: Counter,
+    /// Requests sent to upstreams, subrequests to other hosts among them.
+    pub upstream_requests: Counter,
+    /// Requests to upstreams without a response.
+    pub upstream_errors: Counter,
+    /// Cache entries evicted for want of room.
+    pub cache_evictions: Counter,
+    /// Deployments applied.
+    pub deployments_applied: Counter,
+    /// Versions, bundles or feed entries that this node refused.
+    pub deployments_refused: Counter,
+    /// The sequence number of the registry's log that this node has applied.
+    pub registry_seq: Gauge,
+    /// 1 while the feed of the registry is up.
+    pub registry_connected: Gauge,
+}
+
+/// Only rises.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+/// Rises and falls.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+/// What the cache did for a request; the words of RFC 9211.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CacheResult {
+    /// Answered from the cache.
+    Hit,
+    /// Answered from the cache though stale.
+    Stale,
+    /// Answered from the cache after the upstream confirmed the entry.
+    Revalidated,
+    /// Waited for another request's fetch.
+    Collapsed,
+    /// Fetched.
+    Miss,
+    /// The cache was not asked.
+    Bypass,
+}
+
+/// Why a connection was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ConnectionRefusal {
+    /// `limits.connections_max`
+    TooMany,
+    /// `limits.connections_per_address_max`
+    TooManyOfAddress,
+    /// The TLS or QUIC handshake failed or took too long.
+    Handshake,
+}
+
+#[derive(Debug, Default)]
+struct ConnectionCounters {
+    opened: AtomicU64,
+    open: AtomicI64,
+}
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Http1, Protocol::Http2, Protocol::Http3];
+
+const OUTCOMES: [Outcome; 12] = [
+    Outcome::Ok,
+    Outcome::Exception,
+    Outcome::ExceededCpu,
+    Outcome::ExceededMemory,
+    Outcome::ExceededWallTime,
+    Outcome::Canceled,
+    Outcome::LoadShed,
+    Outcome::ResponseStreamDisconnected,
+    Outcome::RunnerLost,
+    Outcome::StartupFailed,
+    Outcome::Disabled,
+    Outcome::InternalError,
+];
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Gauge {
+    /// Adds `n`, which may be negative.
+    pub fn add(&self, n: i64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// Now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl CacheResult {
+    const ALL: [Self; 6] = [Self::Hit, Self::Stale, Self::Revalidated, Self::Collapsed, Self::Miss, Self::Bypass];
+
+    /// The stable name, as in metrics and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Revalidated => "revalidated",
+            Self::Collapsed => "collapsed",
+            Self::Miss => "miss",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+impl ConnectionRefusal {
+    const ALL: [Self; 3] = [Self::TooMany, Self::TooManyOfAddress, Self::Handshake];
+
+    /// The stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many",
+            Self::TooManyOfAddress => "too_many_of_address",
+            Self::Handshake => "handshake",
+        }
+    }
+}
+
+impl Metrics {
+    /// A request has its response's head.
+    pub fn answered(&self, protocol: Protocol, status: http::StatusCode, cache: CacheResult) {
+        let class = usize::from(status.as_u16() / 100);
+        let class = if class < 6 { class } else { 0 };
+        let counter = self.requests.get(protocol as usize).and_then(|p| p.get(class)).and_then(|c| c.get(cache as usize));
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// An invocation has ended.
+    pub fn invoked(&self, report: &Report) {
+        if let Some(counter) = self.outcomes.get(report.outcome as usize) {
+            counter.fetch_add(1, Relaxed);
+        }
+        self.cold_starts.add(report.cold_start.into());
+        self.worker_cpu_us.add(report.cpu_us);
+        self.subrequests.add(report.subrequests.into());
+    }
+
+    /// A connection is open until the value is dropped.
+    pub fn connected(self: &std::sync::Arc<Self>, protocol: Protocol) -> OpenConnection {
+        let counters = &self.connections[protocol as usize];
+        counters.opened.fetch_add(1, Relaxed);
+        counters.open.fetch_add(1, Relaxed);
+        OpenConnection { metrics: self.clone(), protocol }
+    }
+
+    /// A connection was not taken.
+    pub fn refused(&self, why: ConnectionRefusal) {
+        self.refusals[why as usize].fetch_add(1, Relaxed);
+    }
+}
+
+/// Counts a connection as open.
+#[derive(Debug)]
+#[must_use]
+pub struct OpenConnection {
+    metrics: std::sync::Arc<Metrics>,
+    protocol: Protocol,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.metrics.connections[self.protocol as usize].open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Upper bounds of the buckets of [`Histogram`], in microseconds.
+const BUCKETS_US: [u64; 14] = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_500_000, 10_000_000];
+
+/// Durations in fixed buckets.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Histogram {
+    /// Counts one duration.
+    pub fn observe(&self, duration: std::time::Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS_US.partition_point(|bound| *bound < us);
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(us, Relaxed);
+    }
+}
+
+/// Numbers that another part keeps, read when the metrics are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Readings {
+    /// Runner processes.
+    pub runners: usize,
+    /// Those without a cordon, ready to take one.
+    pub standbys: usize,
+    /// Versions loaded, over all runners: isolates at least.
+    pub isolates: usize,
+    /// Invocations running in runners.
+    pub invocations: usize,
+    /// Entries of the memory cache.
+    pub cache_entries: u64,
+    /// Their bytes.
+    pub cache_bytes: u64,
+    /// Background tasks.
+    pub tasks: usize,
+}
+
+impl Metrics {
+    /// Prometheus text format 0.0.4.
+    pub fn render(&self, readings: &Readings) -> String {
+        let mut page = Page::default();
+        self.render_requests(&mut page);
+        page.counter("selvedge_received_bytes_total", "Body bytes that clients sent.", self.received_bytes.get());
+        page.counter("selvedge_sent_bytes_total", "Body bytes that were sent to clients.", self.sent_bytes.get());
+        page.head("selvedge_connections_total", "counter", "Client connections.");
+        for (protocol, counters) in PROTOCOLS.iter().zip(&self.connections) {
+            page.line("selvedge_connections_total", &[("protocol", protocol.name())], counters.opened.load(Relaxed));
+        }
+        page.head("selvedge_connections_open", "gauge", "Client connections that are open.");
+        for (protocol, counters) in PROTOCOLS.iter().zip(&self.connections) {
+            page.line("selvedge_connections_open", &[("protocol", protocol.name())], counters.open.load(Relaxed).max(0) as u64);
+        }
+        page.head("selvedge_connections_refused_total", "counter", "Connections that were not taken.");
+        for (why, count) in ConnectionRefusal::ALL.iter().zip(&self.refusals) {
+            page.line("selvedge_connections_refused_total", &[("reason", why.name())], count.load(Relaxed));
+        }
+        page.head("selvedge_invocations_total", "counter", "Invocations of workers that have ended.");
+        for (outcome, count) in OUTCOMES.iter().zip(&self.outcomes) {
+            page.line("selvedge_invocations_total", &[("outcome", outcome.name())], count.load(Relaxed));
+        }
+        page.counter("selvedge_cold_starts_total", "Invocations whose isolate was born for them.", self.cold_starts.get());
+        page.counter("selvedge_worker_cpu_microseconds_total", "Thread CPU time of invocations.", self.worker_cpu_us.get());
+        page.counter("selvedge_subrequests_total", "Requests that workers made.", self.subrequests.get());
+        page.counter("selvedge_upstream_requests_total", "Requests sent to upstreams.", self.upstream_requests.get());
+        page.counter("selvedge_upstream_errors_total", "Requests to upstreams without a response.", self.upstream_errors.get());
+        page.counter("selvedge_cache_evictions_total", "Cache entries evicted for want of room.", self.cache_evictions.get());
+        page.counter("selvedge_deployments_applied_total", "Deployments applied.", self.deployments_applied.get());
+        page.counter("selvedge_deployments_refused_total", "Versions, bundles or feed entries refused.", self.deployments_refused.get());
+        page.gauge("selvedge_registry_seq", "Sequence number of the registry's log that is applied.", self.registry_seq.get());
+        page.gauge("selvedge_registry_connected", "1 while the registry's feed is up.", self.registry_connected.get());
+        page.gauge("selvedge_runners", "Runner processes.", readings.runners as i64);
+        page.gauge("selvedge_runners_standby", "Runner processes without a cordon.", readings.standbys as i64);
+        page.gauge("selvedge_isolates", "Versions loaded in runners.", readings.isolates as i64);
+        page.gauge("selvedge_invocations_running", "Invocations running in runners.", readings.invocations as i64);
+        page.gauge("selvedge_cache_entries", "Entries of the memory cache.", readings.cache_entries as i64);
+        page.gauge("selvedge_cache_bytes", "Bytes of the memory cache.", readings.cache_bytes as i64);
+        page.gauge("selvedge_tasks", "Background tasks, connections among them.", readings.tasks as i64);
+        page.0
+    }
+
+    fn render_requests(&self, page: &mut Page) {
+        const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+        page.head("selvedge_requests_total", "counter", "Answered requests.");
+        for (protocol, classes) in PROTOCOLS.iter().zip(&self.requests) {
+            for (class, results) in CLASSES.iter().zip(classes) {
+                for (result, count) in CacheResult::ALL.iter().zip(results) {
+                    let labels = [("protocol", protocol.name()), ("status", *class), ("cache", result.name())];
+                    page.line("selvedge_requests_total", &labels, count.load(Relaxed));
+                }
+            }
+        }
+        page.gauge("selvedge_requests_running", "Requests that are being answered.", self.requests_running.get());
+        let name = "selvedge_request_head_seconds";
+        page.head(name, "histogram", "Time from a request's head to its response's head.");
+        let mut total = 0;
+        for (index, count) in self.head_duration.buckets.iter().enumerate() {
+            total += count.load(Relaxed);
+            let bound = BUCKETS_US.get(index).map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
+            page.line("selvedge_request_head_seconds_bucket", &[("le", &bound)], total);
+        }
+        page.0.push_str(&format!("{name}_sum {}\n{name}_count {total}\n", self.head_duration.sum_us.load(Relaxed) as f64 / 1e6));
+    }
+}
+
+/// The text being written.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        self.0.push_str(&format!("{name}{{{}}} {value}\n", labels.join(",")));
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "counter", help);
+        self.0.push_str(&format!("{name} {value}\n"));
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: i64) {
+        self.head(name, "gauge", help);
+        self.0.push_str(&format!("{name} {value}\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_counters_are_labelled_by_protocol_status_and_cache() {
+        let metrics = Metrics::default();
+        metrics.answered(Protocol::Http3, http::StatusCode::OK, CacheResult::Hit);
+        metrics.answered(Protocol::Http3, http::StatusCode::from_u16(999).unwrap(), CacheResult::Miss);
+        let page = metrics.render(&Readings::default());
+        assert!(page.contains("selvedge_requests_total{protocol=\"HTTP/3\",status=\"2xx\",cache=\"hit\"} 1\n"), "{page}");
+        assert!(page.contains("selvedge_requests_total{protocol=\"HTTP/3\",status=\"other\",cache=\"miss\"} 1\n"), "{page}");
+    }
+
+    #[test]
+    fn outcomes_stand_at_their_numbers() {
+        for (index, outcome) in OUTCOMES.iter().enumerate() {
+            assert_eq!(*outcome as usize, index);
+        }
+    }
+
+    #[test]
+    fn histogram_buckets_are_cumulative() {
+        let metrics = Metrics::default();
+        metrics.head_duration.observe(std::time::Duration::from_micros(60));
+        metrics.head_duration.observe(std::time::Duration::from_secs(60));
+        let page = metrics.render(&Readings::default());
+        assert!(page.contains("_bucket{le=\"0.00005\"} 0\n"), "{page}");
+        assert!(page.contains("_bucket{le=\"0.0001\"} 1\n"), "{page}");
+        assert!(page.contains("_bucket{le=\"+Inf\"} 2\n"), "{page}");
+    }
+}
