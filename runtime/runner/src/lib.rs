@@ -1,4 +1,15 @@
-//! The V8 side of a runner process.
+//! The V8 side of a runner process: what `selvedge runner` becomes.
+//!
+//! Reading order, which is also the order of a runner's life: [`arguments`] says what it inherited, [`sandbox`] takes
+//! everything else away while there is one thread, [`snapshot`] starts V8, `thread` runs one link each: it reads messages
+//! ([`isolate`] answers them) and writes once per turn, and `watchdog` keeps the time of them all from outside.
+//! There is no code here that opens a file or a connection.
 
+pub mod arguments;
 pub mod isolate;
+pub mod limits;
+mod run;
+pub mod sandbox;
 pub mod snapshot;
+
+pub use run::{main, run};

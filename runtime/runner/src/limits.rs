@@ -1,0 +1,62 @@
+//! Every bound of a runner process, with unit and reason. Bounds of one version are in `selvedge_runtime::Limits`, those of
+//! the crossing in `selvedge_runtime::protocol`.
+
+use std::time::Duration;
+
+/// Writable private memory of the whole process, in bytes (`RLIMIT_DATA`): what the node loses to a runner at worst. Not
+/// `RLIMIT_AS`: V8 reserves address space by the terabyte.
+pub const DATA_BYTES_MAX: u64 = 3 << 30;
+/// Isolates of one thread, blank ones aside. The edge decides which to unload before; 3 MiB each at least.
+pub const ISOLATES_MAX: usize = 128;
+/// Blank isolates that a thread keeps ready, so that a cold start costs only the worker's own modules.
+pub const BLANK_ISOLATES: usize = 2;
+/// Versions of which a thread holds an incomplete set of modules.
+pub const LOADS_INCOMPLETE_MAX: usize = 16;
+/// Bytes that all incomplete sets of modules of a thread may announce: two of the largest versions.
+pub const LOADS_INCOMPLETE_BYTES_MAX: u64 = 2 * selvedge_runtime::protocol::MODULES_BYTES_MAX;
+/// Invocations that a thread starts before it lets the running ones go on and writes what they have said.
+pub const STARTS_PER_TURN_MAX: usize = 64;
+/// Other messages that a thread takes in one turn, for the same reason.
+pub const MESSAGES_PER_TURN_MAX: usize = 512;
+/// Bytes of decoded messages that may wait for a thread; nothing more is read above it.
+pub const INBOX_BYTES_MAX: usize = 4 << 20;
+/// Bytes in the outbox above which lines of the log are dropped: a loop around `console.log` must not fill it.
+pub const LOG_OUTBOX_BYTES_MAX: usize = 1 << 20;
+/// Bytes in the outbox above which the edge is taken for dead: all credit that it may have given (see
+/// `protocol::CREDIT_MAX`) to a reasonable number of streams.
+pub const OUTBOX_BYTES_MAX: usize = 256 << 20;
+/// Stack of a JavaScript thread, in bytes: V8 takes about 1 MiB of it, its parser and our own frames need some more.
+pub const STACK_BYTES: usize = 8 << 20;
+/// Threads of a JavaScript thread's blocking pool (`crypto.subtle`): they belong to nobody, so few.
+pub const BLOCKING_THREADS_MAX: usize = 2;
+/// A thread that has held one turn so long is busy: what has not started on it is given back to the edge.
+pub const BUSY_AFTER: Duration = Duration::from_millis(10);
+/// How often the watchdog looks at a thread that is in a long turn, and repeats a termination.
+pub const TICK: Duration = Duration::from_millis(1);
+/// CPU time of a thread between two wake-ups of the watchdog: short enough to be there before [`BUSY_AFTER`]. An idle
+/// thread causes none.
+pub const CPU_ALARM: Duration = Duration::from_millis(4);
+/// The watchdog's beat while all threads are idle.
+pub const HEARTBEAT: Duration = Duration::from_millis(250);
+/// A termination that is not obeyed for so long is reported to the edge as `Stuck`.
+pub const STUCK_AFTER: Duration = Duration::from_millis(50);
+/// Thread CPU time of one entry into JavaScript that belongs to no invocation (finalizers, promises of the module itself).
+pub const BACKGROUND_CPU: Duration = Duration::from_millis(50);
+/// Thread CPU time of dropping an isolate: tearing down the largest heap takes tens of milliseconds.
+pub const TEARDOWN_CPU: Duration = Duration::from_millis(1000);
+/// Thread CPU time of one turn outside of JavaScript, after which something of ours loops.
+pub const TURN_CPU: Duration = Duration::from_millis(2000);
+/// Wall time of loading a version, a top-level `await` included.
+pub const LOAD_WALL: Duration = Duration::from_secs(10);
+/// Spans of a thread's time up to this are charged by the monotonic clock (27 ns to read), longer ones by the thread's CPU
+/// clock (0.8 µs to read on a virtual machine): a preemption is never charged, and a short span never undercharged.
+pub const SPAN_EXACT_AFTER: Duration = Duration::from_micros(100);
+/// What a near-heap-limit callback adds to the limit, in bytes, so that V8 reaches the point where it sees the termination
+/// instead of aborting.
+pub const HEAP_GRACE_BYTES: usize = 32 << 20;
+/// Pages (64 KiB) of one wasm memory: as many bytes as an isolate may have outside its heap by default.
+pub const WASM_PAGES_MAX: u32 = 2048;
+/// Threads that the sandbox's proof looks for. A new process of its own pid namespace numbers them from 1.
+pub const PROOF_THREADS_MAX: i32 = 1024;
+/// How long a thread may take to answer the proof's signal.
+pub const PROOF_WAIT: Duration = Duration::from_secs(5);
