@@ -1,9 +1,31 @@
-//! The route table: immutable, compiled from the desired state, swapped whole.
+//! The route table: immutable, compiled from the desired state, swapped whole. Pure.
+//!
+//! Which route answers, when several match; the first difference decides:
+//!
+//! 1. the host: exact before `*.longer.suffix` before `*.suffix` before a pattern without a host;
+//! 2. the path: exact before wildcard;
+//! 3. of wildcards, the one with the longer text before its first `*`;
+//! 4. of those, the one with more text in all;
+//! 5. of those, the one whose text is first in byte order.
+//!
+//! A host whose patterns do not match the path passes on to the next of 1. Finding costs one hash look-up for the host and each of its parent
+//! names, and a binary search for the path: it does not grow with the number of routes.
 
+mod paths;
+mod pattern;
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-use selvedge_origin::registry::CacheSettings;
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use selvedge_origin::registry::{CacheSettings, RouteRecord, WorkerName};
 use selvedge_runtime::WorkerSource;
+
+use paths::PathTable;
+pub use pattern::{HostPattern, PATTERN_BYTES_MAX, Pattern, PatternError, WILDCARDS_MAX, host_of};
 
 /// One pattern and what answers it, ready for the request path.
 #[derive(Debug, Clone)]
@@ -18,6 +40,35 @@ pub struct Route {
     pub redirect_to_https: bool,
     /// The cache of this route.
     pub cache: CacheSettings,
+}
+
+impl Route {
+    /// A route of the registry, with the workers that run here.
+    pub fn from_record(record: &RouteRecord, workers: &BTreeMap<WorkerName, Arc<ActiveWorker>>) -> Result<Self, RouteError> {
+        let pattern: Arc<str> = record.pattern.as_str().into();
+        let upstream = match &record.upstream {
+            Some(text) => Some(Arc::new(
+                parse_upstream(text).ok_or_else(|| RouteError::Upstream { pattern: pattern.clone(), upstream: text.clone() })?,
+            )),
+            None => None,
+        };
+        let target = match &record.worker {
+            Some(name) => {
+                let absent = || Arc::new(ActiveWorker::new(name.shared(), []));
+                Target::Worker(workers.get(name).cloned().unwrap_or_else(absent))
+            }
+            None => Target::Upstream,
+        };
+        Ok(Self { pattern, target, upstream, redirect_to_https: record.redirect_to_https, cache: record.cache.clone() })
+    }
+}
+
+/// An absolute http or https address without query. Its path, if it has one, goes before the request's.
+fn parse_upstream(text: &str) -> Option<http::Uri> {
+    let uri: http::Uri = text.parse().ok()?;
+    let known = matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none();
+    let named = uri.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
+    (known && named).then_some(uri)
 }
 
 /// What answers a route.
@@ -35,5 +86,218 @@ pub struct ActiveWorker {
     /// Its name.
     pub name: Arc<str>,
     /// Versions with their share in percent, verified and warmed.
-    pub versions: Vec<(Arc<WorkerSource>, f64)>,
+    versions: Vec<ActiveVersion>,
 }
+
+/// A version as this node runs it.
+#[derive(Debug, Clone)]
+pub struct ActiveVersion {
+    /// What runs.
+    pub source: Arc<WorkerSource>,
+    /// Its share of the worker's traffic, in percent.
+    pub share: f64,
+    /// Its id, ready for the `Selvedge-Version` field.
+    pub id: HeaderValue,
+}
+
+impl ActiveWorker {
+    /// A worker whose versions take traffic in proportion to their shares. Shares that are not positive numbers take none.
+    pub fn new(name: Arc<str>, versions: impl IntoIterator<Item = (Arc<WorkerSource>, f64)>) -> Self {
+        let versions = versions.into_iter().filter(|(_, share)| share.is_finite() && *share > 0.0).map(|(source, share)| {
+            let id = HeaderValue::from_str(&source.version).unwrap_or(HeaderValue::from_static("invalid"));
+            ActiveVersion { source, share, id }
+        });
+        Self { name, versions: versions.collect() }
+    }
+
+    /// Versions that take traffic.
+    pub fn versions(&self) -> &[ActiveVersion] {
+        &self.versions
+    }
+
+    /// The version for a draw of 0 to 1 (exclusive). None where no version takes traffic.
+    pub fn choose(&self, draw: f64) -> Option<&ActiveVersion> {
+        if let [only] = self.versions.as_slice() {
+            return Some(only);
+        }
+        let all: f64 = self.versions.iter().map(|version| version.share).sum();
+        let mut left = draw * all;
+        let chosen = self.versions.iter().find(|version| {
+            left -= version.share;
+            left < 0.0
+        });
+        chosen.or(self.versions.last())
+    }
+}
+
+/// Why a table cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// A pattern is not one.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// Two routes mean the same.
+    #[error("route pattern {pattern:?} says the same as {other:?}")]
+    Twice {
+        /// The later one.
+        pattern: Arc<str>,
+        /// The earlier one.
+        other: Arc<str>,
+    },
+    /// An upstream is not an address.
+    #[error("route pattern {pattern:?}: upstream {upstream:?} is not http://HOST or https://HOST")]
+    Upstream {
+        /// The pattern.
+        pattern: Arc<str>,
+        /// The address.
+        upstream: String,
+    },
+    /// Neither a worker nor an upstream.
+    #[error("route pattern {pattern:?} has no worker and no upstream")]
+    NoTarget {
+        /// The pattern.
+        pattern: Arc<str>,
+    },
+    /// Matching could cost too much.
+    #[error("route pattern {pattern:?}: more than {max} patterns share the path text before their first *")]
+    TooAlike {
+        /// The pattern.
+        pattern: Arc<str>,
+        /// The bound.
+        max: usize,
+    },
+}
+
+/// All routes of a node.
+#[derive(Debug)]
+pub struct RouteTable {
+    exact: HashMap<Box<str>, PathTable>,
+    below: HashMap<Box<str>, PathTable>,
+    any: PathTable,
+    len: usize,
+}
+
+impl RouteTable {
+    /// A table without routes.
+    pub fn empty() -> Self {
+        Self { exact: HashMap::new(), below: HashMap::new(), any: PathTable::default(), len: 0 }
+    }
+
+    /// Compiles all routes, or says which one is wrong.
+    pub fn compile(routes: impl IntoIterator<Item = Route>) -> Result<Self, RouteError> {
+        let mut table = Self::empty();
+        for route in routes {
+            table.add(route)?;
+        }
+        table.seal();
+        Ok(table)
+    }
+
+    /// Compiles the registry's records with the workers that run here. A record that makes no route is left out and named: one bad record must not
+    /// take the others down. A route whose worker is not here keeps its place, and answers that it is not.
+    pub fn from_records<'a>(
+        records: impl IntoIterator<Item = &'a RouteRecord>,
+        workers: &BTreeMap<WorkerName, Arc<ActiveWorker>>,
+    ) -> (Self, Vec<RouteError>) {
+        let mut table = Self::empty();
+        let mut refused = Vec::new();
+        for record in records {
+            if let Err(error) = Route::from_record(record, workers).and_then(|route| table.add(route)) {
+                refused.push(error);
+            }
+        }
+        table.seal();
+        (table, refused)
+    }
+
+    fn add(&mut self, route: Route) -> Result<(), RouteError> {
+        let pattern = Pattern::parse(&route.pattern)?;
+        if matches!(route.target, Target::Upstream) && route.upstream.is_none() {
+            return Err(RouteError::NoTarget { pattern: route.pattern });
+        }
+        let paths = match pattern.host {
+            HostPattern::Exact(host) => self.exact.entry(host.as_ref().into()).or_default(),
+            HostPattern::Below(host) => self.below.entry(host.as_ref().into()).or_default(),
+            HostPattern::Any => &mut self.any,
+        };
+        paths.add(&pattern.path, Arc::new(route))?;
+        self.len += 1;
+        Ok(())
+    }
+
+    fn seal(&mut self) {
+        self.exact.values_mut().chain(self.below.values_mut()).for_each(PathTable::seal);
+        self.any.seal();
+    }
+
+    /// The route that answers: `host` in lower case and without port (see [`host_of`]), `path` as received, without query.
+    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        self.find_by_host(host, path).or_else(|| self.any.find(path))
+    }
+
+    /// As [`Self::find`], but only routes whose pattern names a host.
+    pub fn find_by_host(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        if let Some(route) = self.exact.get(host).and_then(|paths| paths.find(path)) {
+            return Some(route);
+        }
+        if self.below.is_empty() {
+            return None;
+        }
+        // At most 127 rounds: a host has at most 253 bytes, and a label at least one.
+        let mut name = host;
+        while let Some((_, parent)) = name.split_once('.') {
+            if let Some(route) = self.below.get(parent).and_then(|paths| paths.find(path)) {
+                return Some(route);
+            }
+            name = parent;
+        }
+        None
+    }
+
+    /// Whether a pattern names this host (lower case, without port). Patterns without a host do not count: for certificates.
+    pub fn names_host(&self, host: &str) -> bool {
+        self.exact.contains_key(host)
+            || std::iter::successors(host.split_once('.'), |(_, parent)| parent.split_once('.'))
+                .any(|(_, parent)| self.below.contains_key(parent))
+    }
+
+    /// How many routes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// The table in use. Reading it costs a few nanoseconds and takes no lock; a request keeps the table that it began with.
+#[derive(Debug)]
+pub struct ActiveRoutes(ArcSwap<RouteTable>);
+
+impl Default for ActiveRoutes {
+    fn default() -> Self {
+        Self(ArcSwap::from_pointee(RouteTable::empty()))
+    }
+}
+
+impl ActiveRoutes {
+    /// The table in use now.
+    pub fn load(&self) -> arc_swap::Guard<Arc<RouteTable>> {
+        self.0.load()
+    }
+
+    /// From now on this table.
+    pub fn swap(&self, table: RouteTable) {
+        self.0.store(Arc::new(table));
+    }
+}
+
+/// A number from 0 to 1 (exclusive) for [`ActiveWorker::choose`]: hash keys of the standard library are random for each.
+pub(crate) fn draw() -> f64 {
+    (RandomState::new().build_hasher().finish() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests;
