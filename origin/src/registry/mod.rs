@@ -5,5 +5,5 @@ mod names;
 mod records;
 
 pub use desired::Desired;
-pub use names::{Digest, NodeName, VersionId, WorkerName};
+pub use names::{BadName, Digest, NodeName, VersionId, WorkerName};
 pub use records::*;

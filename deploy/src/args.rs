@@ -1,0 +1,345 @@
+//! The command line: every command, flag and environment variable. The help texts are the user's manual.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Run JavaScript and TypeScript workers on your own edge nodes.
+#[derive(Debug, Parser)]
+#[command(name = "selvedge", version, disable_help_subcommand = true)]
+#[command(
+    after_help = "Exit codes: 0 done (deploy: every node runs the version), 1 refused or failed, 2 wrong usage, 3 timed out or no node.\n\n\
+Start here:\n  selvedge dev DIR                              run one worker on this machine\n  \
+selvedge origin --data DIR --listen ADDR      keep workers, versions and routes\n  \
+selvedge edge --origin URL --token-file F ... answer requests\n  \
+selvedge deploy DIR --origin URL --token-file F"
+)]
+pub struct Cli {
+    /// Print JSON on standard output instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the registry: it keeps workers, versions, deployments, routes and nodes, and never sees a customer's request
+    Origin(OriginArgs),
+    /// Run an edge node: it answers requests over HTTP/1.1, HTTP/2 and HTTP/3 from its cache, workers and upstreams
+    Edge(Box<EdgeArgs>),
+    /// Run the worker of one folder on this machine; saving a file swaps it in
+    Dev(DevArgs),
+    /// Bundle the worker of a folder, upload it, give it the traffic, and wait until every node runs it
+    Deploy(DeployArgs),
+    /// Declare routes to upstreams and workers with a site file
+    Apply(ApplyArgs),
+    /// Show workers, routes and what each node runs
+    Status(StatusArgs),
+    /// List the versions of a worker
+    Versions(VersionsArgs),
+    /// Give a worker's traffic back to an older version; its routes stay
+    Rollback(RollbackArgs),
+    /// Delete a worker with its versions and routes
+    Delete(DeleteArgs),
+    /// List the nodes, or remove one
+    Nodes(NodesArgs),
+    /// Show the product on loopback: an origin, three nodes, two workers and an upstream
+    Demo(DemoArgs),
+    /// One part of `demo`: a small upstream
+    #[command(hide = true)]
+    DemoUpstream,
+}
+
+/// How a command finds the origin.
+#[derive(Debug, Clone, Args)]
+pub struct Registry {
+    /// Address of the origin, such as https://origin.example:7700 or http://127.0.0.1:7700
+    #[arg(long, env = "SELVEDGE_ORIGIN", value_name = "URL")]
+    pub origin: String,
+    /// File with the token that the origin made on its first start (admin.token)
+    #[arg(long, env = "SELVEDGE_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: PathBuf,
+}
+
+/// `selvedge origin`.
+#[derive(Debug, Args)]
+pub struct OriginArgs {
+    /// Folder for keys, tokens, the database and bundles; made on first start
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Address to listen on, such as 127.0.0.1:7700. Port 0 lets the kernel choose. On loopback cleartext HTTP is spoken unless
+    /// --tls is given, everywhere else TLS
+    #[arg(long, value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Speak TLS on a loopback address too
+    #[arg(long)]
+    pub tls: bool,
+    /// Certificate chain (PEM). Without it the origin makes an authority of its own, which the tokens pin
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// Names by which nodes and commands reach this origin, for the certificate of its own authority (repeatable)
+    #[arg(long, value_name = "HOST")]
+    pub name: Vec<String>,
+    /// Print one JSON line with the addresses on standard output once ready (for scripts)
+    #[arg(long)]
+    pub print_addresses: bool,
+}
+
+/// `selvedge edge`.
+#[derive(Debug, Args)]
+pub struct EdgeArgs {
+    /// Settings as TOML: the names of these flags, and resolver, fetch.allow, trusted_proxies, cache and timeouts; flags win
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address of the origin
+    #[arg(long, env = "SELVEDGE_ORIGIN", value_name = "URL")]
+    pub origin: Option<String>,
+    /// File with the token that lets a node join (node.token); read on the first start only
+    #[arg(long, env = "SELVEDGE_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Folder for the node's key, its last state, bundles and certificates; made on first start
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address for HTTPS: HTTP/1.1 and HTTP/2 over TCP and HTTP/3 over UDP on the same port
+    #[arg(long, value_name = "ADDR")]
+    pub https: Option<SocketAddr>,
+    /// Address for cleartext HTTP
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
+    /// Address for health and metrics; keep it private
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// Certificate chain (PEM), chosen by server name; repeat with --key for more. Reloaded when the file changes. Without one for a
+    /// name, a local authority in the data folder makes it
+    #[arg(long, value_name = "FILE")]
+    pub cert: Vec<PathBuf>,
+    /// Private key (PEM) of the --cert in the same place
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<PathBuf>,
+    /// Name of this node [default: the machine's host name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Region of this node, shown by status
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+    /// Run workers although the kernel lacks what the sandbox needs. Never where strangers' code runs
+    #[arg(long)]
+    pub allow_unsandboxed: bool,
+    /// Check the settings, then exit
+    #[arg(long)]
+    pub check: bool,
+    /// Print one JSON line with the addresses on standard output once ready (for scripts)
+    #[arg(long)]
+    pub print_addresses: bool,
+}
+
+/// `selvedge dev`.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// Folder with wrangler.jsonc, wrangler.json or wrangler.toml
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// Port for https (TCP and UDP); 0 lets the kernel choose
+    #[arg(long, default_value_t = 8787)]
+    pub port: u16,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub ip: IpAddr,
+    /// Set a variable over those of the file and .dev.vars (repeatable)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub var: Vec<String>,
+    /// Run although the kernel lacks what the sandbox needs
+    #[arg(long)]
+    pub allow_unsandboxed: bool,
+}
+
+/// `selvedge deploy`.
+#[derive(Debug, Args)]
+pub struct DeployArgs {
+    /// Folder with wrangler.jsonc, wrangler.json or wrangler.toml
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// How long to wait for the nodes, such as 30s, 2m or 500ms
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub wait: Duration,
+    /// Return as soon as the origin has the deployment
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Trust group: only workers of one cordon may share a runner process [default: the worker's own name]
+    #[arg(long, value_name = "NAME")]
+    pub cordon: Option<String>,
+    /// What this version is about, kept in the history
+    #[arg(long, short, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Take routes over that belong to another worker or site file
+    #[arg(long)]
+    pub take_over: bool,
+    /// Bundle and check only; print what would be uploaded
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `selvedge apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The site file
+    #[arg(value_name = "SITE.toml")]
+    pub file: PathBuf,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// Show the difference, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take routes over that belong to a worker or another site file
+    #[arg(long)]
+    pub take_over: bool,
+}
+
+/// `selvedge status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
+}
+
+/// `selvedge versions`.
+#[derive(Debug, Args)]
+pub struct VersionsArgs {
+    /// The worker
+    pub name: String,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
+}
+
+/// `selvedge rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// The worker
+    pub name: String,
+    /// The version: its id, the beginning of its id, or its number [default: the one that had the traffic before]
+    #[arg(value_name = "VERSION")]
+    pub to: Option<String>,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// How long to wait for the nodes, such as 30s, 2m or 500ms
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub wait: Duration,
+    /// Return as soon as the origin has the deployment
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Why, kept in the history
+    #[arg(long, short, value_name = "TEXT")]
+    pub message: Option<String>,
+}
+
+/// `selvedge delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The worker
+    pub name: String,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `selvedge nodes`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct NodesArgs {
+    /// What to do; lists the nodes without it
+    #[command(subcommand)]
+    pub command: Option<NodesCommand>,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Option<Registry>,
+}
+
+/// `selvedge nodes ...`.
+#[derive(Debug, Subcommand)]
+pub enum NodesCommand {
+    /// List the nodes
+    List {
+        /// The origin.
+        #[command(flatten)]
+        registry: Registry,
+    },
+    /// Revoke a node's key: it keeps serving what it has, learns nothing new, and must join again with a token
+    Remove {
+        /// The node
+        name: String,
+        /// The origin.
+        #[command(flatten)]
+        registry: Registry,
+    },
+}
+
+/// `selvedge demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder with the examples hello and shop
+    #[arg(long, value_name = "DIR", default_value = "deploy/examples")]
+    pub examples: PathBuf,
+    /// Ask once, print the table, exit with 0 if all answers were right, else 1
+    #[arg(long)]
+    pub once: bool,
+    /// Deploy the shop without npm dependencies
+    #[arg(long)]
+    pub without_npm: bool,
+    /// Edge nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub nodes: u8,
+    /// Run although the kernel lacks what the sandbox needs
+    #[arg(long)]
+    pub allow_unsandboxed: bool,
+}
+
+/// Reads `500ms`, `30s`, `2m` or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a time such as 30s, 2m or 500ms"))?;
+    let time = match unit {
+        "ms" => Duration::from_millis(number),
+        "" | "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.saturating_mul(60)),
+        _ => return Err(format!("{unit:?} is not a unit; use ms, s or m")),
+    };
+    if time > crate::limits::WAIT_MAX { Err("longer than an hour".to_owned()) } else { Ok(time) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert!(duration("1h").is_err() && duration("").is_err() && duration("99999999m").is_err());
+    }
+}

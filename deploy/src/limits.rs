@@ -1,0 +1,51 @@
+//! Every bound of the commands, with unit and reason.
+
+use std::time::Duration;
+
+/// Bytes of a configuration file (`wrangler.*`, `.dev.vars`, a site file). Real ones have a few kilobytes.
+pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Nesting of a JSON configuration file: its parser recurses, and a deeper file is no configuration.
+pub const CONFIG_DEPTH_MAX: usize = 64;
+
+/// Variables of a `.dev.vars` file.
+pub const DEV_VARS_MAX: usize = 1_024;
+
+/// Routes of a project or site file.
+pub const ROUTES_MAX: usize = 1_000;
+
+/// Largest `limits.cpu_ms`: what wrangler allows (five minutes), in milliseconds.
+pub const CPU_MS_MAX: u32 = 300_000;
+
+/// Largest `limits.subrequests`: what wrangler's paid plans start from.
+pub const SUBREQUESTS_MAX: u32 = 10_000;
+
+/// Modules of one bundle; more means that a whole folder was swept in by mistake.
+pub const MODULES_MAX: usize = 1_024;
+
+/// Bytes of all modules of one bundle, source maps included.
+pub const BUNDLE_BYTES_MAX: usize = 64 << 20;
+
+/// Files that `dev` watches: the inputs of one bundle.
+pub const WATCHED_FILES_MAX: usize = 20_000;
+
+/// How often `dev` looks at the times of the watched files. A look at 1,000 files takes about 2 ms.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long `dev` waits for an editor to finish writing before it bundles.
+pub const WATCH_SETTLE: Duration = Duration::from_millis(30);
+
+/// One long poll for the nodes' state, in milliseconds; the command asks again until its own `--wait` is over.
+pub const NODES_POLL_MS: u64 = 5_000;
+
+/// `--wait` at most: longer waits belong into a script.
+pub const WAIT_MAX: Duration = Duration::from_secs(3_600);
+
+/// How long `dev` and `demo` wait for one of their own parts to answer.
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a child of `demo` has to end after SIGTERM before it is killed.
+pub const CHILD_STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes of an answer that `demo` reads.
+pub const DEMO_BODY_BYTES_MAX: usize = 1 << 20;

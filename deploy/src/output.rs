@@ -1,0 +1,170 @@
+//! The only printer: tables for people, JSON for machines (`--json`), progress and warnings on standard error.
+
+use std::io::{IsTerminal, Write};
+
+/// Where and how a command prints.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    json: bool,
+    color: bool,
+    live: bool,
+}
+
+/// What a cell says about its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// Wrong.
+    Bad,
+    /// Neither.
+    Plain,
+    /// Less important.
+    Dim,
+}
+
+/// One cell of a table.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    /// A cell with a tone.
+    pub fn new(text: impl Into<String>, tone: Tone) -> Self {
+        Self { text: text.into(), tone }
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::new(text, Tone::Plain)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::new(text, Tone::Plain)
+    }
+}
+
+impl Output {
+    /// For this process: colours only on a terminal and without `NO_COLOR` (no-color.org).
+    pub fn new(json: bool) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            json,
+            color: !json && !plain && std::io::stdout().is_terminal() && std::io::stderr().is_terminal(),
+            live: std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// Whether JSON is wanted.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether colours are wanted.
+    pub fn color(&self) -> bool {
+        self.color
+    }
+
+    /// Prints a line of the result; nothing with `--json`.
+    pub fn line(&self, text: impl AsRef<str>) {
+        if !self.json {
+            print(std::io::stdout(), text.as_ref());
+        }
+    }
+
+    /// Prints the result as one JSON document; nothing without `--json`.
+    pub fn document(&self, value: &serde_json::Value) {
+        if self.json {
+            print(std::io::stdout(), &value.to_string());
+        }
+    }
+
+    /// Prints a line for scripts on standard output, in both modes.
+    pub fn machine_line(&self, value: &serde_json::Value) {
+        print(std::io::stdout(), &value.to_string());
+    }
+
+    /// Says what is being done, on standard error.
+    pub fn progress(&self, text: impl AsRef<str>) {
+        print(std::io::stderr(), &self.paint(text.as_ref(), Tone::Dim));
+    }
+
+    /// Says a step of long work that the next one replaces on a terminal.
+    pub fn step(&self, text: impl AsRef<str>) {
+        if self.live {
+            let _ = write!(std::io::stderr(), "\r\x1b[2K{}", self.paint(text.as_ref(), Tone::Dim)).and_then(|()| std::io::stderr().flush());
+        } else {
+            self.progress(text);
+        }
+    }
+
+    /// Ends a line that [`Self::step`] began.
+    pub fn step_done(&self) {
+        if self.live {
+            let _ = write!(std::io::stderr(), "\r\x1b[2K").and_then(|()| std::io::stderr().flush());
+        }
+    }
+
+    /// Warns, on standard error.
+    pub fn warn(&self, text: impl AsRef<str>) {
+        print(std::io::stderr(), &format!("{} {}", self.paint("warning:", Tone::Bad), text.as_ref()));
+    }
+
+    /// Says why the command failed, on standard error; as JSON on standard output too with `--json`.
+    pub fn error(&self, error: &anyhow::Error) {
+        let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        print(std::io::stderr(), &format!("{} {text}", self.paint("error:", Tone::Bad)));
+        self.document(&serde_json::json!({ "error": text }));
+    }
+
+    /// Prints a table, columns as wide as their longest cell.
+    pub fn table(&self, head: &[&str], rows: &[Vec<Cell>]) {
+        if self.json {
+            return;
+        }
+        let mut widths: Vec<usize> = head.iter().map(|title| title.chars().count()).collect();
+        for row in rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.text.chars().count());
+            }
+        }
+        let titles = head.iter().map(|title| Cell::new(*title, Tone::Dim)).collect();
+        for row in std::iter::once(&titles).chain(rows) {
+            let mut line = String::new();
+            for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let text = clean(&cell.text);
+                let padding = width.saturating_sub(text.chars().count());
+                let last = index + 1 == row.len();
+                line.push_str(&self.paint(&text, cell.tone));
+                line.push_str(&" ".repeat(if last { 0 } else { padding + 2 }));
+            }
+            print(std::io::stdout(), &line);
+        }
+    }
+
+    /// The text in the colour of its tone.
+    pub fn paint(&self, text: &str, tone: Tone) -> String {
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Bad => "31",
+            Tone::Dim => "2",
+            Tone::Plain => return text.to_owned(),
+        };
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Text from elsewhere must not move the cursor.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Writes a line. A closed pipe (`selvedge status | head`) is the reader's wish, not an error.
+fn print(mut to: impl Write, line: &str) {
+    let _ = writeln!(to, "{line}").and_then(|()| to.flush());
+}
