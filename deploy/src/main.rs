@@ -3,5 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    // Before any thread exists: a runner's sandbox is put up while the process has one thread only.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "runner") {
+        return selvedge_runner::main(arguments);
+    }
+    selvedge::run(std::env::args_os())
 }
