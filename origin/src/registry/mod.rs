@@ -4,6 +4,6 @@ mod desired;
 mod names;
 mod records;
 
-pub use desired::Desired;
-pub use names::{BadName, Digest, NodeName, VersionId, WorkerName};
+pub use desired::{Desired, DesiredWorker};
+pub use names::{BadName, Digest, Epoch, NodeName, RequestId, VersionId, WorkerName};
 pub use records::*;

@@ -97,3 +97,47 @@ name!(
     Digest, "digest", |text| text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
     "64 lower-case hex digits"
 );
+name!(
+    /// The life of a log: a lower-case UUID of version 7, so that a later epoch compares greater. A node refuses to go back to an earlier one.
+    Epoch, "epoch", |text| uuid::Uuid::try_parse(text).is_ok() && text.len() == 36 && !text.bytes().any(|b| b.is_ascii_uppercase()),
+    "a lower-case UUID"
+);
+name!(
+    /// Names a request, so that repeating it gives the first result instead of doing it twice.
+    RequestId, "request id",
+    |text| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'),
+    "1 to 64 of a-z, A-Z, 0-9, '-' and '_'"
+);
+
+impl VersionId {
+    /// A new id; later ones compare greater.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().to_string().into())
+    }
+}
+
+impl Epoch {
+    /// A new epoch; later ones compare greater.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().to_string().into())
+    }
+}
+
+impl RequestId {
+    /// A new id.
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::new_v4().to_string().into())
+    }
+}
+
+impl Digest {
+    /// SHA-256 of the bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes)).into())
+    }
+
+    /// 64 zeros: the chain before the first entry of a log.
+    pub fn zero() -> Self {
+        Self("0".repeat(64).into())
+    }
+}

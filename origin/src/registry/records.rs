@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Digest, NodeName, VersionId, WorkerName};
+use crate::keys::{PublicKey, Signature};
 
 /// One version of a worker: a bundle and its bindings at one moment. Never changes. A bundle is trusted through its digest in
 /// this record, never by a signature of its own alone.
@@ -19,6 +20,8 @@ pub struct VersionRecord {
     pub number: u64,
     /// The digest of the bundle's manifest, which names every module by digest.
     pub bundle: Digest,
+    /// The registry's signature over worker, id and bundle.
+    pub signature: Signature,
     /// The trust group that may share a runner process.
     pub cordon: NodeName,
     /// Plain bindings: text or JSON.
@@ -106,6 +109,15 @@ pub struct CacheSettings {
     pub collapse_wait_ms: u32,
 }
 
+impl std::fmt::Display for RouteOwner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Worker(name) => write!(f, "worker {name}"),
+            Self::Site(name) => write!(f, "site {name}"),
+        }
+    }
+}
+
 impl Default for CacheSettings {
     fn default() -> Self {
         Self { enabled: None, store_set_cookie: false, entry_bytes_max: 64 << 20, collapse_wait_ms: 10_000 }
@@ -145,12 +157,51 @@ pub enum Change {
         node: NodeName,
         /// Its region.
         region: String,
-        /// Its Ed25519 public key, hex.
-        key: String,
+        /// Where peers and operators reach it.
+        address: Option<String>,
+        /// Its Ed25519 public key.
+        key: PublicKey,
     },
     /// A node's key is revoked.
     NodeRemoved {
         /// Its name.
         node: NodeName,
+    },
+}
+
+/// One entry of the log: what one commit changed, who did it, why, and what was there before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Unix time in milliseconds.
+    pub at_ms: u64,
+    /// Who: `admin`, or `node NAME`.
+    pub actor: String,
+    /// What the operator said.
+    pub reason: Option<String>,
+    /// What changed.
+    pub changes: Vec<Change>,
+    /// What it replaced, where it replaced something.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Before>,
+}
+
+/// What a change replaced; what came after it is in the change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Before {
+    /// The deployment that took the worker's traffic.
+    Deployment {
+        /// The worker.
+        worker: WorkerName,
+        /// The deployment.
+        deployment: VersionId,
+    },
+    /// The routes of an owner.
+    Routes {
+        /// The owner.
+        owner: RouteOwner,
+        /// Its routes.
+        routes: Vec<RouteRecord>,
     },
 }

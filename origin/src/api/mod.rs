@@ -1,0 +1,3 @@
+//! HTTP in, registry calls, HTTP out.
+
+pub mod wire;

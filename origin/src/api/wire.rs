@@ -1,0 +1,438 @@
+//! What the API's bodies say, in both directions. All of it is JSON; unknown fields are refused.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::keys::{PublicKey, Signature};
+use crate::registry::{
+    CacheSettings, Deployment, Digest, Epoch, NodeName, RequestId, RouteOwner, RouteRecord, Share, VersionId, VersionRecord, WorkerName,
+};
+
+/// Every answer that is no success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// Stable, for programs: `route_owned`, `not_found`, ...
+    pub code: String,
+    /// What is wrong, naming things.
+    pub message: String,
+    /// What to try.
+    pub hint: Option<String>,
+}
+
+/// Which of these blobs the registry lacks. Ask and answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlobDigests {
+    /// The digests.
+    pub digests: Vec<Digest>,
+}
+
+/// A version to be made of an uploaded bundle.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewVersion {
+    /// The digest of the manifest, which is a blob like its modules.
+    pub bundle: Digest,
+    /// The trust group; `shared` where not given.
+    pub cordon: Option<NodeName>,
+    /// Plain bindings.
+    #[serde(default)]
+    pub vars: BTreeMap<String, serde_json::Value>,
+    /// `YYYY-MM-DD`.
+    pub compatibility_date: String,
+    /// Compatibility flags.
+    #[serde(default)]
+    pub compatibility_flags: Vec<String>,
+    /// CPU per invocation, in milliseconds.
+    pub cpu_ms: Option<u32>,
+    /// Subrequests per invocation.
+    pub subrequests_max: Option<u32>,
+    /// What the operator says.
+    pub message: Option<String>,
+    /// Makes a retry give the first result.
+    pub request_id: Option<RequestId>,
+}
+
+/// A route as its owner declares it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// `HOST/PATH`, see [`RouteRecord::pattern`].
+    pub pattern: String,
+    /// The worker that answers. For a worker's own routes: that worker, which need not be said.
+    #[serde(default)]
+    pub worker: Option<WorkerName>,
+    /// The customer's own server.
+    #[serde(default)]
+    pub upstream: Option<String>,
+    /// Answer cleartext requests with a redirect to https.
+    #[serde(default)]
+    pub redirect_to_https: bool,
+    /// The cache of this route.
+    #[serde(default)]
+    pub cache: CacheSettings,
+}
+
+/// A deployment to be made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewDeployment {
+    /// Which versions take the traffic; the shares add up to 100.
+    pub versions: Vec<Share>,
+    /// All routes of the worker from now on; `None` leaves them as they are.
+    #[serde(default)]
+    pub routes: Option<Vec<RouteSpec>>,
+    /// Take patterns from other owners.
+    #[serde(default)]
+    pub take_over: bool,
+    /// What the operator says.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// Makes a retry give the first result.
+    #[serde(default)]
+    pub request_id: Option<RequestId>,
+}
+
+/// A rollback to be made.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// To this version; `None`: to what took the traffic before the present deployment.
+    #[serde(default)]
+    pub version: Option<VersionId>,
+    /// What the operator says.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// Makes a retry give the first result.
+    #[serde(default)]
+    pub request_id: Option<RequestId>,
+}
+
+/// A deployment was made (promotion or rollback).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promoted {
+    /// The log's entry.
+    pub seq: u64,
+    /// The worker.
+    pub worker: WorkerName,
+    /// The new deployment.
+    pub deployment: Deployment,
+    /// The deployment before it.
+    pub previous: Option<Deployment>,
+    /// All routes that lead to the worker now.
+    pub routes: Vec<RouteRecord>,
+}
+
+/// A worker was deleted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deleted {
+    /// The log's entry.
+    pub seq: u64,
+    /// The worker.
+    pub worker: WorkerName,
+    /// Its routes, gone with it.
+    pub routes: Vec<String>,
+}
+
+/// A worker, in lists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSummary {
+    /// Its name.
+    pub name: WorkerName,
+    /// What takes its traffic; `None`: only uploaded so far.
+    pub deployment: Option<Deployment>,
+    /// The numbers of the versions in `deployment`, in its order.
+    pub numbers: Vec<u64>,
+    /// How many versions were ever made.
+    pub versions: u64,
+    /// The patterns that lead to it.
+    pub routes: Vec<String>,
+}
+
+/// The kept versions of a worker, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionList {
+    /// The worker.
+    pub worker: WorkerName,
+    /// Its versions.
+    pub versions: Vec<VersionRecord>,
+    /// What takes the traffic.
+    pub deployment: Option<Deployment>,
+}
+
+/// The kept deployments of a worker, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeploymentList {
+    /// The worker.
+    pub worker: WorkerName,
+    /// Its deployments.
+    pub deployments: Vec<Deployment>,
+}
+
+/// A site file to be applied: all routes of a site from now on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteApply {
+    /// Its routes; none removes the site.
+    pub routes: Vec<RouteSpec>,
+    /// Take patterns from other owners.
+    #[serde(default)]
+    pub take_over: bool,
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// What the operator says.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// Makes a retry give the first result.
+    #[serde(default)]
+    pub request_id: Option<RequestId>,
+}
+
+/// What applying a site file changed, or would change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteApplied {
+    /// The log's entry; `None`: nothing was written (dry run, or no difference).
+    pub seq: Option<u64>,
+    /// The difference.
+    pub diff: RouteDiff,
+}
+
+/// The difference between an owner's routes before and after.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteDiff {
+    /// New routes.
+    pub added: Vec<RouteRecord>,
+    /// Routes that change.
+    pub changed: Vec<RouteChange>,
+    /// Routes that go.
+    pub removed: Vec<RouteRecord>,
+    /// Patterns that move here from another owner; they are in `added` too.
+    pub taken_over: Vec<TakenOver>,
+}
+
+impl RouteDiff {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// A route that changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteChange {
+    /// As it was.
+    pub before: RouteRecord,
+    /// As it is now.
+    pub after: RouteRecord,
+}
+
+/// A pattern that moves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TakenOver {
+    /// The pattern.
+    pub pattern: String,
+    /// Who had it.
+    pub from: RouteOwner,
+}
+
+/// A site and its routes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteSummary {
+    /// Its name.
+    pub name: NodeName,
+    /// Its routes.
+    pub routes: Vec<RouteRecord>,
+}
+
+/// A node joins: sent with the node token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeJoin {
+    /// The name it wants.
+    pub name: NodeName,
+    /// Where it stands.
+    pub region: String,
+    /// Where peers and operators reach it.
+    pub address: Option<String>,
+    /// Its public key.
+    pub key: PublicKey,
+    /// Made with that key over name and key: a node cannot join with another's key.
+    pub signature: Signature,
+}
+
+/// What is signed in [`NodeJoin::signature`].
+pub fn join_message(name: &NodeName, key: &PublicKey) -> String {
+    format!("{name}\n{key}")
+}
+
+/// A node has joined, or had joined before with the same key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Joined {
+    /// The log's epoch.
+    pub epoch: Epoch,
+    /// The log's last entry.
+    pub seq: u64,
+}
+
+/// What a node says about itself, on every change and every 5 s.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeReport {
+    /// The epoch that it follows; `None` before its first reset.
+    pub epoch: Option<Epoch>,
+    /// The last entry that it applied.
+    pub seq: u64,
+    /// Where it stands.
+    pub region: String,
+    /// Where peers and operators reach it.
+    pub address: Option<String>,
+    /// Its build.
+    pub build: String,
+    /// Why it takes no further entries, where it refused one.
+    pub feed_refusal: Option<String>,
+    /// The workers that it runs, prepares or refuses.
+    pub workers: Vec<WorkerReport>,
+}
+
+/// A worker on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerReport {
+    /// The worker.
+    pub worker: WorkerName,
+    /// The deployment that the node was last told of.
+    pub deployment: VersionId,
+    /// What became of it here.
+    pub state: WorkerState,
+    /// The versions that take traffic here now (after a refusal: the old ones).
+    pub active: Vec<VersionId>,
+}
+
+/// What became of a deployment on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// Its bundles are being fetched and warmed.
+    Activating,
+    /// It takes the traffic.
+    Active,
+    /// It does not, and why. What was active before still is.
+    Refused(String),
+}
+
+/// Everything at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// The log's epoch.
+    pub epoch: Epoch,
+    /// The log's last entry.
+    pub seq: u64,
+    /// The registry's build.
+    pub build: String,
+    /// The workers.
+    pub workers: Vec<WorkerSummary>,
+    /// The sites.
+    pub sites: Vec<SiteSummary>,
+    /// The nodes, with what each says of each worker.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// A node, as the registry knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// Where it stands.
+    pub region: String,
+    /// Where peers and operators reach it.
+    pub address: Option<String>,
+    /// Whether its last report is younger than 15 s.
+    pub online: bool,
+    /// How old its last report is, in milliseconds; `None`: none since the registry started.
+    pub reported_ms_ago: Option<u64>,
+    /// Its last report.
+    pub report: Option<NodeReport>,
+}
+
+/// A worker's present deployment on all nodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerNodes {
+    /// The worker.
+    pub worker: WorkerName,
+    /// The log's entry that made the deployment.
+    pub seq: u64,
+    /// The deployment that is meant: later than the asked one where another followed.
+    pub deployment: Deployment,
+    /// Every node that is online is active or has refused, and there is one at least.
+    pub settled: bool,
+    /// One line per node.
+    pub nodes: Vec<WorkerNode>,
+}
+
+/// A worker's deployment on one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerNode {
+    /// The node.
+    pub node: NodeName,
+    /// Where it stands.
+    pub region: String,
+    /// What became of the deployment there.
+    pub state: NodeState,
+    /// Why it was refused.
+    pub reason: Option<String>,
+    /// From the commit until the node said that it is active, in milliseconds.
+    pub ms: Option<u64>,
+}
+
+/// What became of a deployment on a node, as the registry sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It takes the traffic.
+    Active,
+    /// Not yet heard.
+    Pending,
+    /// It does not, see `reason`.
+    Refused,
+    /// The node's last report is older than 15 s; it will pick the deployment up on return.
+    Offline,
+}
+
+impl std::fmt::Display for NodeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Pending => "pending",
+            Self::Refused => "refused",
+            Self::Offline => "offline",
+        })
+    }
+}
+
+impl WorkerNodes {
+    /// Differs where any node's state differs: what a long poll waits for.
+    pub fn fingerprint(&self) -> Digest {
+        let mut text = format!("{}\n{}\n", self.seq, self.settled);
+        for node in &self.nodes {
+            text.push_str(&format!("{}\n{}\n{}\n", node.node, node.state, node.reason.as_deref().unwrap_or_default()));
+        }
+        Digest::of(text.as_bytes())
+    }
+}

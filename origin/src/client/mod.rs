@@ -1,0 +1,245 @@
+//! The typed client: how nodes and commands talk to a registry.
+
+mod connection;
+mod error;
+mod feed;
+mod identity;
+
+pub use error::ClientError;
+pub use feed::FeedLines;
+pub use identity::NodeIdentity;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::wire::{
+    BlobDigests, Deleted, DeploymentList, Joined, NewDeployment, NewVersion, NodeJoin, NodeReport, NodeStatus, Promoted, Rollback,
+    SiteApplied, SiteApply, SiteSummary, Status, VersionList, WorkerNodes, WorkerSummary, join_message,
+};
+use crate::bundle::Packed;
+use crate::feed::Position;
+use crate::keys::Purpose;
+use crate::limits::{BLOB_BYTES_MAX, CLIENT_BLOB_TIMEOUT, CLIENT_CALL_TIMEOUT, LONG_POLL_MAX, REPLY_JSON_BYTES_MAX};
+use crate::registry::{Digest, NodeName, VersionId, VersionRecord, WorkerName};
+use crate::tokens::{Token, TokenFile};
+use connection::{Call, Connection};
+
+/// Who calls.
+#[derive(Clone)]
+enum Credential {
+    /// A command with the admin token, or a node that joins with the node token.
+    Bearer(Token),
+    /// A node that has joined.
+    Node(Arc<NodeIdentity>),
+}
+
+/// A registry, as seen from a command or a node. Cheap to clone; clones share one HTTP/2 connection, made when it is first needed
+/// and again after it broke. Dropping a call's future cancels the call.
+#[derive(Clone)]
+pub struct Client {
+    connection: Arc<Connection>,
+    credential: Credential,
+}
+
+impl Client {
+    /// A client with the token of a token file. Checks the URL (`http://` on loopback addresses only, `https://` elsewhere) but does not connect yet.
+    pub fn connect(url: &str, token: &TokenFile) -> Result<Self, ClientError> {
+        let connection = Connection::new(url, token.authority.clone())?;
+        Ok(Self { connection: Arc::new(connection), credential: Credential::Bearer(token.token.clone()) })
+    }
+
+    /// The same registry, called as a node that has joined.
+    pub fn as_node(&self, identity: Arc<NodeIdentity>) -> Self {
+        Self { connection: self.connection.clone(), credential: Credential::Node(identity) }
+    }
+
+    /// The registry's address.
+    pub fn url(&self) -> &str {
+        self.connection.url()
+    }
+
+    // Commands.
+
+    /// Uploads what the registry lacks of a bundle. Gives how many blobs were sent.
+    pub async fn upload(&self, packed: &Packed) -> Result<usize, ClientError> {
+        let ask = BlobDigests { digests: packed.blobs.keys().cloned().collect() };
+        let missing: BlobDigests = self.json(Method::POST, "/v1/blobs/missing", Some(&ask), CLIENT_CALL_TIMEOUT).await?;
+        let mut sent = 0;
+        for digest in &missing.digests {
+            let Some(bytes) = packed.blobs.get(digest) else { continue };
+            self.put_blob(digest, bytes.clone()).await?;
+            sent += 1;
+        }
+        Ok(sent)
+    }
+
+    /// Stores one blob.
+    pub async fn put_blob(&self, digest: &Digest, bytes: Bytes) -> Result<(), ClientError> {
+        let call = Call { method: Method::PUT, path: format!("/v1/blobs/{digest}"), body: bytes, json: false };
+        self.bytes(call, CLIENT_BLOB_TIMEOUT, REPLY_JSON_BYTES_MAX).await.map(drop)
+    }
+
+    /// Makes a version of an uploaded bundle.
+    pub async fn create_version(&self, worker: &WorkerName, version: &NewVersion) -> Result<VersionRecord, ClientError> {
+        self.post(&format!("/v1/workers/{worker}/versions"), version).await
+    }
+
+    /// Gives a worker's traffic to versions, and sets its routes in the same commit.
+    pub async fn promote(&self, worker: &WorkerName, deployment: &NewDeployment) -> Result<Promoted, ClientError> {
+        self.post(&format!("/v1/workers/{worker}/deployments"), deployment).await
+    }
+
+    /// Gives a worker's traffic back to an older version.
+    pub async fn rollback(&self, worker: &WorkerName, rollback: &Rollback) -> Result<Promoted, ClientError> {
+        self.post(&format!("/v1/workers/{worker}/rollback"), rollback).await
+    }
+
+    /// Deletes a worker with its versions and routes.
+    pub async fn delete_worker(&self, worker: &WorkerName) -> Result<Deleted, ClientError> {
+        self.json::<(), _>(Method::DELETE, &format!("/v1/workers/{worker}"), None, CLIENT_CALL_TIMEOUT).await
+    }
+
+    /// All workers.
+    pub async fn workers(&self) -> Result<Vec<WorkerSummary>, ClientError> {
+        self.get("/v1/workers").await
+    }
+
+    /// A worker's kept versions, newest first.
+    pub async fn versions(&self, worker: &WorkerName) -> Result<VersionList, ClientError> {
+        self.get(&format!("/v1/workers/{worker}/versions")).await
+    }
+
+    /// A worker's kept deployments, newest first.
+    pub async fn deployments(&self, worker: &WorkerName) -> Result<DeploymentList, ClientError> {
+        self.get(&format!("/v1/workers/{worker}/deployments")).await
+    }
+
+    /// A worker's deployment on all nodes. Answers at once where it is settled or any node's state differs from `seen`, else after `wait`
+    /// (30 s at most). `seq` is the promotion's; pass the last answer as `seen` to wait for news.
+    pub async fn worker_nodes(
+        &self,
+        worker: &WorkerName,
+        seq: u64,
+        wait: Duration,
+        seen: Option<&WorkerNodes>,
+    ) -> Result<WorkerNodes, ClientError> {
+        let wait = wait.min(LONG_POLL_MAX);
+        let seen = seen.map(|seen| format!("&seen={}", seen.fingerprint())).unwrap_or_default();
+        let path = format!("/v1/workers/{worker}/nodes?seq={seq}&wait_ms={}{seen}", wait.as_millis());
+        self.json::<(), _>(Method::GET, &path, None, CLIENT_CALL_TIMEOUT.saturating_add(wait)).await
+    }
+
+    /// Workers, sites, nodes.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.get("/v1/status").await
+    }
+
+    /// All nodes.
+    pub async fn nodes(&self) -> Result<Vec<NodeStatus>, ClientError> {
+        self.get("/v1/nodes").await
+    }
+
+    /// Revokes a node's key.
+    pub async fn remove_node(&self, node: &NodeName) -> Result<(), ClientError> {
+        self.json::<(), ()>(Method::DELETE, &format!("/v1/nodes/{node}"), None, CLIENT_CALL_TIMEOUT).await
+    }
+
+    /// All sites.
+    pub async fn sites(&self) -> Result<Vec<SiteSummary>, ClientError> {
+        self.get("/v1/sites").await
+    }
+
+    /// Applies a site file, or says what would change.
+    pub async fn apply_site(&self, site: &NodeName, apply: &SiteApply) -> Result<SiteApplied, ClientError> {
+        self.json(Method::PUT, &format!("/v1/sites/{site}"), Some(apply), CLIENT_CALL_TIMEOUT).await
+    }
+
+    // Nodes.
+
+    /// Joins, with the node token: announces the node's key. Joining again with the same key changes nothing but region and address.
+    pub async fn join(&self, identity: &NodeIdentity, region: &str, address: Option<&str>) -> Result<Joined, ClientError> {
+        let key = identity.key().public();
+        let signature = identity.key().sign(Purpose::NodeJoin, join_message(identity.name(), &key).as_bytes());
+        let join =
+            NodeJoin { name: identity.name().clone(), region: region.to_owned(), address: address.map(str::to_owned), key, signature };
+        self.post("/v1/nodes", &join).await
+    }
+
+    /// A blob, as a node or a command. The caller verifies it.
+    pub async fn blob(&self, digest: &Digest) -> Result<Bytes, ClientError> {
+        let call = Call { method: Method::GET, path: format!("/v1/blobs/{digest}"), body: Bytes::new(), json: false };
+        self.bytes(call, CLIENT_BLOB_TIMEOUT, usize::try_from(BLOB_BYTES_MAX).unwrap_or(usize::MAX)).await
+    }
+
+    /// Reports about the node.
+    pub async fn report(&self, report: &NodeReport) -> Result<(), ClientError> {
+        self.post("/v1/nodes/self/report", report).await
+    }
+
+    /// The feed after a position (a snapshot first, where there is none or it is of no use). Lines are as received: a
+    /// [`crate::feed::FeedVerifier`] says what they are worth.
+    pub async fn feed(&self, after: Option<&Position>) -> Result<FeedLines, ClientError> {
+        let path = match after {
+            Some(position) => format!("/v1/feed?epoch={}&after={}&chain={}", position.epoch, position.seq, position.chain),
+            None => "/v1/feed".to_owned(),
+        };
+        let call = Call { method: Method::GET, path, body: Bytes::new(), json: false };
+        let answer = self.connection.send(&self.credential, call, CLIENT_CALL_TIMEOUT).await?;
+        Ok(FeedLines::new(self.connection.url(), answer))
+    }
+
+    // How all of them call.
+
+    async fn get<R: DeserializeOwned>(&self, path: &str) -> Result<R, ClientError> {
+        self.json::<(), R>(Method::GET, path, None, CLIENT_CALL_TIMEOUT).await
+    }
+
+    async fn post<B: Serialize, R: DeserializeOwned>(&self, path: &str, body: &B) -> Result<R, ClientError> {
+        self.json(Method::POST, path, Some(body), CLIENT_CALL_TIMEOUT).await
+    }
+
+    async fn json<B: Serialize, R: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        timeout: Duration,
+    ) -> Result<R, ClientError> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|error| ClientError::protocol(self.url(), error))?,
+            None => Vec::new(),
+        };
+        let json = !body.is_empty();
+        let call = Call { method, path: path.to_owned(), body: body.into(), json };
+        let answer = self.bytes(call, timeout, REPLY_JSON_BYTES_MAX).await?;
+        serde_json::from_slice(&answer).map_err(|error| ClientError::protocol(self.url(), error))
+    }
+
+    async fn bytes(&self, call: Call, timeout: Duration, bytes_max: usize) -> Result<Bytes, ClientError> {
+        let work = async {
+            let answer = self.connection.send(&self.credential, call, timeout).await?;
+            connection::collect(self.url(), answer, bytes_max).await
+        };
+        tokio::time::timeout(timeout, work).await.map_err(|_| ClientError::timeout(self.url(), timeout))?
+    }
+
+    /// The present deployment's versions in the list, for convenience of commands that take a version's prefix.
+    pub async fn find_version(&self, worker: &WorkerName, prefix: &str) -> Result<Option<VersionId>, ClientError> {
+        let list = self.versions(worker).await?;
+        let mut found =
+            list.versions.iter().filter(|version| version.id.as_str().starts_with(prefix) || version.number.to_string() == prefix);
+        let first = found.next().map(|version| version.id.clone());
+        Ok(if found.next().is_some() { None } else { first })
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.url())
+    }
+}

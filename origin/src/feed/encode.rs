@@ -1,0 +1,92 @@
+//! Frames of the feed, signed: the registry's side.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::Position;
+use crate::keys::{Purpose, Signature, SigningKey};
+use crate::registry::{Desired, Digest};
+
+/// Makes signed lines of the feed. A line ends with its line feed.
+pub struct FeedSigner<'a> {
+    key: &'a SigningKey,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    epoch: &'a str,
+    seq: u64,
+    chain: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heartbeat: Option<u64>,
+    sig: Signature,
+}
+
+impl<'a> FeedSigner<'a> {
+    /// Signs with the registry's key.
+    pub fn new(key: &'a SigningKey) -> Self {
+        Self { key }
+    }
+
+    /// The entry that leads to `position`; `entry` holds its bytes in the log.
+    pub fn entry(&self, position: &Position, entry: &[u8]) -> Result<Bytes, serde_json::Error> {
+        let sig = self.key.sign(Purpose::FeedEntry, entry_message(position).as_bytes());
+        self.line(position, sig, |line, raw| line.entry = Some(raw), Some(entry))
+    }
+
+    /// The desired state at `position`.
+    pub fn reset(&self, position: &Position, desired: &Desired) -> Result<Bytes, serde_json::Error> {
+        let state = serde_json::to_vec(desired)?;
+        let sig = self.key.sign(Purpose::FeedReset, reset_message(position, &state).as_bytes());
+        self.line(position, sig, |line, raw| line.reset = Some(raw), Some(&state))
+    }
+
+    /// Nothing new at `position`, at the registry's time `now_ms`.
+    pub fn heartbeat(&self, position: &Position, now_ms: u64) -> Result<Bytes, serde_json::Error> {
+        let sig = self.key.sign(Purpose::FeedHeartbeat, heartbeat_message(position, now_ms).as_bytes());
+        self.line(position, sig, |line, _| line.heartbeat = Some(now_ms), None)
+    }
+
+    fn line(
+        &self,
+        position: &Position,
+        sig: Signature,
+        set: impl for<'l> FnOnce(&mut Line<'l>, &'l RawValue),
+        raw: Option<&[u8]>,
+    ) -> Result<Bytes, serde_json::Error> {
+        let raw: &RawValue = serde_json::from_slice(raw.unwrap_or(b"null"))?;
+        let mut line = Line {
+            epoch: position.epoch.as_str(),
+            seq: position.seq,
+            chain: position.chain.as_str(),
+            entry: None,
+            reset: None,
+            heartbeat: None,
+            sig,
+        };
+        set(&mut line, raw);
+        let mut bytes = serde_json::to_vec(&line)?;
+        bytes.push(b'\n');
+        Ok(bytes.into())
+    }
+}
+
+/// The chain binds the entry's bytes and all entries before it.
+pub(super) fn entry_message(position: &Position) -> String {
+    format!("{}\n{}\n{}", position.epoch, position.seq, position.chain)
+}
+
+/// No chain leads to a snapshot, so its digest is signed.
+pub(super) fn reset_message(position: &Position, state: &[u8]) -> String {
+    format!("{}\n{}", entry_message(position), Digest::of(state))
+}
+
+/// The time is signed, so that an old sign of life is not taken for a new one.
+pub(super) fn heartbeat_message(position: &Position, now_ms: u64) -> String {
+    format!("{}\n{now_ms}", entry_message(position))
+}

@@ -1,0 +1,45 @@
+//! The resumable stream that nodes follow: one JSON object per line, each signed by the registry.
+//!
+//! ```text
+//! {"epoch":E,"seq":N,"chain":C,"entry":{..},"sig":S}      the log's entry N; C = SHA-256(chain of N-1 ‖ bytes of the entry)
+//! {"epoch":E,"seq":N,"chain":C,"reset":{..},"sig":S}      the desired state after entry N: the follower's position is of no use
+//! {"epoch":E,"seq":N,"chain":C,"heartbeat":T,"sig":S}     nothing new at time T; every 5 s
+//! ```
+//!
+//! The entry's bytes are taken as they were received, so no two parsers can disagree about what was signed.
+
+mod encode;
+mod verify;
+
+pub use encode::FeedSigner;
+pub use verify::{Accepted, FeedError, FeedVerifier};
+
+use serde::{Deserialize, Serialize};
+
+use crate::registry::{Digest, Epoch};
+
+/// A place in a log: after entry `seq` of `epoch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// The log's life.
+    pub epoch: Epoch,
+    /// The last entry.
+    pub seq: u64,
+    /// The chain's value after it.
+    pub chain: Digest,
+}
+
+/// The chain's next value.
+pub fn next_chain(chain: &Digest, entry: &[u8]) -> Digest {
+    Digest::of(&[chain.as_str().as_bytes(), entry].concat())
+}
+
+/// For fuzzing: gives each line of the bytes to a verifier; nothing may be accepted that is not signed.
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(key) = crate::keys::SigningKey::generate() else { return };
+    let mut verifier = FeedVerifier::new(key.public(), None);
+    for line in bytes.split(|byte| *byte == b'\n') {
+        assert!(verifier.accept(line).is_err(), "nobody holds the key");
+    }
+}

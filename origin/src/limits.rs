@@ -1,0 +1,135 @@
+//! Every bound of the registry and its client, with unit and reason.
+
+use std::time::Duration;
+
+// Bundles.
+
+/// Bytes of all modules and source maps of a bundle: what a node may be asked to hold and a runner to load for one version.
+pub const BUNDLE_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of one blob. A bundle may consist of one module.
+pub const BLOB_BYTES_MAX: u64 = BUNDLE_BYTES_MAX;
+/// Modules of a bundle: a bundler makes few; unbundled trees stay within thousands.
+pub const MODULES_MAX: usize = 4096;
+/// Bytes of a manifest: room for [`MODULES_MAX`] modules with long specifiers.
+pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a module's specifier.
+pub const SPECIFIER_BYTES_MAX: usize = 512;
+
+// Versions, deployments, routes.
+
+/// Bytes of all `vars` of a version as JSON. They travel in the feed and in each start of an isolate.
+pub const VARS_BYTES_MAX: usize = 512 << 10;
+/// Bindings of a version.
+pub const VARS_MAX: usize = 256;
+/// Bytes of a binding's name.
+pub const VAR_NAME_BYTES_MAX: usize = 128;
+/// Compatibility flags of a version, and bytes of each.
+pub const COMPATIBILITY_FLAGS_MAX: usize = 64;
+/// Bytes of a compatibility flag.
+pub const COMPATIBILITY_FLAG_BYTES_MAX: usize = 64;
+/// CPU per invocation that a version may ask for, in milliseconds.
+pub const CPU_MS_MAX: u32 = 30_000;
+/// Subrequests per invocation that a version may ask for.
+pub const SUBREQUESTS_MAX: u32 = 10_000;
+/// Versions of a worker that are kept beside those that take traffic; older ones cannot be promoted any more.
+pub const VERSIONS_KEPT: usize = 100;
+/// Deployments of a worker that are kept for history and rollback.
+pub const DEPLOYMENTS_KEPT: usize = 100;
+/// Versions that share a worker's traffic.
+pub const SHARES_MAX: usize = 16;
+/// Workers of a registry: each holds records in memory here and on every node.
+pub const WORKERS_MAX: usize = 20_000;
+/// Routes of one owner.
+pub const ROUTES_PER_OWNER_MAX: usize = 2_000;
+/// Site files.
+pub const SITES_MAX: usize = 5_000;
+/// Bytes of a route's pattern.
+pub const PATTERN_BYTES_MAX: usize = 1024;
+/// `*` in the path of a pattern: matching costs time for each.
+pub const PATTERN_STARS_MAX: usize = 8;
+/// Bytes of an upstream's address.
+pub const UPSTREAM_BYTES_MAX: usize = 2048;
+/// Bytes of an operator's message.
+pub const MESSAGE_BYTES_MAX: usize = 2048;
+/// Longest wait for another request's fetch that a route may set, in milliseconds.
+pub const COLLAPSE_WAIT_MS_MAX: u32 = 60_000;
+/// Largest cached response that a route may set, in bytes.
+pub const ENTRY_BYTES_MAX: u64 = 1 << 30;
+
+// Nodes.
+
+/// Nodes of a registry.
+pub const NODES_MAX: usize = 5_000;
+/// Keys of removed nodes that are remembered, so that none joins again by itself.
+pub const REVOKED_KEYS_MAX: usize = 10_000;
+/// Bytes of a node's region and of its address.
+pub const NODE_TEXT_BYTES_MAX: usize = 256;
+/// A node whose last report is older is offline: three reports missed.
+pub const NODE_OFFLINE_AFTER: Duration = Duration::from_secs(15);
+/// Bytes of a refusal's reason in a report; longer ones are cut.
+pub const REASON_BYTES_MAX: usize = 4096;
+/// How far a node's clock may be away from the registry's: also how long a signed request could be replayed.
+pub const NODE_CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+// The log and the feed.
+
+/// Entries of the log that are kept. A node that is further behind gets a snapshot.
+pub const LOG_ENTRIES_KEPT: u64 = 100_000;
+/// Entries that a follower gets one by one; beyond it a snapshot is cheaper.
+pub const FEED_BACKLOG_MAX: u64 = 1_000;
+/// Bytes of one entry of the log.
+pub const ENTRY_JSON_BYTES_MAX: usize = 16 << 20;
+/// Bytes of one line of the feed: a snapshot is the largest.
+pub const FEED_LINE_BYTES_MAX: usize = 128 << 20;
+/// An empty frame tells followers that the registry is there.
+pub const FEED_HEARTBEAT: Duration = Duration::from_secs(5);
+/// A follower that has heard nothing for this long connects anew: three heartbeats missed.
+pub const FEED_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Entries read from the store at once for a follower.
+pub const FEED_BATCH: usize = 64;
+/// Attempts to commit against a head that others move.
+pub const COMMIT_ATTEMPTS_MAX: u32 = 8;
+/// Batches that wait for the writer; more are refused with 503.
+pub const COMMIT_QUEUE_MAX: usize = 256;
+/// Batches in one transaction of the writer (group commit).
+pub const COMMIT_GROUP_MAX: usize = 64;
+/// How long the result of a request id is kept.
+pub const REQUEST_IDS_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+// The API.
+
+/// Bytes of a JSON body of a request.
+pub const REQUEST_JSON_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a JSON body of an answer, as the client accepts it.
+pub const REPLY_JSON_BYTES_MAX: usize = 256 << 20;
+/// Bytes of a request's path and query.
+pub const REQUEST_TARGET_BYTES_MAX: usize = 4096;
+/// Bytes of a request's head.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 32 << 10;
+/// Fields of a request's head.
+pub const REQUEST_FIELDS_MAX: usize = 64;
+/// Open connections.
+pub const CONNECTIONS_MAX: usize = 8_192;
+/// Streams of one HTTP/2 connection.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 64;
+/// Until a connection has sent the head of its request, or its TLS handshake is done.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Without a byte of a request's body.
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of request bodies that are held in memory at once over all connections.
+pub const BODIES_IN_MEMORY_MAX: usize = 512 << 20;
+/// Longest wait of one long poll.
+pub const LONG_POLL_MAX: Duration = Duration::from_secs(30);
+/// After the stop signal: how long answers may still finish.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+// The client.
+
+/// Until a connection to the registry stands, TLS included.
+pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Until a call is answered, beside the wait that it asks for.
+pub const CLIENT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Until a blob is sent or received.
+pub const CLIENT_BLOB_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bytes of a token file.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 16 << 10;
