@@ -64,3 +64,15 @@ pub const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 pub const QUERY_ATTEMPTS: usize = 2;
 /// Queries in flight for all names together.
 pub const QUERIES_MAX: usize = 256;
+/// An answer this much beyond its TTL is still used while no name server answers (RFC 8767 allows days; addresses of servers move faster).
+pub const STALE_ANSWER_MAX: Duration = Duration::from_secs(3600);
+/// A connection takes no new request after this long, so that a changed DNS record takes effect.
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
+/// Time that a connection has to notice that its last response has ended; it usually takes microseconds.
+pub const SETTLE_TIME: Duration = Duration::from_millis(10);
+/// Bytes that are read ahead of a consumer over HTTP/1.1, beyond the head's bound.
+pub const H1_READ_BYTES: usize = 64 << 10;
+/// Connections that are tried for one request: an open one may disappoint twice, the last one is new.
+pub const ATTEMPTS_MAX: u32 = 3;
+/// A response body up to this length that is here already is handed over whole instead of as a stream.
+pub const WHOLE_BYTES_MAX: u64 = 64 << 10;

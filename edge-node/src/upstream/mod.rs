@@ -3,13 +3,23 @@
 pub mod limits;
 
 mod config;
+mod connect;
+mod forward;
+mod policy;
+mod pool;
+mod resolve;
+
+use std::sync::Arc;
 
 use selvedge_runtime::{Body, BodyError};
+
+use connect::{Connector, Destination};
+use pool::Pools;
 
 pub use config::UpstreamsConfig;
 
 /// Which addresses a request may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reach {
     /// The operator named this server in a site file: any address.
     Operator,
@@ -17,8 +27,11 @@ pub enum Reach {
     Worker,
 }
 
-/// Resolves, connects, pools, forwards. Built once by `node.rs`; cheap to share.
-pub struct Upstreams {}
+/// Resolves, connects, pools, forwards. Built once by `node.rs`; cheap to clone.
+#[derive(Clone)]
+pub struct Upstreams {
+    pools: Arc<Pools>,
+}
 
 /// Why there is no response. Each has a `Proxy-Status` error type (RFC 9209, section 2.3).
 #[derive(Debug, Clone, thiserror::Error)]
@@ -115,15 +128,49 @@ pub enum UpstreamsConfigError {
 impl Upstreams {
     /// Sets everything up; connects to nothing. Must be called inside a tokio runtime.
     pub fn new(config: UpstreamsConfig) -> Result<Self, UpstreamsConfigError> {
-        let _ = config;
-        Ok(Self {})
+        let connector = Connector::new(&config)?;
+        let pools = Arc::new(Pools::new(config, connector));
+        let swept = Arc::downgrade(&pools);
+        crate::tasks::spawn("upstream sweep", async move {
+            let mut tick = tokio::time::interval(limits::SWEEP_INTERVAL);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            // Ends with the last clone of the upstreams.
+            while let Some(pools) = swept.upgrade() {
+                pools.sweep();
+                drop(pools);
+                tick.tick().await;
+            }
+        });
+        Ok(Self { pools })
     }
 
     /// Sends a request whose URI is absolute to the host that the URI names. The Host field of `request` is sent as it is, where there is
     /// one. Resolves at the response's head; dropping the future, or the response's body before its end, closes the
     /// connection or resets its stream.
     pub async fn send(&self, request: http::Request<Body>, reach: Reach) -> Result<http::Response<Body>, UpstreamError> {
-        let _ = reach;
-        Err(UpstreamError::Connect { host: request.uri().to_string(), reason: "no upstreams yet".into() })
+        let destination = destination(&request, reach)?;
+        forward::send(&self.pools, destination, request).await
     }
+
+    /// Open connections, and those among them that are idle over HTTP/1.1: for metrics.
+    pub fn connections(&self) -> (usize, usize) {
+        (self.pools.open(), self.pools.idle())
+    }
+}
+
+/// Where the request goes.
+fn destination(request: &http::Request<Body>, reach: Reach) -> Result<Destination, UpstreamError> {
+    let bad = |reason| UpstreamError::BadRequest { reason };
+    if request.method() == http::Method::CONNECT {
+        return Err(bad("CONNECT makes a tunnel, not a request"));
+    }
+    let secure = match request.uri().scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(bad("the address is neither http nor https")),
+    };
+    let host = request.uri().host().filter(|host| !host.is_empty()).ok_or_else(|| bad("the address has no host"))?;
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    let port = request.uri().port_u16().unwrap_or(if secure { 443 } else { 80 });
+    Ok(Destination { secure, host: host.into(), port, reach })
 }

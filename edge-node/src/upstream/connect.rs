@@ -1,0 +1,251 @@
+//! A connection to an upstream: resolve → check each address → race them → TLS. What comes out speaks HTTP/1.1 or HTTP/2.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::policy::Policy;
+use super::resolve::{self, Resolver};
+use super::{Reach, UpstreamError, UpstreamsConfig, UpstreamsConfigError, limits};
+
+/// Where a request goes: what connections are shared by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Destination {
+    /// TLS or not.
+    pub secure: bool,
+    /// Lower case, without a trailing dot; IPv6 addresses in brackets.
+    pub host: Arc<str>,
+    /// The port.
+    pub port: u16,
+    /// Who named it: connections that an operator's route may make must not serve a worker's fetch.
+    pub reach: Reach,
+}
+
+/// What a connection speaks, by ALPN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2
+    Http2,
+}
+
+/// Makes connections.
+pub(super) struct Connector {
+    resolver: Resolver,
+    policy: Policy,
+    tls: TlsConnector,
+    timeout: Duration,
+}
+
+impl Connector {
+    /// Sets up resolver, policy and TLS.
+    pub(super) fn new(config: &UpstreamsConfig) -> Result<Self, UpstreamsConfigError> {
+        Ok(Self {
+            resolver: Resolver::new(&config.resolvers).map_err(UpstreamsConfigError::Resolver)?,
+            policy: Policy::new(config.fetch_allow.clone(), config.own_listeners.clone()),
+            tls: TlsConnector::from(Arc::new(tls_config(config)?)),
+            timeout: config.connect_timeout,
+        })
+    }
+
+    /// Connects within the timeout. Cancel-safe: dropping the future closes what was opened.
+    pub(super) async fn connect(&self, to: &Destination) -> Result<(Transport, Speaks), UpstreamError> {
+        match tokio::time::timeout(self.timeout, self.connect_unbounded(to)).await {
+            Ok(result) => result,
+            Err(_) => Err(UpstreamError::ConnectTimeout { host: to.host.to_string(), ms: self.timeout.as_millis() as u64 }),
+        }
+    }
+
+    async fn connect_unbounded(&self, to: &Destination) -> Result<(Transport, Speaks), UpstreamError> {
+        let addresses = self
+            .resolver
+            .resolve(&to.host)
+            .await
+            .map_err(|error| UpstreamError::Dns { host: to.host.to_string(), reason: error.to_string() })?;
+        let addresses = self.within_reach(to, &addresses)?;
+        let tcp = race(addresses).await.map_err(|error| UpstreamError::Connect { host: to.host.to_string(), reason: error.to_string() })?;
+        let _ = tcp.set_nodelay(true);
+        if !to.secure {
+            return Ok((Transport::new(Io::Plain(tcp)), Speaks::Http1));
+        }
+        let tls_error = |reason: String| UpstreamError::Tls { host: to.host.to_string(), reason };
+        let stream =
+            self.tls.connect(server_name(&to.host).map_err(tls_error)?, tcp).await.map_err(|error| tls_error(error.to_string()))?;
+        let speaks = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Speaks::Http2,
+            _ => Speaks::Http1,
+        };
+        Ok((Transport::new(Io::Tls(Box::new(stream))), speaks))
+    }
+
+    /// The addresses that this destination may reach, with the port; an error where there is none.
+    fn within_reach(&self, to: &Destination, addresses: &[IpAddr]) -> Result<Vec<SocketAddr>, UpstreamError> {
+        let mut refused = None;
+        let mut allowed = Vec::new();
+        for address in addresses {
+            let target = SocketAddr::new(*address, to.port);
+            match to.reach {
+                Reach::Operator => allowed.push(target),
+                Reach::Worker => match self.policy.check(target, is_of_this_machine) {
+                    Ok(()) => allowed.push(target),
+                    Err(refusal) => {
+                        tracing::debug!(host = &*to.host, %address, ?refusal, "address refused");
+                        refused = refused.or(Some(*address));
+                    }
+                },
+            }
+        }
+        match (allowed.is_empty(), refused) {
+            (true, Some(address)) => Err(UpstreamError::Prohibited { host: to.host.to_string(), address }),
+            (true, None) => Err(UpstreamError::Dns { host: to.host.to_string(), reason: "no address".into() }),
+            (false, _) => Ok(allowed),
+        }
+    }
+}
+
+/// The kernel routes to one of its own addresses from that same address. Nothing is sent by connecting a UDP socket.
+fn is_of_this_machine(address: IpAddr) -> bool {
+    if address.is_loopback() || address.is_unspecified() {
+        return true;
+    }
+    let any: IpAddr = if address.is_ipv4() { std::net::Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() };
+    let source = std::net::UdpSocket::bind((any, 0)).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == address)
+}
+
+/// Happy eyeballs (RFC 8305, section 5): each attempt has a head start over the next; a failed one hands over at once; the first that
+/// connects wins and the rest are dropped.
+async fn race(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut waiting = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut last_error = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address");
+    attempts.extend(waiting.next().map(attempt));
+    while !attempts.is_empty() {
+        let head_start = tokio::time::sleep(limits::ATTEMPT_DELAY);
+        tokio::select! {
+            biased;
+            ended = attempts.next() => match ended {
+                Some(Ok(stream)) => return Ok(stream),
+                Some(Err(error)) => {
+                    last_error = error;
+                    attempts.extend(waiting.next().map(attempt));
+                }
+                None => break,
+            },
+            () = head_start, if waiting.len() > 0 => attempts.extend(waiting.next().map(attempt)),
+        }
+    }
+    Err(last_error)
+}
+
+async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(address).await.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+    match resolve::literal(host) {
+        Some(address) => Ok(ServerName::IpAddress(address.into())),
+        None => ServerName::try_from(host.to_owned()).map_err(|error| error.to_string()),
+    }
+}
+
+fn tls_config(config: &UpstreamsConfig) -> Result<rustls::ClientConfig, UpstreamsConfigError> {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for authority in &config.authorities {
+        roots.add(authority.clone()).map_err(|error| UpstreamsConfigError::Authority(error.to_string()))?;
+    }
+    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| UpstreamsConfigError::Authority(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+/// A connected stream that counts the bytes it received: a connection that died without any was never answered on.
+pub(super) struct Transport {
+    io: Io,
+    received: Arc<AtomicU64>,
+}
+
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    fn new(io: Io) -> Self {
+        Self { io, received: Arc::default() }
+    }
+
+    /// Bytes received until now (of the plain text), as it rises.
+    pub(super) fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = ready!(match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Io::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        });
+        self.received.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        Poll::Ready(result)
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Io::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(stream) => stream.is_write_vectored(),
+            Io::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
