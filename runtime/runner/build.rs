@@ -40,10 +40,11 @@ fn main() {
     std::fs::write(out.join("lazy_scripts.rs"), table).expect("OUT_DIR is writable");
 }
 
-/// `(specifier, source)` of every lazy script, sorted.
+/// `(specifier, source)` of the scripts that an isolate may load later, sorted: crypto cannot be in a snapshot.
 fn lazy_scripts() -> Vec<(String, String)> {
     let mut scripts: Vec<(String, String)> = ops::extensions()
         .iter()
+        .filter(|extension| extension.name == "deno_crypto")
         .flat_map(|extension| extension.lazy_loaded_js_files.iter())
         .map(|file| (file.specifier.to_string(), file.load().expect("a script of a deno crate is readable").as_str().to_owned()))
         .collect();

@@ -112,8 +112,10 @@ pub fn op_safe_destructure_error<'s>(
     let text = host.describe(scope, error);
     let object = v8::Object::new(scope);
     let frames = v8::Array::new(scope, 0);
-    let fields: [(&str, v8::Local<'s, v8::Value>); 2] =
-        [("exceptionMessage", v8::String::new(scope, &text).map_or_else(|| v8::undefined(scope).into(), Into::into)), ("frames", frames.into())];
+    let fields: [(&str, v8::Local<'s, v8::Value>); 2] = [
+        ("exceptionMessage", v8::String::new(scope, &text).map_or_else(|| v8::undefined(scope).into(), Into::into)),
+        ("frames", frames.into()),
+    ];
     for (name, value) in fields {
         if let Some(name) = v8::String::new(scope, name) {
             object.create_data_property(scope, name.into(), value);

@@ -44,12 +44,7 @@ pub fn read_flat_headers(scope: &mut v8::PinScope<'_, '_>, flat: v8::Local<'_, v
     Ok(headers)
 }
 
-fn one_byte<'b>(
-    scope: &mut v8::PinScope<'_, '_>,
-    flat: v8::Local<'_, v8::Array>,
-    index: u32,
-    bytes: &'b mut Vec<u8>,
-) -> Option<&'b [u8]> {
+fn one_byte<'b>(scope: &mut v8::PinScope<'_, '_>, flat: v8::Local<'_, v8::Array>, index: u32, bytes: &'b mut Vec<u8>) -> Option<&'b [u8]> {
     let value = flat.get_index(scope, index)?;
     let text = v8::Local::<v8::String>::try_from(value).ok()?;
     if !text.contains_only_onebyte() {

@@ -37,7 +37,10 @@ pub fn op_respond(
     body: v8::Local<'_, v8::Value>,
     last: bool,
 ) -> Result<(), JsErrorBox> {
-    let status = u16::try_from(status).ok().filter(|status| (100..=999).contains(status)).ok_or_else(|| JsErrorBox::range_error("invalid status"))?;
+    let status = u16::try_from(status)
+        .ok()
+        .filter(|status| (100..=999).contains(status))
+        .ok_or_else(|| JsErrorBox::range_error("invalid status"))?;
     let headers = read_flat_headers(scope, headers)?;
     let body = given(scope, body)?;
     let host = host(&state.borrow());

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use deno_core::{Extension, OpState, v8};
 use http::HeaderMap;
 
+#[allow(unused_imports, reason = "the build script compiles this file too and needs only some")]
 pub use headers::{flat_headers, read_flat_headers};
 
 /// A body as JavaScript gives it.
