@@ -1,0 +1,125 @@
+//! Processes of a bench run: started on a core of their own, measured by the CPU time that the kernel counts, ended by id.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The core of what is measured.
+pub const SERVER_CORE: &str = "0";
+/// The core of the load.
+pub const LOAD_CORE: &str = "1";
+/// How long a server may take to answer first.
+const READY_WAIT: Duration = Duration::from_secs(20);
+
+/// A server under measurement, with all processes that it starts. Ended when dropped.
+pub struct Server {
+    child: Child,
+    name: &'static str,
+}
+
+impl Server {
+    /// Starts a program on [`SERVER_CORE`]; its words go to `log`.
+    pub fn start(name: &'static str, program: &Path, arguments: &[&str], log: &Path) -> io::Result<Self> {
+        let out = std::fs::File::create(log)?;
+        let child = Command::new("taskset")
+            .args(["-c", SERVER_CORE])
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()?;
+        Ok(Self { child, name })
+    }
+
+    /// CPU time of the process and its descendants so far.
+    pub fn cpu(&self) -> Duration {
+        family(self.child.id()).into_iter().filter_map(cpu_of).sum()
+    }
+
+    /// The ids of the process and its descendants.
+    pub fn family(&self) -> Vec<u32> {
+        family(self.child.id())
+    }
+
+    /// Waits until the address takes connections.
+    pub fn wait_for(&mut self, address: &str) -> io::Result<()> {
+        let deadline = Instant::now() + READY_WAIT;
+        while std::net::TcpStream::connect(address).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("{} ended with {status} before it listened on {address}", self.name)));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("{} does not listen on {address}", self.name)));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let ours = self.family();
+        for signal in [libc::SIGTERM, libc::SIGKILL] {
+            for pid in &ours {
+                // SAFETY: kill takes no memory; the ids are those of processes that this run started.
+                unsafe { libc::kill(*pid as i32, signal) };
+            }
+            let deadline = Instant::now() + Duration::from_secs(2);
+            while Instant::now() < deadline {
+                if matches!(self.child.try_wait(), Ok(Some(_))) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+fn family(root: u32) -> Vec<u32> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        if let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() {
+            if let Some(fields) = stat(pid) {
+                parents.push((pid, fields.get(1).and_then(|ppid| ppid.parse::<u32>().ok()).unwrap_or(0)));
+            }
+        }
+    }
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, ppid)| *ppid == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found
+}
+
+/// The fields of `/proc/PID/stat` after the name: state, ppid, ...
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(text.rsplit_once(") ")?.1.split(' ').map(str::to_owned).collect())
+}
+
+/// User and system time of a live process, from the scheduler's nanoseconds where the kernel keeps them.
+fn cpu_of(pid: u32) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
+        let line = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        total += Duration::from_nanos(line.split(' ').next()?.parse().ok()?);
+    }
+    Some(total)
+}
+
+/// Proportional set size, in bytes.
+pub fn memory_of(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find(|line| line.starts_with("Pss:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// A program of the machine, by name.
+pub fn find(name: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+}

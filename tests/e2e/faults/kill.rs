@@ -1,0 +1,86 @@
+//! kill -9 of each process.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use selvedge_origin::OriginConfig;
+use selvedge_origin::client::Client;
+use selvedge_tests::client::{self, Over};
+use selvedge_tests::{Cluster, Daemon, eventually, fixture};
+
+async fn ask(address: std::net::SocketAddr, host: &str) -> Option<client::Answer> {
+    client::send(Over::Cleartext, address, client::get(host, "/")).await.ok()
+}
+
+pub(super) fn client_of(origin: &Daemon, data: &Path) -> Client {
+    let token = selvedge_origin::tokens::TokenFile::read(&data.join("admin.token")).expect("the origin made it");
+    Client::connect(origin.addresses["url"].as_str().expect("the origin says its URL"), &token).expect("a valid token")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_go_on_without_the_origin_and_it_keeps_what_it_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (origin_data, edge_data) = (dir.path().join("origin"), dir.path().join("edge"));
+    let mut origin = Daemon::origin(&origin_data, "127.0.0.1:0");
+    let url = origin.addresses["url"].as_str().unwrap().to_owned();
+    let mut edge = Daemon::edge("node-0", &edge_data, &url, &origin_data);
+    let client = client_of(&origin, &origin_data);
+    let cluster = Cluster::around(client.clone(), dir, 1).await;
+    cluster.deploy("hello", &fixture("hello")).await;
+    assert_eq!(ask(edge.address("http"), "hello.test").await.unwrap().status, 200);
+
+    origin.kill();
+    assert_eq!(ask(edge.address("http"), "hello.test").await.unwrap().status, 200, "the worker goes on");
+    let error = client.status().await.unwrap_err().to_string();
+    assert!(error.contains(&url), "the error names the registry: {error}");
+
+    // A node that is killed too comes back with its last state, without the registry.
+    let (https, http) = (edge.address("https"), edge.address("http"));
+    edge.kill();
+    let start = Instant::now();
+    let edge = Daemon::edge_at("node-0", &edge_data, &url, &origin_data, &https.to_string(), &http.to_string());
+    let back = async || ask(edge.address("http"), "hello.test").await.filter(|answer| answer.status == 200);
+    eventually("the node answers again", Duration::from_secs(10), back).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+
+    let listen = url.trim_start_matches("http://").to_owned();
+    let origin = Daemon::origin(&origin_data, &listen);
+    let client = client_of(&origin, &origin_data);
+    let versions = client.versions(&"hello".parse().unwrap()).await.expect("what was acknowledged is there");
+    assert_eq!(versions.versions.len(), 1);
+    let returned = async || client.nodes().await.ok().filter(|nodes| nodes.iter().any(|node| node.online));
+    eventually("the node follows again", Duration::from_secs(20), returned).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_runner_costs_only_what_ran_inside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (origin_data, edge_data) = (dir.path().join("origin"), dir.path().join("edge"));
+    let origin = Daemon::origin(&origin_data, "127.0.0.1:0");
+    let edge = Daemon::edge("node-0", &edge_data, origin.addresses["url"].as_str().unwrap(), &origin_data);
+    let cluster = Cluster::around(client_of(&origin, &origin_data), dir, 1).await;
+    cluster.deploy("hello", &fixture("hello")).await;
+    for round in 0..5 {
+        for pid in edge.children() {
+            // SAFETY: kill takes no memory; the ids are those of runners of a node that this test started.
+            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        }
+        let start = Instant::now();
+        let answer = ask(edge.address("http"), "hello.test").await.expect("an answer, never a hang");
+        assert!(answer.status == 200 || answer.status == 503, "round {round}: {}", answer.status);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        let back = async || ask(edge.address("http"), "hello.test").await.filter(|answer| answer.status == 200);
+        eventually("the worker answers again", Duration::from_secs(10), back).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_stops_in_process_restarts_with_everything() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.deploy("hello", &fixture("hello")).await;
+    cluster.stop_origin().await;
+    assert_eq!(cluster.get("hello.test", "/").await.status, 200);
+    let origin = selvedge_origin::Origin::start(OriginConfig::loopback(cluster.dir.path().join("origin"))).await.expect("it starts again");
+    let client = Client::connect(&origin.url(), origin.admin_token()).unwrap();
+    assert_eq!(client.workers().await.unwrap().len(), 1);
+}

@@ -1,0 +1,5 @@
+//! Processes that die, and neighbours that misbehave.
+
+mod drain;
+mod kill;
+mod neighbours;

@@ -1,0 +1,9 @@
+//! The life of a request, stage by stage.
+
+mod cache;
+mod limits;
+mod malformed;
+mod outcomes;
+mod protocols;
+mod subrequests;
+mod worker;

@@ -1,0 +1,160 @@
+//! The built binary in processes of its own, for tests that kill, restart or drive it as a user does.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long a process may take until it says its addresses.
+const READY_WAIT: Duration = Duration::from_secs(30);
+/// How long a process may take to end after SIGTERM.
+const END_WAIT: Duration = Duration::from_secs(30);
+
+/// The built binary, beside the folder of the test's own.
+pub fn selvedge() -> PathBuf {
+    let own = std::env::current_exe().expect("a test has an executable");
+    let path = own.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("selvedge");
+    assert!(path.is_file(), "{} is missing: ./x test builds it first", path.display());
+    path
+}
+
+/// `selvedge origin` or `selvedge edge` as a child. Killed when dropped.
+pub struct Daemon {
+    child: Child,
+    /// What it said once it was ready.
+    pub addresses: Value,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Daemon {
+    /// Starts it, and waits until it is ready.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(selvedge())
+            .args(arguments)
+            .arg("--print-addresses")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the built binary starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if let Ok(value @ Value::Object(_)) = serde_json::from_str(&line) {
+                    let _ = ready.send(value);
+                }
+                lines.lock().expect("no panic under this lock").push(line);
+            }
+        });
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                lines.lock().expect("no panic under this lock").push(line);
+            }
+        });
+        let addresses = is_ready.recv_timeout(READY_WAIT).unwrap_or_else(|_| {
+            let _ = child.kill();
+            panic!("selvedge {arguments:?} is not ready:\n{}", log.lock().expect("no panic under this lock").join("\n"))
+        });
+        Self { child, addresses, log }
+    }
+
+    /// Starts an origin in a folder.
+    pub fn origin(data: &Path, listen: &str) -> Self {
+        Self::start(&["origin", "--data", &data.to_string_lossy(), "--listen", listen])
+    }
+
+    /// Starts a node that joins the origin in `origin_data` at `url`.
+    pub fn edge(name: &str, data: &Path, url: &str, origin_data: &Path) -> Self {
+        Self::edge_at(name, data, url, origin_data, "127.0.0.1:0", "127.0.0.1:0")
+    }
+
+    /// The same, at addresses of the test's choice.
+    pub fn edge_at(name: &str, data: &Path, url: &str, origin_data: &Path, https: &str, http: &str) -> Self {
+        let token = origin_data.join("node.token");
+        let (data, token) = (data.to_string_lossy(), token.to_string_lossy());
+        Self::start(&[
+            "edge",
+            "--name",
+            name,
+            "--region",
+            "test",
+            "--data",
+            &data,
+            "--origin",
+            url,
+            "--token-file",
+            &token,
+            "--https",
+            https,
+            "--http",
+            http,
+            "--admin",
+            "127.0.0.1:0",
+        ])
+    }
+
+    /// One of the addresses that it printed.
+    pub fn address(&self, which: &str) -> SocketAddr {
+        self.addresses[which].as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {which} in {}", self.addresses))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        // SAFETY: kill takes no memory; the id is that of a child not yet waited for.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        let deadline = Instant::now() + END_WAIT;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "does not end within {END_WAIT:?} of SIGTERM:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What it has printed so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no panic under this lock").join("\n")
+    }
+
+    /// Children of the process: for an edge, its runners (the waiting parent and the process that holds V8).
+    pub fn children(&self) -> Vec<u32> {
+        let mut found = vec![self.pid()];
+        let mut next = 0;
+        while let Some(parent) = found.get(next).copied() {
+            let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+            for task in tasks {
+                let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            }
+            next += 1;
+        }
+        found.split_off(1)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,6 @@
+// Loops for ever.
+export default {
+  fetch() {
+    while (true) {}
+  },
+};

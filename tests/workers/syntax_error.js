@@ -1,0 +1,2 @@
+// Is not JavaScript.
+export default { fetch( {

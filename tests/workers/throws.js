@@ -1,0 +1,6 @@
+// Throws.
+export default {
+  fetch() {
+    throw new Error("on purpose");
+  },
+};
