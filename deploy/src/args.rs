@@ -85,9 +85,6 @@ pub struct OriginArgs {
     /// Private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
-    /// Names by which nodes and commands reach this origin, for the certificate of its own authority (repeatable)
-    #[arg(long, value_name = "HOST")]
-    pub name: Vec<String>,
     /// Print one JSON line with the addresses on standard output once ready (for scripts)
     #[arg(long)]
     pub print_addresses: bool,
@@ -100,10 +97,10 @@ pub struct EdgeArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Address of the origin
-    #[arg(long, env = "SELVEDGE_ORIGIN", value_name = "URL")]
+    #[arg(long, value_name = "URL")]
     pub origin: Option<String>,
     /// File with the token that lets a node join (node.token); read on the first start only
-    #[arg(long, env = "SELVEDGE_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Folder for the node's key, its last state, bundles and certificates; made on first start
     #[arg(long, value_name = "DIR")]
@@ -176,7 +173,7 @@ pub struct DeployArgs {
     /// Return as soon as the origin has the deployment
     #[arg(long)]
     pub no_wait: bool,
-    /// Trust group: only workers of one cordon may share a runner process [default: the worker's own name]
+    /// Trust group: only workers of one cordon may share a runner process [default: shared]
     #[arg(long, value_name = "NAME")]
     pub cordon: Option<String>,
     /// What this version is about, kept in the history
@@ -262,14 +259,10 @@ pub struct DeleteArgs {
 
 /// `selvedge nodes`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct NodesArgs {
-    /// What to do; lists the nodes without it
+    /// What to do
     #[command(subcommand)]
-    pub command: Option<NodesCommand>,
-    /// The origin.
-    #[command(flatten)]
-    pub registry: Option<Registry>,
+    pub command: NodesCommand,
 }
 
 /// `selvedge nodes ...`.

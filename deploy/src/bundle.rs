@@ -11,9 +11,10 @@ use rolldown::{
 };
 use rolldown_common::{Output, OutputChunk};
 use rolldown_error::{BuildDiagnostic, EventKind};
-use selvedge_runtime::{Module, ModuleKind};
+use selvedge_origin::bundle::{ModuleKind, PackModule};
+use selvedge_origin::limits::{BUNDLE_BYTES_MAX, MODULES_MAX};
 
-use crate::limits::{BUNDLE_BYTES_MAX, MODULES_MAX, WATCHED_FILES_MAX};
+use crate::limits::WATCHED_FILES_MAX;
 use crate::project::Project;
 
 /// The name of the module that rolldown makes.
@@ -28,7 +29,7 @@ pub struct Bundled {
     /// The specifier of the entry module, one of `modules`.
     pub entry: String,
     /// The modules.
-    pub modules: Vec<Module>,
+    pub modules: Vec<PackModule>,
     /// Files that were read; a change of one of them changes the bundle.
     pub inputs: Vec<PathBuf>,
     /// What rolldown wants to be looked at, ready to print.
@@ -132,16 +133,16 @@ fn exports_default(chunk: &OutputChunk) -> bool {
 }
 
 /// A module of rolldown's output; none for the map's own file, which travels with its module.
-fn module(output: Output) -> Option<Module> {
+fn module(output: Output) -> Option<PackModule> {
     match output {
-        Output::Chunk(chunk) => Some(Module {
+        Output::Chunk(chunk) => Some(PackModule {
             specifier: chunk.filename.to_string(),
             kind: ModuleKind::EsModule,
             bytes: Bytes::from(chunk.code.clone().into_bytes()),
             source_map: chunk.map.as_ref().map(|map| Bytes::from(map.to_json_string().into_bytes())),
         }),
         Output::Asset(asset) if asset.filename.ends_with(".map") => None,
-        Output::Asset(asset) => Some(Module {
+        Output::Asset(asset) => Some(PackModule {
             specifier: asset.filename.to_string(),
             kind: if asset.filename.ends_with(".wasm") { ModuleKind::Wasm } else { ModuleKind::Data },
             bytes: Bytes::copy_from_slice(asset.source.as_bytes()),
@@ -150,12 +151,12 @@ fn module(output: Output) -> Option<Module> {
     }
 }
 
-fn check_size(modules: &[Module]) -> Result<(), String> {
+fn check_size(modules: &[PackModule]) -> Result<(), String> {
     if modules.len() > MODULES_MAX {
         return Err(format!("{} modules; a bundle has at most {MODULES_MAX}", modules.len()));
     }
-    let bytes = |module: &Module| module.bytes.len() + module.source_map.as_ref().map_or(0, Bytes::len);
-    let total = modules.iter().map(bytes).sum::<usize>();
+    let bytes = |module: &PackModule| module.bytes.len() + module.source_map.as_ref().map_or(0, Bytes::len);
+    let total = modules.iter().map(bytes).sum::<usize>() as u64;
     if total > BUNDLE_BYTES_MAX {
         let largest = modules.iter().max_by_key(|module| bytes(module)).map(|module| module.specifier.as_str());
         return Err(format!("{total} bytes; a bundle has at most {BUNDLE_BYTES_MAX} (largest module: {})", largest.unwrap_or("none")));

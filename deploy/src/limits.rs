@@ -14,18 +14,6 @@ pub const DEV_VARS_MAX: usize = 1_024;
 /// Routes of a project or site file.
 pub const ROUTES_MAX: usize = 1_000;
 
-/// Largest `limits.cpu_ms`: what wrangler allows (five minutes), in milliseconds.
-pub const CPU_MS_MAX: u32 = 300_000;
-
-/// Largest `limits.subrequests`: what wrangler's paid plans start from.
-pub const SUBREQUESTS_MAX: u32 = 10_000;
-
-/// Modules of one bundle; more means that a whole folder was swept in by mistake.
-pub const MODULES_MAX: usize = 1_024;
-
-/// Bytes of all modules of one bundle, source maps included.
-pub const BUNDLE_BYTES_MAX: usize = 64 << 20;
-
 /// Files that `dev` watches: the inputs of one bundle.
 pub const WATCHED_FILES_MAX: usize = 20_000;
 
@@ -46,6 +34,9 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a child of `demo` has to end after SIGTERM before it is killed.
 pub const CHILD_STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long `demo` waits for one answer.
+pub const DEMO_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bytes of an answer that `demo` reads.
 pub const DEMO_BODY_BYTES_MAX: usize = 1 << 20;

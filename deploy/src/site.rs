@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use selvedge_origin::registry::{CacheSettings, NodeName, RouteOwner, RouteRecord, WorkerName};
+use selvedge_origin::api::wire::RouteSpec;
+use selvedge_origin::registry::{BadName, CacheSettings, NodeName, WorkerName};
 
 use crate::limits::ROUTES_MAX;
 use crate::project::{Format, FormatError, Problem, ProjectError, read_bounded, table};
@@ -13,7 +14,7 @@ pub struct Site {
     /// The owner of its routes.
     pub name: NodeName,
     /// Its routes.
-    pub routes: Vec<RouteRecord>,
+    pub routes: Vec<RouteSpec>,
 }
 
 #[derive(serde::Deserialize)]
@@ -48,14 +49,13 @@ impl Site {
         let table = table(Format::Toml, text).map_err(|error: FormatError| Problem::Format(error))?;
         let raw: RawSite = serde_path_to_error::deserialize(serde_json::Value::Object(table))
             .map_err(|error| Problem::value(error.path().to_string(), error.inner().to_string()))?;
-        let name: NodeName =
-            raw.name.parse().map_err(|error: selvedge_origin::registry::BadName| Problem::value("name", error.to_string()))?;
+        let name: NodeName = raw.name.parse().map_err(|error: BadName| Problem::value("name", error.to_string()))?;
         if raw.route.len() > ROUTES_MAX {
             return Err(Problem::value("route", format!("more than {ROUTES_MAX} routes")));
         }
-        let mut routes: Vec<RouteRecord> = Vec::with_capacity(raw.route.len());
+        let mut routes: Vec<RouteSpec> = Vec::with_capacity(raw.route.len());
         for (index, route) in raw.route.into_iter().enumerate() {
-            let route = check(&name, route).map_err(|(key, message)| Problem::value(format!("route[{index}].{key}"), message))?;
+            let route = check(route).map_err(|(key, message)| Problem::value(format!("route[{index}].{key}"), message))?;
             if routes.iter().any(|other| other.pattern == route.pattern) {
                 return Err(Problem::value(format!("route[{index}].pattern"), format!("{:?} is there twice", route.pattern)));
             }
@@ -65,7 +65,7 @@ impl Site {
     }
 }
 
-fn check(owner: &NodeName, raw: RawRoute) -> Result<RouteRecord, (&'static str, String)> {
+fn check(raw: RawRoute) -> Result<RouteSpec, (&'static str, String)> {
     let pattern = raw.pattern.trim().to_owned();
     if pattern.contains("://") {
         return Err(("pattern", format!("{pattern:?}: a pattern has no scheme; set redirect_to_https to leave cleartext")));
@@ -78,14 +78,7 @@ fn check(owner: &NodeName, raw: RawRoute) -> Result<RouteRecord, (&'static str, 
     if worker.is_none() && upstream.is_none() {
         return Err(("pattern", format!("{pattern:?} has neither a worker nor an upstream; nothing would answer it")));
     }
-    Ok(RouteRecord {
-        pattern,
-        owner: RouteOwner::Site(owner.clone()),
-        worker,
-        upstream,
-        redirect_to_https: raw.redirect_to_https,
-        cache: raw.cache,
-    })
+    Ok(RouteSpec { pattern, worker, upstream, redirect_to_https: raw.redirect_to_https, cache: raw.cache })
 }
 
 fn check_upstream(text: &str) -> Result<String, String> {
@@ -126,7 +119,6 @@ mod tests {
         let [www, api] = site.routes.as_slice() else { panic!("two routes") };
         assert_eq!((www.upstream.as_deref(), www.redirect_to_https, www.cache.store_set_cookie), (Some("https://10.0.0.7"), true, true));
         assert_eq!(api.worker.as_ref().map(WorkerName::as_str), Some("shop"));
-        assert_eq!(api.owner, RouteOwner::Site(site.name.clone()));
     }
 
     #[test]

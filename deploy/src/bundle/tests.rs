@@ -18,7 +18,7 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     dir
 }
 
-fn text(module: &Module) -> &str {
+fn text(module: &PackModule) -> &str {
     std::str::from_utf8(&module.bytes).expect("text")
 }
 

@@ -1,5 +1,19 @@
 //! One file per command. A command decides what to do, asks the origin or starts the parts, and gives an exit code.
 
+mod apply;
+mod delete;
+mod deploy;
+mod edge;
+mod logging;
+mod nodes;
+mod origin;
+mod registry;
+mod rollback;
+mod rollout;
+mod signals;
+mod status;
+mod versions;
+
 use std::process::ExitCode;
 
 use crate::args::Command;
@@ -21,6 +35,29 @@ pub fn run(command: Command, output: Output) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let _ = (&command, &runtime);
-    ExitCode::from(FAILED)
+    let result = runtime.block_on(dispatch(command, output));
+    // Whatever still runs (a name look-up in the system's resolver, say) must not hold the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn dispatch(command: Command, output: Output) -> anyhow::Result<u8> {
+    match command {
+        Command::Origin(args) => origin::run(args, output).await,
+        Command::Edge(args) => edge::run(*args, output).await,
+        Command::Deploy(args) => deploy::run(args, output).await,
+        Command::Apply(args) => apply::run(args, output).await,
+        Command::Status(args) => status::run(args, output).await,
+        Command::Versions(args) => versions::run(args, output).await,
+        Command::Rollback(args) => rollback::run(args, output).await,
+        Command::Delete(args) => delete::run(args, output).await,
+        Command::Nodes(args) => nodes::run(args, output).await,
+        _ => Ok(FAILED),
+    }
 }

@@ -15,7 +15,9 @@ pub use dev_vars::parse as parse_dev_vars;
 pub(crate) use format::table;
 pub use format::{Format, FormatError};
 
-use crate::limits::{CONFIG_BYTES_MAX, CPU_MS_MAX, ROUTES_MAX, SUBREQUESTS_MAX};
+use selvedge_origin::limits::{CPU_MS_MAX, SUBREQUESTS_MAX};
+
+use crate::limits::{CONFIG_BYTES_MAX, ROUTES_MAX};
 
 /// The file names that make a folder a project, in the order in which they are looked for.
 pub const FILE_NAMES: [&str; 3] = ["wrangler.jsonc", "wrangler.json", "wrangler.toml"];

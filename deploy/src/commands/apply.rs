@@ -1,0 +1,78 @@
+//! `selvedge apply`: a site file becomes the routes of its site.
+
+use selvedge_origin::api::wire::{RouteDiff, SiteApply};
+use selvedge_origin::registry::{RequestId, RouteOwner, RouteRecord};
+
+use super::{DONE, registry};
+use crate::args::ApplyArgs;
+use crate::output::{Output, Tone};
+use crate::site::Site;
+
+/// Runs the command.
+pub(super) async fn run(args: ApplyArgs, output: Output) -> anyhow::Result<u8> {
+    let site = Site::load(&args.file)?;
+    let client = registry::connect(&args.registry)?;
+    let apply = SiteApply {
+        routes: site.routes.clone(),
+        take_over: args.take_over,
+        dry_run: args.dry_run,
+        message: None,
+        request_id: Some(RequestId::generate()),
+    };
+    let applied = registry::retry(|| client.apply_site(&site.name, &apply)).await?;
+    print(&applied.diff, output);
+    if args.dry_run {
+        output.line("nothing was changed (--dry-run)");
+    } else if applied.diff.is_empty() {
+        output.line(format!("site {}: no difference", site.name));
+    } else {
+        output.line(format!("site {}: {} routes", site.name, site.routes.len()));
+    }
+    output.document(&serde_json::json!({ "site": site.name, "dry_run": args.dry_run, "seq": applied.seq, "diff": applied.diff }));
+    Ok(DONE)
+}
+
+fn print(diff: &RouteDiff, output: Output) {
+    for route in &diff.added {
+        let from = diff.taken_over.iter().find(|taken| taken.pattern == route.pattern);
+        let from = from.map(|taken| format!(" (from {})", owner(&taken.from))).unwrap_or_default();
+        output.line(output.paint(&format!("+ {}{from}", describe(route)), Tone::Good));
+    }
+    for change in &diff.changed {
+        output.line(output.paint(&format!("- {}", describe(&change.before)), Tone::Bad));
+        output.line(output.paint(&format!("+ {}", describe(&change.after)), Tone::Good));
+    }
+    for route in &diff.removed {
+        output.line(output.paint(&format!("- {}", describe(route)), Tone::Bad));
+    }
+}
+
+/// An owner for people.
+pub(super) fn owner(owner: &RouteOwner) -> String {
+    match owner {
+        RouteOwner::Worker(name) => format!("worker {name}"),
+        RouteOwner::Site(name) => format!("site {name}"),
+    }
+}
+
+/// A route for people.
+pub(super) fn describe(route: &RouteRecord) -> String {
+    let mut text = format!("{} ->", route.pattern);
+    if let Some(worker) = &route.worker {
+        text.push_str(&format!(" worker {worker}"));
+    }
+    if let Some(upstream) = &route.upstream {
+        text.push_str(&format!(" upstream {upstream}"));
+    }
+    if route.redirect_to_https {
+        text.push_str(", redirects to https");
+    }
+    match (route.cache.enabled, route.cache.store_set_cookie) {
+        (Some(false), _) => text.push_str(", no cache"),
+        (Some(true), true) => text.push_str(", cache, also with cookies"),
+        (Some(true), false) => text.push_str(", cache"),
+        (None, true) => text.push_str(", cache also with cookies"),
+        (None, false) => {}
+    }
+    text
+}

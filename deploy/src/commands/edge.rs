@@ -1,0 +1,73 @@
+//! `selvedge edge`: runs a node until it is told to stop, then lets what runs finish.
+
+use std::path::PathBuf;
+
+use selvedge_edge::config::{CertificateFiles, Flags};
+use selvedge_edge::{Addresses, Node, NodeConfig};
+
+use super::{DONE, logging, signals::Stop};
+use crate::args::EdgeArgs;
+use crate::output::Output;
+
+/// Runs the command.
+pub(super) async fn run(args: EdgeArgs, output: Output) -> anyhow::Result<u8> {
+    let (print_addresses, check) = (args.print_addresses, args.check);
+    let file = args.config.clone();
+    let config = NodeConfig::load(flags(args)?, file.as_deref())?;
+    if check {
+        output.line("the settings are good");
+        return Ok(DONE);
+    }
+    logging::start(None)?;
+    let mut stop = Stop::listen()?;
+    let name = config.name.clone();
+    let node = Node::start(config).await?;
+    let addresses = node.addresses();
+    print(&addresses, output);
+    if print_addresses {
+        let document = serde_json::json!({ "node": name, "https": addresses.https, "http": addresses.http, "admin": addresses.admin });
+        output.machine_line(&document);
+    }
+    stop.wait().await;
+    tracing::info!("draining");
+    let graceful = stop.or_again(node.drain()).await;
+    tracing::info!(graceful, "stopped");
+    Ok(DONE)
+}
+
+fn flags(args: EdgeArgs) -> anyhow::Result<Flags> {
+    Ok(Flags {
+        name: args.name,
+        region: args.region,
+        data: args.data,
+        https: args.https,
+        http: args.http,
+        admin: args.admin,
+        certificates: certificates(args.cert, args.key)?,
+        origin: args.origin,
+        token_file: args.token_file,
+        threads: None,
+        allow_unsandboxed: args.allow_unsandboxed,
+        fetch_allow: Vec::new(),
+    })
+}
+
+/// The first `--cert` belongs to the first `--key`, and so on.
+fn certificates(chains: Vec<PathBuf>, keys: Vec<PathBuf>) -> anyhow::Result<Vec<CertificateFiles>> {
+    if chains.len() != keys.len() {
+        anyhow::bail!("{} times --cert and {} times --key: each certificate needs its key, in the same order", chains.len(), keys.len());
+    }
+    Ok(chains.into_iter().zip(keys).map(|(certificate, key)| CertificateFiles { certificate, key }).collect())
+}
+
+fn print(addresses: &Addresses, output: Output) {
+    if let Some(address) = addresses.https {
+        output.line(format!("https (HTTP/1.1, HTTP/2, HTTP/3): https://{address}"));
+    }
+    if let Some(address) = addresses.http {
+        output.line(format!("http: http://{address}"));
+    }
+    if let Some(address) = addresses.admin {
+        output.line(format!("admin: http://{address}"));
+    }
+}

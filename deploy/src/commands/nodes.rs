@@ -1,0 +1,50 @@
+//! `selvedge nodes`: who they are, and the end of one.
+
+use selvedge_origin::api::wire::NodeStatus;
+use selvedge_origin::registry::NodeName;
+
+use super::{DONE, registry};
+use crate::args::{NodesArgs, NodesCommand};
+use crate::output::{Cell, Output, Tone};
+
+/// Runs the command.
+pub(super) async fn run(args: NodesArgs, output: Output) -> anyhow::Result<u8> {
+    match args.command {
+        NodesCommand::List { registry } => {
+            let client = registry::connect(&registry)?;
+            let nodes = registry::retry(|| client.nodes()).await?;
+            output.document(&serde_json::to_value(&nodes)?);
+            print(&nodes, output);
+        }
+        NodesCommand::Remove { name, registry } => {
+            let client = registry::connect(&registry)?;
+            let name: NodeName = name.parse()?;
+            client.remove_node(&name).await?;
+            output.line(format!(
+                "node {name} is removed: its key is good for nothing any more, and it serves what it has until it is stopped"
+            ));
+            output.document(&serde_json::json!({ "removed": name }));
+        }
+    }
+    Ok(DONE)
+}
+
+/// A table of nodes.
+pub(super) fn print(nodes: &[NodeStatus], output: Output) {
+    if nodes.is_empty() {
+        output.line("no nodes yet: selvedge edge --origin URL --token-file node.token ...");
+        return;
+    }
+    let rows: Vec<_> = nodes.iter().map(row).collect();
+    output.table(&["node", "region", "state", "reported", "seq", "address", ""], &rows);
+}
+
+fn row(node: &NodeStatus) -> Vec<Cell> {
+    let state = if node.online { Cell::new("online", Tone::Good) } else { Cell::new("offline", Tone::Bad) };
+    let reported = node.reported_ms_ago.map_or_else(|| "never".to_owned(), registry::age);
+    let seq = node.report.as_ref().map(|report| report.seq.to_string()).unwrap_or_default();
+    let refusal = node.report.as_ref().and_then(|report| report.feed_refusal.clone());
+    let remark = refusal.map_or_else(|| Cell::from(""), |why| Cell::new(format!("refuses the feed: {why}"), Tone::Bad));
+    let address = node.address.clone().unwrap_or_default();
+    vec![node.name.as_str().into(), node.region.as_str().into(), state, reported.into(), seq.into(), address.into(), remark]
+}

@@ -1,0 +1,93 @@
+//! How a command reaches the origin: the client, retries of what may be repeated, and names from the command line.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use selvedge_origin::client::{Client, ClientError};
+use selvedge_origin::registry::WorkerName;
+use selvedge_origin::tokens::{TokenFile, TokenKind};
+
+use crate::args::Registry;
+
+/// Calls that may be repeated (they are idempotent, or carry a request id) are made at most this often.
+const ATTEMPTS: u32 = 3;
+
+/// Before a call is repeated.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// The client for the origin that the flags name.
+pub(super) fn connect(registry: &Registry) -> anyhow::Result<Client> {
+    let token = TokenFile::read(&registry.token_file)?;
+    if token.kind != TokenKind::Admin {
+        anyhow::bail!("{}: this is the token that lets nodes join; commands need admin.token", registry.token_file.display());
+    }
+    Ok(Client::connect(&registry.origin, &token)?)
+}
+
+/// Makes a call again where that may help.
+pub(super) async fn retry<T, F>(call: impl Fn() -> F) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
+    for _ in 1..ATTEMPTS {
+        match call().await {
+            Err(error) if error.is_transient() => tokio::time::sleep(PAUSE).await,
+            result => return result,
+        }
+    }
+    call().await
+}
+
+/// A worker's name from the command line.
+pub(super) fn worker(name: &str) -> anyhow::Result<WorkerName> {
+    name.parse::<WorkerName>().context("NAME")
+}
+
+/// A moment for people: `2026-08-01 12:34:56Z`.
+pub(super) fn moment(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1_000;
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
+}
+
+/// The date of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Years that begin in March, in cycles of 400 years of 146,097 days, make the leap day the last one.
+    let z = days + 719_468;
+    let (era, day_of_era) = (z / 146_097, z % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// How long ago, roughly.
+pub(super) fn age(milliseconds: u64) -> String {
+    match milliseconds / 1_000 {
+        seconds @ 0..=99 => format!("{seconds} s ago"),
+        seconds @ 100..=5_999 => format!("{} min ago", seconds / 60),
+        seconds @ 6_000..=172_799 => format!("{} h ago", seconds / 3_600),
+        seconds => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// How long ago a moment was.
+pub(super) fn since(unix_ms: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    age(now.saturating_sub(unix_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_dates_of_the_calendar() {
+        assert_eq!(moment(0), "1970-01-01 00:00:00Z");
+        assert_eq!(moment(951_782_400_000), "2000-02-29 00:00:00Z");
+        assert_eq!(moment(1_785_585_600_000 + 45_296_789), "2026-08-01 24:34:56Z".replace("24:34", "12:34"));
+    }
+}

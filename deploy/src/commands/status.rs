@@ -1,0 +1,74 @@
+//! `selvedge status`: workers, routes and what each node runs.
+
+use selvedge_origin::api::wire::{NodeStatus, Status, WorkerState, WorkerSummary};
+use selvedge_origin::registry::Deployment;
+
+use super::{DONE, apply, nodes, registry};
+use crate::args::StatusArgs;
+use crate::output::{Cell, Output, Tone};
+
+/// Runs the command.
+pub(super) async fn run(args: StatusArgs, output: Output) -> anyhow::Result<u8> {
+    let client = registry::connect(&args.registry)?;
+    let status = registry::retry(|| client.status()).await?;
+    output.document(&serde_json::to_value(&status)?);
+    print(&status, output);
+    Ok(DONE)
+}
+
+fn print(status: &Status, output: Output) {
+    if status.workers.is_empty() {
+        output.line("no workers yet: selvedge deploy DIR");
+    } else {
+        let rows: Vec<_> = status.workers.iter().map(worker).collect();
+        output.table(&["worker", "version", "deployed", "routes"], &rows);
+    }
+    for site in &status.sites {
+        output.line(format!("\nsite {}", site.name));
+        for route in &site.routes {
+            output.line(format!("  {}", apply::describe(route)));
+        }
+    }
+    output.line("");
+    nodes::print(&status.nodes, output);
+    let rows: Vec<_> = status.nodes.iter().flat_map(|node| states(node, &status.workers)).collect();
+    if !rows.is_empty() {
+        output.line("");
+        output.table(&["node", "worker", "state", "runs", ""], &rows);
+    }
+}
+
+fn worker(worker: &WorkerSummary) -> Vec<Cell> {
+    let (versions, when) = match &worker.deployment {
+        Some(deployment) => (shares(deployment, &worker.numbers), registry::since(deployment.created_ms)),
+        None => ("none takes traffic".to_owned(), String::new()),
+    };
+    let routes = if worker.routes.is_empty() { Cell::new("none", Tone::Bad) } else { worker.routes.join(" ").into() };
+    vec![worker.name.as_str().into(), versions.into(), when.into(), routes]
+}
+
+/// `3` or `3 (90 %), 4 (10 %)`.
+fn shares(deployment: &Deployment, numbers: &[u64]) -> String {
+    let share = |(share, number): (&selvedge_origin::registry::Share, &u64)| match deployment.versions.len() {
+        1 => number.to_string(),
+        _ => format!("{number} ({} %)", share.percentage),
+    };
+    deployment.versions.iter().zip(numbers).map(share).collect::<Vec<_>>().join(", ")
+}
+
+fn states(node: &NodeStatus, workers: &[WorkerSummary]) -> Vec<Vec<Cell>> {
+    let Some(report) = &node.report else { return Vec::new() };
+    let row = |worker: &selvedge_origin::api::wire::WorkerReport| {
+        let current = workers.iter().find(|summary| summary.name == worker.worker).and_then(|summary| summary.deployment.as_ref());
+        let behind = current.is_some_and(|deployment| deployment.id != worker.deployment);
+        let (state, remark) = match &worker.state {
+            WorkerState::Active if behind => (Cell::new("behind", Tone::Plain), "has not seen the latest deployment yet".to_owned()),
+            WorkerState::Active => (Cell::new("active", Tone::Good), String::new()),
+            WorkerState::Activating => (Cell::new("activating", Tone::Plain), String::new()),
+            WorkerState::Refused(reason) => (Cell::new("refused", Tone::Bad), reason.clone()),
+        };
+        let runs: Vec<_> = worker.active.iter().map(|version| version.as_str()).collect();
+        vec![node.name.as_str().into(), worker.worker.as_str().into(), state, runs.join(" ").into(), remark.into()]
+    };
+    report.workers.iter().map(row).collect()
+}
