@@ -1,42 +1,66 @@
-//! The other path of an edge: follow the registry's feed → plan what changes → pull bundles → activate them → report.
+//! The other path of an edge: [`follow`] the registry's feed → [`plan`] what changes → [`pull`] bundles → [`activate`] them → [`report`].
 //!
 //! The request path never waits for any of this. Whatever fails here leaves the last good state in place, and is reported.
+
+pub mod limits;
+
+mod activate;
+mod follow;
+mod join;
+mod load;
+mod plan;
+mod pull;
+mod report;
+mod state;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use selvedge_origin::registry::{NodeName, RouteRecord, WorkerName};
+use arc_swap::ArcSwap;
+use selvedge_origin::api::wire::WorkerReport;
+use selvedge_origin::feed::Position;
+use selvedge_origin::registry::{NodeName, WorkerName};
 use selvedge_runtime::supervisor::Supervisor;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::routes::ActiveWorker;
+use crate::routes::ActiveRoutes;
+use crate::tasks;
+use activate::Activator;
+use follow::{Follow, Wanted};
+use join::{JoinError, Member};
+use load::Loader;
+use pull::BundleStore;
+use report::Board;
+
+/// The registry's code for a node whose key it has revoked.
+const REVOKED: &str = "node_revoked";
 
 /// What a follower is made with.
 #[derive(Debug, Clone)]
 pub struct FollowerConfig {
-    /// The registry: `https://HOST:PORT`, or `http://` on a loopback address.
-    pub origin: String,
-    /// `node.token`. Read on the first start only: the node then has a key and an identity of its own in the data folder.
+    /// The registry: `https://HOST:PORT`, or `http://` on a loopback address. Without one the node serves what it last ran.
+    pub origin: Option<String>,
+    /// `node.token`. Used on the first start only: the node then has a key and an identity of its own in the data folder.
     pub token_file: Option<PathBuf>,
-    /// The node's data folder: key, identity, desired state, bundles.
+    /// The node's data folder, which exists: key, identity, last state, bundles.
     pub data: PathBuf,
-    /// The node's name; none: one is made up, and kept.
-    pub name: Option<NodeName>,
+    /// The name to join under. A node that has joined keeps its name.
+    pub name: NodeName,
     /// The region, as operators call it.
     pub region: String,
     /// Address for peers and status: where this node listens.
     pub address: Option<String>,
 }
 
-/// Takes a new state of routes and workers onto the request path, whole.
-pub type Publish = Arc<dyn Fn(&BTreeMap<String, RouteRecord>, &BTreeMap<WorkerName, Arc<ActiveWorker>>) + Send + Sync>;
-
 /// Follows the registry in the background, until it is stopped or dropped.
 pub struct Follower {
-    status: Arc<arc_swap::ArcSwap<FollowerStatus>>,
+    status: Arc<ArcSwap<FollowerStatus>>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-/// Why a node cannot begin to follow. The registry being away is none of them, once the node has an identity.
+/// Why a node cannot begin to follow. The registry being away is none of them.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     /// The data folder cannot be used.
@@ -53,7 +77,7 @@ pub enum FollowError {
         /// Why.
         reason: String,
     },
-    /// The registry refused the node, or is not there and the node has never joined.
+    /// The registry refused the node, or its address cannot be one.
     #[error("{origin}: {reason}")]
     Join {
         /// The registry.
@@ -68,14 +92,14 @@ pub enum FollowError {
 pub struct FollowerStatus {
     /// The node's name.
     pub node: NodeName,
-    /// The registry's epoch.
-    pub epoch: String,
-    /// The last entry of the log that was taken.
-    pub seq: u64,
+    /// The last entry of the log that was taken; none before the first snapshot.
+    pub position: Option<Position>,
     /// Whether the feed is open now.
     pub link: Link,
-    /// What each worker runs here.
-    pub workers: BTreeMap<WorkerName, WorkerStatus>,
+    /// Why the feed's next frame was refused, where it was.
+    pub feed_refusal: Option<String>,
+    /// What each wanted worker's deployment came to here.
+    pub workers: BTreeMap<WorkerName, WorkerReport>,
 }
 
 /// The link to the registry.
@@ -89,23 +113,59 @@ pub enum Link {
     Removed(String),
 }
 
-/// What a worker runs here.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WorkerStatus {
-    /// Versions that take traffic.
-    pub active: Vec<String>,
-    /// Why the wanted version does not run, where it does not.
-    pub refused: Option<String>,
-}
-
 impl Follower {
-    /// Joins the registry where the node has not yet, activates the last state from the data folder (without the registry), and goes on
-    /// following in the background. Returns when the last state is active: the node may answer requests then.
-    pub async fn start(config: FollowerConfig, supervisor: Supervisor, publish: Publish) -> Result<Self, FollowError> {
-        let _ = (supervisor, publish);
-        let node = config.name.ok_or_else(|| FollowError::Token { reason: "no name".into() })?;
-        let status = FollowerStatus { node, epoch: String::new(), seq: 0, link: Link::Following, workers: BTreeMap::new() };
-        Ok(Self { status: Arc::new(arc_swap::ArcSwap::from_pointee(status)) })
+    /// Activates the last state from the data folder, without the registry, and then follows in the background. Returns when the last state is
+    /// active: the node may answer requests then. A node that has never joined joins first; where the registry is away it goes on
+    /// trying in the background, where the registry refuses it this fails.
+    pub async fn start(config: FollowerConfig, supervisor: Supervisor, routes: Arc<ActiveRoutes>) -> Result<Self, FollowError> {
+        let files = config.clone();
+        let (saved, store, member) = blocking(&config, move || open(&files)).await?;
+        let member = match (member, &config.origin) {
+            (Some(member), _) => Some(member),
+            (None, None) => None,
+            (None, Some(origin)) => match join::join(&config, origin, config.name.clone()).await {
+                Ok(member) => Some(member),
+                Err(JoinError::Final(error)) => return Err(error),
+                Err(JoinError::Away(error)) => {
+                    tracing::warn!(%error, "cannot join yet: trying on");
+                    None
+                }
+            },
+        };
+        let board = Arc::new(Board::new(config.name.clone()));
+        let first = Wanted { position: saved.position.clone(), desired: Arc::new(saved.desired.clone()) };
+        let (wanted, receiver) = watch::channel(first);
+        let client = match (&member, &config.origin) {
+            (Some(member), Some(origin)) => Some(member.client(origin).map_err(|error| refused_address(origin, error))?),
+            _ => None,
+        };
+        let status = board.shown();
+        let mut running = Vec::new();
+        match (member, config.origin.clone()) {
+            (None, Some(origin)) => {
+                // Never joined: nothing can be restored, and everything else has to wait.
+                let parts = Parts { config, supervisor, routes, store, board, wanted, receiver };
+                running.push(tasks::owned("join the registry", join_later(parts, origin)));
+            }
+            (member, _) => {
+                if let Some(member) = &member {
+                    board.node(member.identity.name());
+                }
+                let key = member.as_ref().map(|member| member.signing_key);
+                let loader = Arc::new(Loader { store, client: client.clone(), key, supervisor });
+                let activator = Activator::restore(saved, receiver, loader, routes, board.clone(), config.data.clone()).await;
+                match (member, client) {
+                    (Some(member), Some(client)) => {
+                        let follow = Follow::new(client.clone(), member.identity.name().clone(), member.signing_key, wanted, board.clone());
+                        running.push(tasks::owned("activate", activator.run()));
+                        running.push(tasks::owned("follow the feed", follow.run()));
+                        running.push(tasks::owned("report", report::report(client, board, config.region, config.address)));
+                    }
+                    _ => board.link(Link::Disconnected("no registry is configured".into())),
+                }
+            }
+        }
+        Ok(Self { status, _tasks: running })
     }
 
     /// How it goes now.
@@ -114,5 +174,71 @@ impl Follower {
     }
 
     /// Stops following. What is active stays active.
-    pub async fn stop(self) {}
+    pub async fn stop(self) {
+        for task in self._tasks {
+            task.abort();
+            // An aborted task ends with an error, which says that it was aborted.
+            let _ = task.await;
+        }
+    }
+}
+
+/// What a node that has not joined yet will need.
+struct Parts {
+    config: FollowerConfig,
+    supervisor: Supervisor,
+    routes: Arc<ActiveRoutes>,
+    store: Arc<BundleStore>,
+    board: Arc<Board>,
+    wanted: watch::Sender<Wanted>,
+    receiver: watch::Receiver<Wanted>,
+}
+
+/// Joins as soon as the registry is there, then follows.
+async fn join_later(parts: Parts, origin: String) {
+    let Parts { config, supervisor, routes, store, board, wanted, receiver } = parts;
+    let mut wait = limits::RECONNECT_MIN;
+    let (member, client) = loop {
+        tokio::time::sleep(wait.mul_f64(0.5 + crate::routes::draw() / 2.0)).await;
+        wait = (wait * 2).min(limits::RECONNECT_MAX);
+        let reason = match join::join(&config, &origin, config.name.clone()).await {
+            Ok(member) => match member.client(&origin) {
+                Ok(client) => break (member, client),
+                Err(error) => error.to_string(),
+            },
+            Err(JoinError::Away(error)) => error.to_string(),
+            Err(JoinError::Final(error)) => {
+                tracing::error!(%error, "the node cannot join the registry");
+                wait = limits::REFUSED_WAIT;
+                error.to_string()
+            }
+        };
+        board.link(Link::Disconnected(reason));
+    };
+    let name = member.identity.name().clone();
+    board.node(&name);
+    let loader = Arc::new(Loader { store, client: Some(client.clone()), key: Some(member.signing_key), supervisor });
+    let activator = Activator::restore(state::Saved::default(), receiver, loader, routes, board.clone(), config.data).await;
+    let follow = Follow::new(client.clone(), name, member.signing_key, wanted, board.clone());
+    futures::join!(activator.run(), follow.run(), report::report(client, board, config.region, config.address));
+}
+
+fn open(config: &FollowerConfig) -> Result<(state::Saved, Arc<BundleStore>, Option<Member>), FollowError> {
+    let data = |path: PathBuf| move |error: std::io::Error| FollowError::Data { path, reason: error.to_string() };
+    let saved = state::load(&config.data).map_err(data(config.data.join(state::FILE)))?;
+    let bundles = config.data.join("bundles");
+    let store = BundleStore::open(bundles.clone()).map_err(data(bundles))?;
+    Ok((saved, Arc::new(store), Member::load(config)?))
+}
+
+async fn blocking<T: Send + 'static>(
+    config: &FollowerConfig,
+    work: impl FnOnce() -> Result<T, FollowError> + Send + 'static,
+) -> Result<T, FollowError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.map_err(|error| FollowError::Data { path: config.data.clone(), reason: error.to_string() })?
+}
+
+fn refused_address(origin: &str, error: selvedge_origin::client::ClientError) -> FollowError {
+    FollowError::Join { origin: origin.to_owned(), reason: error.to_string() }
 }

@@ -53,6 +53,11 @@ impl Client {
         Ok(Self { connection: Arc::new(connection), credential: Credential::Bearer(token.token.clone()) })
     }
 
+    /// A registry, called as a node that has joined, with the pin that it kept of its token file. Does not connect yet.
+    pub fn connect_node(url: &str, authority: Option<Digest>, identity: Arc<NodeIdentity>) -> Result<Self, ClientError> {
+        Ok(Self { connection: Arc::new(Connection::new(url, authority)?), credential: Credential::Node(identity) })
+    }
+
     /// The same registry, called as a node that has joined.
     pub fn as_node(&self, identity: Arc<NodeIdentity>) -> Self {
         Self { connection: self.connection.clone(), credential: Credential::Node(identity) }

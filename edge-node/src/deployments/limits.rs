@@ -1,0 +1,44 @@
+//! Every bound of following the registry, with unit, default and reason.
+
+use std::time::Duration;
+
+/// First wait before the feed is opened again.
+pub const RECONNECT_MIN: Duration = Duration::from_millis(200);
+/// Longest wait: a registry that was away for long finds its nodes back within this time.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
+/// Wait after the registry refused the node for a reason that time may cure, such as a clock that is wrong.
+pub const REFUSED_WAIT: Duration = Duration::from_secs(30);
+
+/// A report goes out at least this often: the registry calls a node offline after 15 s.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// Characters of a reason in a report.
+pub const REASON_CHARS_MAX: usize = 1_000;
+
+/// Workers that are fetched and warmed at the same time: each may hold a bundle of 64 MiB.
+pub const ACTIVATIONS_MAX: usize = 4;
+/// Modules of one bundle that are fetched at the same time.
+pub const PULLS_MAX: usize = 8;
+/// How often a version is warmed where the reason of a failure was not its own (a runner that died, too much waiting).
+pub const WARM_ATTEMPTS_MAX: u32 = 3;
+/// Wait between those attempts.
+pub const WARM_RETRY_WAIT: Duration = Duration::from_millis(250);
+/// First and longest wait before a bundle is fetched again after the registry was away.
+pub const PULL_RETRY_MIN: Duration = Duration::from_millis(500);
+/// See [`PULL_RETRY_MIN`].
+pub const PULL_RETRY_MAX: Duration = Duration::from_secs(30);
+/// The isolates of a version that takes no more traffic are kept this long: requests that began with the old routes may still want it, and a
+/// rollback finds it warm.
+pub const RETIRE_AFTER: Duration = Duration::from_secs(30);
+/// Route tables are made at most this often while many workers become active.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Bytes of blobs kept on disk that no version names any more: a rollback finds them.
+pub const UNNAMED_BLOB_BYTES_MAX: u64 = 256 << 20;
+/// How often unnamed blobs are looked for.
+pub const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
+/// Bytes of the state file; twice the registry's bound for a snapshot.
+pub const STATE_BYTES_MAX: u64 = 2 * selvedge_origin::limits::FEED_LINE_BYTES_MAX as u64;
+/// Bytes of the identity file.
+pub const IDENTITY_BYTES_MAX: u64 = 16 << 10;
+/// Feed lines longer than this are checked on a thread that may block.
+pub const LINE_BYTES_INLINE: usize = 256 << 10;
