@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::process::{Server, find};
 
 /// workerd from npm, one thread, with the worker in `script` on the port.
-pub fn workerd(dir: &Path, script: &str, port: u16) -> anyhow::Result<Server> {
+pub(crate) fn workerd(dir: &Path, script: &str, port: u16) -> anyhow::Result<Server> {
     let program = npm_workerd()?;
     std::fs::write(dir.join("worker.js"), script)?;
     let config = format!(
@@ -27,7 +27,7 @@ fn npm_workerd() -> anyhow::Result<PathBuf> {
 }
 
 /// nginx with one worker process and `proxy_cache` in /dev/shm, in front of `upstream`.
-pub fn nginx(dir: &Path, upstream: &str, port: u16) -> anyhow::Result<Server> {
+pub(crate) fn nginx(dir: &Path, upstream: &str, port: u16) -> anyhow::Result<Server> {
     let program = find("nginx").or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file()));
     let program = program.ok_or_else(|| anyhow::anyhow!("nginx is not installed: apt-get install nginx-light"))?;
     let cache = tempfile::tempdir_in("/dev/shm")?.keep();

@@ -6,21 +6,21 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The core of what is measured.
-pub const SERVER_CORE: &str = "0";
+pub(crate) const SERVER_CORE: &str = "0";
 /// The core of the load.
-pub const LOAD_CORE: &str = "1";
+pub(crate) const LOAD_CORE: &str = "1";
 /// How long a server may take to answer first.
 const READY_WAIT: Duration = Duration::from_secs(20);
 
 /// A server under measurement, with all processes that it starts. Ended when dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     name: &'static str,
 }
 
 impl Server {
     /// Starts a program on [`SERVER_CORE`]; its words go to `log`.
-    pub fn start(name: &'static str, program: &Path, arguments: &[&str], log: &Path) -> io::Result<Self> {
+    pub(crate) fn start(name: &'static str, program: &Path, arguments: &[&str], log: &Path) -> io::Result<Self> {
         let out = std::fs::File::create(log)?;
         let child = Command::new("taskset")
             .args(["-c", SERVER_CORE])
@@ -34,17 +34,17 @@ impl Server {
     }
 
     /// CPU time of the process and its descendants so far.
-    pub fn cpu(&self) -> Duration {
+    pub(crate) fn cpu(&self) -> Duration {
         family(self.child.id()).into_iter().filter_map(cpu_of).sum()
     }
 
     /// The ids of the process and its descendants.
-    pub fn family(&self) -> Vec<u32> {
+    pub(crate) fn family(&self) -> Vec<u32> {
         family(self.child.id())
     }
 
     /// Waits until the address takes connections.
-    pub fn wait_for(&mut self, address: &str) -> io::Result<()> {
+    pub(crate) fn wait_for(&mut self, address: &str) -> io::Result<()> {
         let deadline = Instant::now() + READY_WAIT;
         while std::net::TcpStream::connect(address).is_err() {
             if let Some(status) = self.child.try_wait()? {
@@ -113,13 +113,13 @@ fn cpu_of(pid: u32) -> Option<Duration> {
 }
 
 /// Proportional set size, in bytes.
-pub fn memory_of(pid: u32) -> Option<u64> {
+pub(crate) fn memory_of(pid: u32) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = text.lines().find(|line| line.starts_with("Pss:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 /// A program of the machine, by name.
-pub fn find(name: &str) -> Option<PathBuf> {
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }

@@ -3,21 +3,21 @@
 use std::path::{Path, PathBuf};
 
 /// One file of the project.
-pub struct Source {
+pub(crate) struct Source {
     /// Relative to the project's root.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its text.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Source {
     /// Every Rust file.
-    pub fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         Self::with_ending(".rs")
     }
 
     /// Every `Cargo.toml`.
-    pub fn manifests() -> Vec<Self> {
+    pub(crate) fn manifests() -> Vec<Self> {
         Self::with_ending("Cargo.toml")
     }
 
@@ -32,12 +32,12 @@ impl Source {
     }
 
     /// The file is this one.
-    pub fn is(&self, path: &str) -> bool {
+    pub(crate) fn is(&self, path: &str) -> bool {
         self.path == Path::new(path)
     }
 
     /// The file's path begins with `prefix`.
-    pub fn under(&self, prefix: &str) -> bool {
+    pub(crate) fn under(&self, prefix: &str) -> bool {
         self.path.to_string_lossy().starts_with(prefix)
     }
 
@@ -72,36 +72,36 @@ fn collect(path: &Path, root: &Path, ending: &str, found: &mut Vec<Source>) {
 }
 
 /// The line names `name` as a path of its own, not as the end of a longer word.
-pub fn names(line: &str, name: &str) -> bool {
+pub(crate) fn names(line: &str, name: &str) -> bool {
     line.match_indices(name).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
 }
 
 /// What breaks one rule, gathered so that a run shows all of it.
-pub struct Violations {
+pub(crate) struct Violations {
     rule: String,
     places: Vec<String>,
 }
 
 impl Violations {
     /// Of a rule that reads "every file …".
-    pub fn new(rule: &str) -> Self {
+    pub(crate) fn new(rule: &str) -> Self {
         Self { rule: rule.to_owned(), places: Vec::new() }
     }
 
     /// One place.
-    pub fn add(&mut self, file: &Source, line: usize) {
+    pub(crate) fn add(&mut self, file: &Source, line: usize) {
         self.places.push(format!("{}:{line}", file.path.display()));
     }
 
     /// Every line of code that breaks it.
-    pub fn lines(&mut self, file: &Source, breaks: impl Fn(&str) -> bool) {
+    pub(crate) fn lines(&mut self, file: &Source, breaks: impl Fn(&str) -> bool) {
         for (number, _) in file.code().filter(|(_, line)| breaks(line)) {
             self.add(file, number);
         }
     }
 
     /// Fails with all places.
-    pub fn none(self) {
+    pub(crate) fn none(self) {
         assert!(self.places.is_empty(), "every file {}, but not these:\n  {}", self.rule, self.places.join("\n  "));
     }
 }

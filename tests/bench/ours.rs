@@ -1,0 +1,165 @@
+//! Selvedge under measurement: the release binary as an origin and one edge node, workers deployed through the API.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use selvedge_origin::api::wire::{NewDeployment, NewVersion, RouteSpec, SiteApply};
+use selvedge_origin::bundle::{ModuleKind, PackModule, pack};
+use selvedge_origin::client::Client;
+use selvedge_origin::registry::{CacheSettings, Share};
+use selvedge_origin::tokens::TokenFile;
+
+use crate::process::Server;
+
+/// How long a deployment may take.
+const ACTIVE_WAIT: Duration = Duration::from_secs(30);
+
+/// An origin, an edge, and the way to deploy.
+pub(crate) struct Ours {
+    /// The node under measurement.
+    pub(crate) edge: Server,
+    /// Its cleartext address.
+    pub(crate) http: String,
+    client: Client,
+    runtime: tokio::runtime::Runtime,
+    dir: tempfile::TempDir,
+    origin: Server,
+    origin_url: String,
+}
+
+impl Ours {
+    /// Starts both.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let data = dir.path().join("origin");
+        let origin_port = free_port()?;
+        let listen = format!("127.0.0.1:{origin_port}");
+        let arguments = ["origin", "--data", &data.to_string_lossy(), "--listen", &listen];
+        let mut origin = Server::start("selvedge origin", &binary()?, &arguments, &dir.path().join("origin.log"))?;
+        origin.wait_for(&listen)?;
+        let origin_url = format!("http://{listen}");
+        let client = Client::connect(&origin_url, &TokenFile::read(&data.join("admin.token"))?)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (edge, http) = start_edge(dir.path(), &origin_url)?;
+        let ours = Self { edge, http, client, runtime, dir, origin, origin_url };
+        ours.wait_for_node()?;
+        Ok(ours)
+    }
+
+    /// Stops the node and starts it again in its folder: nothing is loaded then.
+    pub(crate) fn restart_edge(self) -> anyhow::Result<Self> {
+        let Self { edge, client, runtime, dir, origin, origin_url, .. } = self;
+        drop(edge);
+        let (edge, http) = start_edge(dir.path(), &origin_url)?;
+        Ok(Self { edge, http, client, runtime, dir, origin, origin_url })
+    }
+
+    fn wait_for_node(&self) -> anyhow::Result<()> {
+        self.until("the node has joined", async || Ok(self.client.nodes().await?.iter().any(|node| node.online)))
+    }
+
+    /// Deploys a script as `name` on `NAME.test/*`, and waits until the node runs it.
+    pub(crate) fn deploy(&self, name: &str, script: &str) -> anyhow::Result<()> {
+        let worker = name.parse()?;
+        let entry = PackModule {
+            specifier: "index.js".into(),
+            kind: ModuleKind::EsModule,
+            bytes: Bytes::copy_from_slice(script.as_bytes()),
+            source_map: None,
+        };
+        let packed = pack("index.js", vec![entry])?;
+        let new = NewVersion {
+            bundle: packed.digest.clone(),
+            cordon: None,
+            vars: std::collections::BTreeMap::default(),
+            compatibility_date: "2026-01-01".into(),
+            compatibility_flags: Vec::new(),
+            cpu_ms: None,
+            subrequests_max: None,
+            message: None,
+            request_id: None,
+        };
+        let promoted = self.runtime.block_on(async {
+            self.client.upload(&packed).await?;
+            let version = self.client.create_version(&worker, &new).await?;
+            let deployment = NewDeployment {
+                versions: vec![Share { version: version.id, percentage: 100.0 }],
+                routes: Some(vec![route(&format!("{name}.test/*"), Some(name), None)?]),
+                take_over: false,
+                message: None,
+                request_id: None,
+            };
+            anyhow::Ok(self.client.promote(&worker, &deployment).await?)
+        })?;
+        self.until("the worker is active", async || {
+            Ok(self.client.worker_nodes(&worker, promoted.seq, Duration::from_secs(1), None).await?.settled)
+        })
+    }
+
+    /// Routes `HOST/*` to an upstream.
+    pub(crate) fn route_to(&self, host: &str, upstream: &str) -> anyhow::Result<()> {
+        let routes = vec![route(&format!("{host}/*"), None, Some(upstream))?];
+        let apply = SiteApply { routes, take_over: false, dry_run: false, message: None, request_id: None };
+        let applied = self.runtime.block_on(self.client.apply_site(&"bench".parse()?, &apply))?;
+        let seq = applied.seq.unwrap_or_default();
+        self.until("the route is active", async || {
+            Ok(self.client.nodes().await?.iter().any(|node| node.report.as_ref().is_some_and(|report| report.seq >= seq)))
+        })
+    }
+
+    fn until(&self, what: &str, mut ask: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        let deadline = std::time::Instant::now() + ACTIVE_WAIT;
+        while !self.runtime.block_on(ask())? {
+            anyhow::ensure!(std::time::Instant::now() < deadline, "not within {ACTIVE_WAIT:?}: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+}
+
+fn start_edge(dir: &Path, origin_url: &str) -> anyhow::Result<(Server, String)> {
+    let http = format!("127.0.0.1:{}", free_port()?);
+    let (data, token) = (dir.join("edge"), dir.join("origin/node.token"));
+    let arguments = [
+        "edge",
+        "--name",
+        "bench",
+        "--data",
+        &data.to_string_lossy(),
+        "--origin",
+        origin_url,
+        "--token-file",
+        &token.to_string_lossy(),
+        "--http",
+        &http,
+        "--admin",
+        "127.0.0.1:0",
+    ];
+    let mut edge = Server::start("selvedge edge", &binary()?, &arguments, &dir.join("edge.log"))?;
+    edge.wait_for(&http)?;
+    Ok((edge, http))
+}
+
+fn route(pattern: &str, worker: Option<&str>, upstream: Option<&str>) -> anyhow::Result<RouteSpec> {
+    Ok(RouteSpec {
+        pattern: pattern.to_owned(),
+        worker: worker.map(str::parse).transpose()?,
+        upstream: upstream.map(str::to_owned),
+        redirect_to_https: false,
+        cache: CacheSettings::default(),
+    })
+}
+
+/// The release binary, beside the bench's own.
+fn binary() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let path = own.ancestors().nth(2).unwrap_or(Path::new("target/release")).join("selvedge");
+    anyhow::ensure!(path.is_file(), "{} is missing: ./x bench builds it first", path.display());
+    Ok(path)
+}
+
+/// A port that is free now.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

@@ -1,0 +1,63 @@
+//! The results: a table for people, JSON for machines.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// Rows as they come.
+#[derive(Default)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+}
+
+struct Row {
+    what: String,
+    ours: String,
+    peer: String,
+    ratio: Option<f64>,
+    aim: &'static str,
+    json: Value,
+}
+
+impl Table {
+    /// A figure of ours beside a peer's; `ratio` is ours divided by the peer's, or turned so that more is better.
+    pub(crate) fn beside(&mut self, what: &str, unit: &str, ours: f64, peer: (&str, f64), ratio: f64, aim: &'static str) {
+        self.rows.push(Row {
+            what: format!("{what} ({unit})"),
+            ours: number(ours),
+            peer: format!("{} ({})", number(peer.1), peer.0),
+            ratio: Some(ratio),
+            aim,
+            json: json!({"what": what, "unit": unit, "ours": ours, "peer": peer.0, "peers": peer.1, "ratio": ratio, "aim": aim}),
+        });
+    }
+
+    /// A figure without a peer.
+    pub(crate) fn alone(&mut self, what: &str, unit: &str, ours: f64, aim: &'static str) {
+        self.rows.push(Row {
+            what: format!("{what} ({unit})"),
+            ours: number(ours),
+            peer: String::new(),
+            ratio: None,
+            aim,
+            json: json!({"what": what, "unit": unit, "ours": ours, "aim": aim}),
+        });
+    }
+
+    /// Prints the table as Markdown and writes the JSON.
+    pub(crate) fn print(&self) -> anyhow::Result<()> {
+        println!("| figure | Selvedge | peer | ratio | aim |\n|---|---|---|---|---|");
+        for row in &self.rows {
+            let ratio = row.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+            println!("| {} | {} | {} | {ratio} | {} |", row.what, row.ours, row.peer, row.aim);
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/results.json");
+        let rows: Vec<_> = self.rows.iter().map(|row| &row.json).collect();
+        std::fs::write(&path, serde_json::to_vec_pretty(&json!({ "figures": rows }))?)?;
+        Ok(())
+    }
+}
+
+fn number(figure: f64) -> String {
+    if figure >= 1000.0 { format!("{figure:.0}") } else { format!("{figure:.2}") }
+}
