@@ -14,8 +14,11 @@ const READY_WAIT: Duration = Duration::from_secs(30);
 /// How long a process may take to end after SIGTERM.
 const END_WAIT: Duration = Duration::from_secs(30);
 
-/// The built binary, beside the folder of the test's own.
+/// The built binary: what `./x` says, or the one beside the folder of the test's own.
 pub fn selvedge() -> PathBuf {
+    if let Some(path) = std::env::var_os("SELVEDGE_PROGRAM") {
+        return path.into();
+    }
     let own = std::env::current_exe().expect("a test has an executable");
     let path = own.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("selvedge");
     assert!(path.is_file(), "{} is missing: ./x test builds it first", path.display());
