@@ -60,10 +60,10 @@ pub enum Command {
 pub struct Registry {
     /// Address of the origin, such as https://origin.example:7700 or http://127.0.0.1:7700
     #[arg(long, env = "SELVEDGE_ORIGIN", value_name = "URL")]
-    pub origin: String,
+    pub origin: Option<String>,
     /// File with the token that the origin made on its first start (admin.token)
     #[arg(long, env = "SELVEDGE_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: PathBuf,
+    pub token_file: Option<PathBuf>,
 }
 
 /// `selvedge origin`.

@@ -117,7 +117,15 @@ impl Output {
 
     /// Says why the command failed, on standard error; as JSON on standard output too with `--json`.
     pub fn error(&self, error: &anyhow::Error) {
-        let text = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let mut text = String::new();
+        for cause in error.chain().map(ToString::to_string) {
+            // Many errors name their cause in their own text already.
+            if text.is_empty() {
+                text = cause;
+            } else if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
         print(std::io::stderr(), &format!("{} {text}", self.paint("error:", Tone::Bad)));
         self.document(&serde_json::json!({ "error": text }));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::NodeConfig;
 use crate::metrics::Metrics;
+use crate::request::Observer;
 use crate::tasks::Tasks;
 
 /// A running edge node. Usable in one process with others, as in tests.
@@ -68,6 +69,13 @@ impl Node {
     /// Builds and starts every part; returns when all listeners are open. Must be called inside a multi-thread tokio runtime. Does not wait for the
     /// registry. Where it fails, nothing is left running.
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+        Self::start_observed(config, Vec::new()).await
+    }
+
+    /// The same, with observers that are told of every complete request and every line of workers' logs beside the node's own log and
+    /// metrics: what `selvedge dev` prints.
+    pub async fn start_observed(config: NodeConfig, observers: Vec<Arc<dyn Observer>>) -> Result<Self, StartError> {
+        let _ = observers;
         config.check()?;
         Ok(Self { addresses: Addresses::default(), metrics: Arc::new(Metrics::default()), tasks: Tasks::new(), config })
     }

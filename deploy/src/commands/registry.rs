@@ -17,11 +17,16 @@ const PAUSE: Duration = Duration::from_millis(300);
 
 /// The client for the origin that the flags name.
 pub(super) fn connect(registry: &Registry) -> anyhow::Result<Client> {
-    let token = TokenFile::read(&registry.token_file)?;
+    let (Some(origin), Some(file)) = (&registry.origin, &registry.token_file) else {
+        let missing =
+            if registry.origin.is_none() { "--origin URL (or SELVEDGE_ORIGIN)" } else { "--token-file FILE (or SELVEDGE_TOKEN_FILE)" };
+        anyhow::bail!("which origin? say {missing}; `selvedge origin` prints its address and its token files when it starts");
+    };
+    let token = TokenFile::read(file)?;
     if token.kind != TokenKind::Admin {
-        anyhow::bail!("{}: this is the token that lets nodes join; commands need admin.token", registry.token_file.display());
+        anyhow::bail!("{}: this is the token that lets nodes join; commands need admin.token", file.display());
     }
-    Ok(Client::connect(&registry.origin, &token)?)
+    Ok(Client::connect(origin, &token)?)
 }
 
 /// Makes a call again where that may help.
