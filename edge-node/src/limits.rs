@@ -21,7 +21,7 @@ pub struct Limits {
     pub idle_timeout_ms: u64,
     /// The whole TLS or QUIC handshake, in milliseconds. Default 10,000; 100 to 60,000.
     pub handshake_timeout_ms: u64,
-    /// The whole head of a request, in milliseconds; on h1 also the wait for the next request. Default 15,000; 100 to 600,000.
+    /// The whole head of a request, in milliseconds; on h1 also the wait for the next request. Default 30,000; 100 to 600,000.
     pub head_timeout_ms: u64,
 }
 
@@ -33,7 +33,7 @@ impl Default for Limits {
             streams_per_connection_max: 128,
             idle_timeout_ms: 75_000,
             handshake_timeout_ms: 10_000,
-            head_timeout_ms: 15_000,
+            head_timeout_ms: 30_000,
         }
     }
 }
@@ -137,8 +137,17 @@ pub const QUIC_INCOMING_MAX: usize = 1_024;
 /// Bytes that first packets may hold together until they are accepted.
 pub const QUIC_INCOMING_BYTES_MAX: u64 = 16 << 20;
 
+/// Bytes that the first packets of one connection may hold.
+pub const QUIC_INCOMING_CONNECTION_BYTES_MAX: u64 = 64 << 10;
+
+/// Least time between two stateless resets for packets of unknown connections: they cost a signature each.
+pub const QUIC_RESET_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Bytes of the UDP socket's buffers in the kernel, each way: 1,000 full packets.
+pub const UDP_SOCKET_BUFFER_BYTES: usize = 2 << 20;
+
 /// Above this many unfinished handshakes a client must prove its address (Retry, RFC 9000, section 8.1.2) before we keep state for it.
-pub const QUIC_HANDSHAKES_BEFORE_RETRY: usize = 128;
+pub const QUIC_HANDSHAKES_BEFORE_RETRY: u64 = 128;
 
 /// Bytes that h3 may buffer of one stream between two things that it gives us: h3 0.0.8 holds a whole HEADERS or unknown frame before
 /// it decodes it, whatever length the frame says, and gives flow-control credit meanwhile.
@@ -146,6 +155,12 @@ pub const H3_BUFFERED_BYTES_MAX: u64 = HEADER_LIST_BYTES_MAX as u64 + (64 << 10)
 
 /// Bytes of a client's control and QPACK streams between two requests (same buffering; browsers send PRIORITY_UPDATE there).
 pub const H3_CONTROL_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of one DATA frame that we send. A client must take each within [`SEND_STALL`].
+pub const H3_DATA_FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// Empty DATA frames at the end of a request that are looked past.
+pub const H3_EMPTY_FRAMES_MAX: usize = 4;
 
 /// Streams reset or stopped by the client before their answer, over a connection's life in requests: beyond this many, and more than half of all, the
 /// connection is closed with H3_EXCESSIVE_LOAD (RFC 9114, section 10.5). Browsers cancel a lot on navigation, but not for ever.
@@ -158,6 +173,21 @@ pub const TCP_BACKLOG: i32 = 4_096;
 
 /// Wait after `accept` failed for want of descriptors or memory: retrying at once would burn the processor.
 pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(20);
+
+/// A client that takes none of the bytes that we have for it for this long loses its connection (h1, h2) or its stream (h3).
+pub const SEND_STALL: Duration = Duration::from_secs(30);
+
+/// Time between GOAWAY and the end of a connection on which nothing happens any more.
+pub const GOODBYE_WAIT: Duration = Duration::from_secs(5);
+
+/// Silence on a TCP connection before the kernel asks whether the client is still there.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Time between two such questions; the kernel gives up after nine.
+pub const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Ports to try for one that is free for TCP and UDP.
+pub const BIND_ATTEMPTS: usize = 16;
 
 /// How often certificate files are looked at for changes.
 pub const CERTIFICATE_POLL: Duration = Duration::from_secs(2);

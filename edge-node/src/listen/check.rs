@@ -1,0 +1,285 @@
+//! What every request must hold before it is one for us, whatever protocol brought it; and its URI made absolute.
+//!
+//! Pure. hyper and h3 have parsed the message already, so that this sees what they let through. What hyper 1.12 hides on
+//! HTTP/1.1 cannot be refused here: lines that end in a bare LF, equal Content-Length fields, and a Content-Length beside
+//! Transfer-Encoding (hyper drops the former and closes the connection after the answer). Our own requests to upstreams are framed
+//! anew, so that none of these reaches another parser.
+
+use std::net::SocketAddr;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
+use http::{Method, Version};
+
+use super::{Protocol, Refusal};
+use crate::limits;
+
+/// How the request came in, as far as the rules depend on it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) protocol: Protocol,
+    /// There is TLS on the connection.
+    pub(super) secure: bool,
+    /// Our own address: the authority of an HTTP/1.0 request that names none.
+    pub(super) local: SocketAddr,
+}
+
+/// Gives the request's absolute URI, or why it is refused.
+pub(super) fn check<B>(request: &http::Request<B>, arrival: Arrival) -> Result<Uri, Refusal> {
+    sizes(request)?;
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::MethodNotSupported);
+    }
+    match arrival.protocol {
+        Protocol::Http1 => h1_framing(request.version(), request.headers())?,
+        Protocol::Http2 | Protocol::Http3 => no_connection_fields(request.headers())?,
+    }
+    content_length(request.headers())?;
+    absolute(request, arrival)
+}
+
+fn sizes<B>(request: &http::Request<B>) -> Result<(), Refusal> {
+    if request.method().as_str().len() > limits::METHOD_BYTES_MAX {
+        return Err(Refusal::MethodNotSupported);
+    }
+    if request.uri().path_and_query().map_or(0, |target| target.as_str().len()) > limits::TARGET_BYTES_MAX {
+        return Err(Refusal::TargetTooLong);
+    }
+    let headers = request.headers();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > limits::FIELDS_MAX || bytes > limits::HEAD_BYTES_MAX {
+        return Err(Refusal::FieldsTooLarge);
+    }
+    Ok(())
+}
+
+/// RFC 9112, section 6.1: a server may refuse what only an attacker sends. Transfer codings other than chunked have no use here.
+fn h1_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if !chunked || codings.next().is_some() || version != Version::HTTP_11 || headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(Refusal::BadFraming);
+    }
+    Ok(())
+}
+
+/// RFC 9113, section 8.2.2; RFC 9114, section 4.2.
+fn no_connection_fields(headers: &HeaderMap) -> Result<(), Refusal> {
+    let forbidden = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    if forbidden.iter().any(|name| headers.contains_key(*name)) {
+        return Err(Refusal::ConnectionFields);
+    }
+    if headers.get_all(header::TE).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        return Err(Refusal::ConnectionFields);
+    }
+    Ok(())
+}
+
+/// RFC 9112, section 6.3: one number, in digits only.
+fn content_length(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(()) };
+    // 18 digits are below 2^63.
+    let digits = length.as_bytes();
+    if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) || lengths.next().is_some() {
+        return Err(Refusal::BadFraming);
+    }
+    Ok(())
+}
+
+fn absolute<B>(request: &http::Request<B>, arrival: Arrival) -> Result<Uri, Refusal> {
+    let scheme = if arrival.secure { Scheme::HTTPS } else { Scheme::HTTP };
+    let uri = request.uri();
+    if uri.scheme().is_some_and(|named| *named != scheme) {
+        return Err(Refusal::BadTarget);
+    }
+    // An authority without a scheme is the form of CONNECT.
+    if arrival.protocol == Protocol::Http1 && uri.authority().is_some() && uri.scheme().is_none() {
+        return Err(Refusal::BadTarget);
+    }
+    // `*` is for the server as a whole (RFC 9110, section 7.1), and there is nothing to say about it.
+    let path = match uri.path_and_query() {
+        Some(path) if path.as_str().starts_with('/') => path.clone(),
+        None => PathAndQuery::from_static("/"),
+        Some(path) if path.as_str().starts_with('?') => path.clone(),
+        Some(_) => return Err(Refusal::BadTarget),
+    };
+    let authority = authority(request, arrival)?;
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(scheme);
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|_| Refusal::BadTarget)
+}
+
+fn authority<B>(request: &http::Request<B>, arrival: Arrival) -> Result<Authority, Refusal> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Refusal::BadHost);
+    }
+    match (request.uri().authority(), host) {
+        (Some(target), Some(host)) if !target.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => Err(Refusal::HostMismatch),
+        // RFC 9112, section 3.2: 400 where HTTP/1.1 comes without Host, also where the target is absolute.
+        (Some(_), None) if request.version() == Version::HTTP_11 => Err(Refusal::BadHost),
+        (Some(target), _) => valid(target.as_str()).then(|| target.clone()).ok_or(Refusal::BadTarget),
+        (None, Some(host)) => from_host(host),
+        // HTTP/1.0 knows no Host field.
+        (None, None) if request.version() == Version::HTTP_10 => {
+            Authority::try_from(arrival.local.to_string()).map_err(|_| Refusal::BadHost)
+        }
+        (None, None) => Err(Refusal::BadHost),
+    }
+}
+
+fn from_host(host: &HeaderValue) -> Result<Authority, Refusal> {
+    let text = host.to_str().map_err(|_| Refusal::BadHost)?;
+    if !valid(text) {
+        return Err(Refusal::BadHost);
+    }
+    Authority::try_from(text).map_err(|_| Refusal::BadHost)
+}
+
+/// A host name or address literal, with or without a port. Stricter than RFC 3986's `reg-name`, which takes `!`, `$` and percent codes: no
+/// certificate and no route has these. No user information.
+fn valid(authority: &str) -> bool {
+    const HOST_BYTES_MAX: usize = 255;
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let Some((literal, after)) = rest.split_once(']') else { return false };
+            if literal.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            match after.strip_prefix(':') {
+                Some(port) => ("[]", Some(port)),
+                None if after.is_empty() => ("[]", None),
+                None => return false,
+            }
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let named = host == "[]" || host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'));
+    let numbered = port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    !host.is_empty() && host.len() <= HOST_BYTES_MAX && named && numbered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrival(protocol: Protocol, secure: bool) -> Arrival {
+        Arrival { protocol, secure, local: "127.0.0.1:8080".parse().unwrap() }
+    }
+
+    fn h1(target: &str, fields: &[(&str, &str)]) -> Result<String, Refusal> {
+        request(Version::HTTP_11, "GET", target, fields, arrival(Protocol::Http1, false))
+    }
+
+    fn request(version: Version, method: &str, target: &str, fields: &[(&str, &str)], arrival: Arrival) -> Result<String, Refusal> {
+        let mut request = http::Request::builder().version(version).method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        check(&request.body(()).unwrap(), arrival).map(|uri| uri.to_string())
+    }
+
+    #[test]
+    fn uri_becomes_absolute() {
+        assert_eq!(h1("/a?b", &[("host", "example.org:81")]).unwrap(), "http://example.org:81/a?b");
+        assert_eq!(h1("http://example.org/a", &[("host", "EXAMPLE.org")]).unwrap(), "http://example.org/a");
+        assert_eq!(h1("/", &[("host", "[::1]:443")]).unwrap(), "http://[::1]:443/");
+        let old = request(Version::HTTP_10, "GET", "/a", &[], arrival(Protocol::Http1, false));
+        assert_eq!(old.unwrap(), "http://127.0.0.1:8080/a");
+        let h2 = request(Version::HTTP_2, "GET", "https://example.org/a", &[], arrival(Protocol::Http2, true));
+        assert_eq!(h2.unwrap(), "https://example.org/a");
+    }
+
+    #[test]
+    fn host_must_be_one_authority() {
+        for fields in [
+            &[][..],
+            &[("host", "a.example"), ("host", "a.example")],
+            &[("host", "")],
+            &[("host", "user@a.example")],
+            &[("host", "a.example/b")],
+            &[("host", "a b")],
+            &[("host", "a.example:99999")],
+            &[("host", "a.example:x")],
+            &[("host", "[::1")],
+            &[("host", "[nonsense]")],
+            &[("host", "a%2eexample")],
+        ] {
+            assert_eq!(h1("/", fields), Err(Refusal::BadHost), "{fields:?}");
+        }
+        assert_eq!(h1("http://a.example/", &[("host", "b.example")]), Err(Refusal::HostMismatch));
+        assert_eq!(h1("http://a.example/", &[]), Err(Refusal::BadHost));
+        let other = request(Version::HTTP_2, "GET", "https://a.example/", &[("host", "b.example")], arrival(Protocol::Http2, true));
+        assert_eq!(other, Err(Refusal::HostMismatch));
+    }
+
+    #[test]
+    fn target_must_be_of_this_server() {
+        let host = &[("host", "a.example")];
+        assert_eq!(h1("https://a.example/", host), Err(Refusal::BadTarget));
+        assert_eq!(h1("a.example:80", host), Err(Refusal::BadTarget));
+        assert_eq!(h1("*", host), Err(Refusal::BadTarget));
+        assert_eq!(h1("http://user@a.example/", &[("host", "user@a.example")]), Err(Refusal::BadTarget));
+        assert_eq!(h1(&format!("/{}", "a".repeat(limits::TARGET_BYTES_MAX - 1)), host).map(drop), Ok(()));
+        assert_eq!(h1(&format!("/{}", "a".repeat(limits::TARGET_BYTES_MAX)), host), Err(Refusal::TargetTooLong));
+    }
+
+    #[test]
+    fn framing_must_be_unambiguous() {
+        let framed = |version, fields: &[(&str, &str)]| {
+            let mut all = vec![("host", "a.example")];
+            all.extend_from_slice(fields);
+            request(version, "POST", "/", &all, arrival(Protocol::Http1, false)).map(drop)
+        };
+        assert_eq!(framed(Version::HTTP_11, &[("transfer-encoding", "chunked")]), Ok(()));
+        assert_eq!(framed(Version::HTTP_11, &[("content-length", "3")]), Ok(()));
+        for (version, fields) in [
+            (Version::HTTP_10, &[("transfer-encoding", "chunked")][..]),
+            (Version::HTTP_11, &[("transfer-encoding", "chunked"), ("content-length", "3")]),
+            (Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")]),
+            (Version::HTTP_11, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]),
+            (Version::HTTP_11, &[("transfer-encoding", "xchunked")]),
+            (Version::HTTP_11, &[("content-length", "3"), ("content-length", "3")]),
+            (Version::HTTP_11, &[("content-length", "+3")]),
+            (Version::HTTP_11, &[("content-length", "3, 3")]),
+            (Version::HTTP_11, &[("content-length", "99999999999999999999")]),
+        ] {
+            assert_eq!(framed(version, fields), Err(Refusal::BadFraming), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn later_protocols_have_no_connection_fields() {
+        for (name, value) in [("connection", "close"), ("transfer-encoding", "chunked"), ("upgrade", "x"), ("te", "gzip")] {
+            let got = request(Version::HTTP_3, "GET", "https://a.example/", &[(name, value)], arrival(Protocol::Http3, true));
+            assert_eq!(got, Err(Refusal::ConnectionFields), "{name}");
+        }
+        let trailers = request(Version::HTTP_3, "GET", "https://a.example/", &[("te", "trailers")], arrival(Protocol::Http3, true));
+        assert!(trailers.is_ok());
+    }
+
+    #[test]
+    fn fields_are_bounded_in_number_and_size() {
+        let many: Vec<(String, String)> = (0..limits::FIELDS_MAX).map(|n| (format!("x-{n}"), String::new())).collect();
+        let mut fields: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        fields.push(("host", "a.example"));
+        assert_eq!(h1("/", &fields), Err(Refusal::FieldsTooLarge));
+        assert!(h1("/", &fields[1..]).is_ok());
+        let long = "a".repeat(limits::HEAD_BYTES_MAX);
+        assert_eq!(h1("/", &[("host", "a.example"), ("cookie", &long)]), Err(Refusal::FieldsTooLarge));
+    }
+
+    #[test]
+    fn tunnels_are_not_made() {
+        let got = request(Version::HTTP_11, "CONNECT", "a.example:443", &[("host", "a.example:443")], arrival(Protocol::Http1, false));
+        assert_eq!(got, Err(Refusal::MethodNotSupported));
+    }
+}

@@ -1,0 +1,233 @@
+//! One request and its answer, the same for every protocol: check → answer → shape for the wire.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use selvedge_runtime::{Body, BodyError};
+
+use super::activity::{Activity, Running};
+use super::check::{self, Arrival};
+use super::{Answer, Connection, Protocol};
+use crate::metrics::{CacheResult, Metrics};
+
+/// What the requests of one connection share.
+pub(super) struct Exchange<A> {
+    pub(super) answer: Arc<A>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) activity: Arc<Activity>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Announces HTTP/3 (RFC 7838), where this connection is not h3 and there is one.
+    pub(super) alt_svc: Option<HeaderValue>,
+}
+
+impl<A: Answer> Exchange<A> {
+    /// Answers one request. Dropping the future, or the response's body before its end, cancels the work.
+    pub(super) async fn run(&self, mut request: http::Request<Body>) -> Response<SentBody> {
+        let began = Instant::now();
+        let running = self.activity.begin();
+        let protocol = self.connection.protocol;
+        let arrival = Arrival { protocol, secure: self.connection.tls.is_some(), local: self.connection.local };
+        let method = request.method().clone();
+        let mut refused = false;
+        let mut response = match check::check(&request, arrival) {
+            Ok(uri) => {
+                *request.uri_mut() = uri;
+                self.answer.answer(request, &self.connection).await
+            }
+            Err(refusal) => {
+                refused = true;
+                tracing::debug!(client.address = %self.connection.peer, refusal = refusal.name(), "request refused");
+                let response = self.answer.refuse(refusal, &self.connection);
+                self.metrics.answered(protocol, response.status(), CacheResult::Bypass);
+                response
+            }
+        };
+        shape(&mut response, &method, protocol);
+        if refused && protocol == Protocol::Http1 {
+            // Whoever sends what cannot be understood may have sent more of it.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(alt_svc) = &self.alt_svc {
+            response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
+        }
+        self.metrics.head_duration.observe(began.elapsed());
+        response.map(|body| SentBody {
+            body,
+            running,
+            metrics: self.metrics.clone(),
+            activity: self.activity.clone(),
+            handed: false,
+            failed: None,
+        })
+    }
+}
+
+/// Makes a response fit for the wire: no body where the protocol has none, one length, no fields of another connection.
+fn shape(response: &mut Response<Body>, method: &Method, protocol: Protocol) {
+    let status = response.status();
+    let length = response.body().size_hint().exact();
+    let headers = response.headers_mut();
+    remove_connection_fields(headers);
+    // RFC 9110, section 6.4.1.
+    if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
+        if let (Some(length), true) =
+            (length, method == Method::HEAD && !headers.contains_key(header::CONTENT_LENGTH) && status != StatusCode::NOT_MODIFIED)
+            && length > 0
+        {
+            headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+        *response.body_mut() = Body::empty();
+    } else if status == StatusCode::NO_CONTENT || status.is_informational() {
+        // RFC 9110, section 8.6: no Content-Length either.
+        headers.remove(header::CONTENT_LENGTH);
+        *response.body_mut() = Body::empty();
+    } else if let Some(length) = length {
+        // What is here counts more than what is said.
+        if protocol != Protocol::Http1 || headers.contains_key(header::CONTENT_LENGTH) {
+            headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+    }
+}
+
+/// RFC 9110, section 7.6.1; RFC 9113, section 8.2.2. Each listener frames its messages itself.
+fn remove_connection_fields(headers: &mut HeaderMap) {
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+        headers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection"] {
+        headers.remove(name);
+    }
+}
+
+/// A response's body on its way out: counts bytes, and keeps the request counted as running.
+pub(super) struct SentBody {
+    body: Body,
+    #[allow(dead_code, reason = "held until the body ends")]
+    running: Running,
+    metrics: Arc<Metrics>,
+    activity: Arc<Activity>,
+    handed: bool,
+    /// hyper throws away what it has not written yet when a body fails. So an error waits one turn, in which the client gets the head and
+    /// what was made before the error.
+    failed: Option<BodyError>,
+}
+
+impl HttpBody for SentBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let handed = matches!(polled, Poll::Ready(Some(Ok(_))));
+        this.activity.hand(&mut this.handed, handed);
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.metrics.sent_bytes.add(frame.data_ref().map_or(0, |data| data.len() as u64));
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "response cut short");
+                this.failed = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failed.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for SentBody {
+    fn drop(&mut self) {
+        self.activity.hand(&mut self.handed, false);
+    }
+}
+
+/// A request's body on its way in over h1 or h2: counts bytes, and gives our kind of errors.
+pub(super) struct ReceivedBody {
+    body: hyper::body::Incoming,
+    metrics: Arc<Metrics>,
+}
+
+impl ReceivedBody {
+    /// The body of a request that hyper parsed.
+    pub(super) fn new(body: hyper::body::Incoming, metrics: &Arc<Metrics>) -> Body {
+        if body.is_end_stream() { Body::empty() } else { Body::stream(Self { body, metrics: metrics.clone() }) }
+    }
+}
+
+impl HttpBody for ReceivedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx).map_err(|error| BodyError::Aborted(error.to_string()));
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.metrics.received_bytes.add(frame.data_ref().map_or(0, |data| data.len() as u64));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shaped(status: u16, method: Method, body: &'static str, fields: &[(&str, &str)]) -> Response<Body> {
+        let mut response = Response::builder().status(status);
+        for (name, value) in fields {
+            response = response.header(*name, *value);
+        }
+        let mut response = response.body(Body::full(body)).unwrap();
+        shape(&mut response, &method, Protocol::Http2);
+        response
+    }
+
+    #[test]
+    fn head_says_the_length_and_sends_nothing() {
+        let response = shaped(200, Method::HEAD, "hello", &[]);
+        assert_eq!(response.headers()["content-length"], "5");
+        assert!(response.body().is_end_stream());
+    }
+
+    #[test]
+    fn responses_without_content_have_none() {
+        let response = shaped(204, Method::GET, "hello", &[("content-length", "5")]);
+        assert!(!response.headers().contains_key("content-length"));
+        assert!(response.body().is_end_stream());
+        let response = shaped(304, Method::GET, "", &[("content-length", "5")]);
+        assert_eq!(response.headers()["content-length"], "5");
+    }
+
+    #[test]
+    fn a_false_length_is_corrected_and_connection_fields_are_gone() {
+        let response = shaped(200, Method::GET, "hello", &[("content-length", "99"), ("connection", "x"), ("keep-alive", "5")]);
+        assert_eq!(response.headers()["content-length"], "5");
+        assert_eq!(response.headers().len(), 1);
+    }
+}

@@ -1,0 +1,246 @@
+//! One request over HTTP/3: head and body in, head and body out, and an end when the client gives up.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use h3::error::{Code, StreamError};
+use h3::server::{RequestResolver, RequestStream};
+use http::header::{self, HeaderMap, HeaderValue};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use selvedge_runtime::{Body, BodyError};
+
+use super::Resets;
+use super::transport::{Accepted, Intake, Receiving, Sending, Transport};
+use crate::limits;
+use crate::listen::Answer;
+use crate::listen::exchange::{Exchange, SentBody};
+use crate::metrics::Metrics;
+
+/// Takes one request and answers it. Ends with its connection.
+pub(super) async fn serve<A: Answer>(
+    resolver: RequestResolver<Transport, Bytes>,
+    mut accepted: Accepted,
+    exchange: Arc<Exchange<A>>,
+    resets: Arc<Resets>,
+    head_timeout: Duration,
+) {
+    let (request, stream) = match tokio::time::timeout(head_timeout, resolver.resolve_request()).await {
+        Ok(Ok(resolved)) => resolved,
+        failed => {
+            // h3 has answered or closed what was malformed; a head that takes too long ends with its stream.
+            if let Ok(Err(StreamError::RemoteTerminate { .. })) = &failed {
+                resets.given_up.fetch_add(1, Relaxed);
+            }
+            return tracing::debug!(error = ?failed.map(|failed| failed.err()), "no request on an h3 stream");
+        }
+    };
+    accepted.intake.delivered();
+    let (sending, receiving) = stream.split();
+    let (head, ()) = request.into_parts();
+    let body = ReceivedBody::open(receiving, accepted.intake, &head.headers, &exchange.metrics).await;
+    let answering = async {
+        let response = exchange.run(http::Request::from_parts(head, body)).await;
+        send(response, sending).await
+    };
+    let sent = tokio::select! {
+        biased;
+        sent = answering => sent,
+        () = &mut accepted.stopped => None,
+    };
+    match sent {
+        // The request counts as running until the client has all of it, so that a drain does not cut it off.
+        Some(body) => {
+            accepted.stopped.await;
+            drop(body);
+        }
+        None => {
+            resets.given_up.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Sends a response. Gives its ended body, or nothing where the stream was cut.
+async fn send(response: http::Response<SentBody>, mut stream: RequestStream<Sending, Bytes>) -> Option<SentBody> {
+    let (mut head, mut body) = response.into_parts();
+    let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if !head.headers.contains_key(header::DATE)
+        && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(std::time::SystemTime::now()))
+    {
+        head.headers.insert(header::DATE, date);
+    }
+    let bodiless = body.is_end_stream();
+    in_time(stream.send_response(http::Response::from_parts(head, ()))).await?;
+    let mut sent = 0;
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let Ok(frame) = frame else {
+            // RFC 9114, section 4.1: a response that is cut short must not look whole.
+            stream.stop_stream(Code::H3_INTERNAL_ERROR);
+            return None;
+        };
+        match frame.into_data() {
+            Ok(mut data) => {
+                sent += data.len() as u64;
+                while !data.is_empty() {
+                    let piece = data.split_to(data.len().min(limits::H3_DATA_FRAME_BYTES_MAX));
+                    in_time(stream.send_data(piece)).await?;
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    in_time(stream.send_trailers(trailers)).await?;
+                }
+            }
+        }
+    }
+    if length.is_some_and(|length| length != sent) && !bodiless {
+        stream.stop_stream(Code::H3_INTERNAL_ERROR);
+        return None;
+    }
+    in_time(stream.finish()).await?;
+    Some(body)
+}
+
+/// A client that takes nothing for [`limits::SEND_STALL`] has lost its stream.
+async fn in_time(sending: impl Future<Output = Result<(), StreamError>>) -> Option<()> {
+    tokio::time::timeout(limits::SEND_STALL, sending).await.ok()?.ok()
+}
+
+/// A request's body on its way in.
+struct ReceivedBody {
+    stream: RequestStream<Receiving, Bytes>,
+    intake: Arc<Intake>,
+    metrics: Arc<Metrics>,
+    /// Content-Length.
+    declared: Option<u64>,
+    received: u64,
+    /// Read while looking whether there is a body at all.
+    first: Option<Bytes>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Data,
+    Trailers,
+    Ended,
+}
+
+impl ReceivedBody {
+    /// Looks once whether there is a body: mostly the end of a request comes together with its head.
+    async fn open(stream: RequestStream<Receiving, Bytes>, intake: Arc<Intake>, headers: &HeaderMap, metrics: &Arc<Metrics>) -> Body {
+        let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let mut body = Self { stream, intake, metrics: metrics.clone(), declared, received: 0, first: None, state: State::Data };
+        let polled = std::future::poll_fn(|cx| Poll::Ready(body.poll_data(cx))).await;
+        match polled {
+            Poll::Ready(Ok(None)) if declared.unwrap_or(0) == 0 && body.intake.ended() => {
+                body.state = State::Ended;
+                return Body::empty();
+            }
+            Poll::Ready(Ok(None)) => body.state = State::Trailers,
+            Poll::Ready(Ok(Some(data))) => body.first = Some(data),
+            Poll::Ready(Err(error)) => {
+                return Body::chunks(futures::stream::once(async move { Err(error) }));
+            }
+            Poll::Pending => {}
+        }
+        Body::stream(body)
+    }
+
+    /// The next piece, or the end of the data.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        // h3 0.0.8 says "no more data" for an empty DATA frame too. Each costs the client two bytes of its intake.
+        let mut ends_seen = 0;
+        loop {
+            let piece = ready!(self.stream.poll_recv_data(cx)).map_err(|error| BodyError::Aborted(error.to_string()))?;
+            if let Some(mut piece) = piece {
+                let data = piece.copy_to_bytes(piece.remaining());
+                drop(piece);
+                self.intake.delivered();
+                self.received += data.len() as u64;
+                self.metrics.received_bytes.add(data.len() as u64);
+                return Poll::Ready(Ok(Some(data)));
+            }
+            ends_seen += 1;
+            if self.intake.ended() && ends_seen > limits::H3_EMPTY_FRAMES_MAX {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// RFC 9114, section 4.1.2: a body that is not as long as it says is malformed.
+    fn right_length(&mut self) -> Result<(), BodyError> {
+        match self.declared {
+            Some(declared) if declared != self.received => {
+                self.stream.stop_sending(Code::H3_MESSAGE_ERROR);
+                Err(BodyError::Aborted(format!("{} bytes of {declared}", self.received)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl HttpBody for ReceivedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.state == State::Data {
+            let data = match this.first.take() {
+                Some(first) => Ok(Some(first)),
+                None => ready!(this.poll_data(cx)),
+            };
+            match data {
+                Ok(Some(data)) if this.declared.is_none_or(|declared| this.received <= declared) => {
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Ok(None) => this.state = State::Trailers,
+                Ok(Some(_)) => {
+                    this.state = State::Ended;
+                    return Poll::Ready(this.right_length().err().map(Err));
+                }
+                Err(error) => {
+                    this.state = State::Ended;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+        if this.state == State::Trailers {
+            let trailers = ready!(this.stream.poll_recv_trailers(cx));
+            this.state = State::Ended;
+            this.right_length()?;
+            return Poll::Ready(match trailers {
+                Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
+                Err(error) => Some(Err(BodyError::Aborted(error.to_string()))),
+            });
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.state == State::Ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.declared {
+            Some(declared) => {
+                let held = self.first.as_ref().map_or(0, |first| first.len() as u64);
+                SizeHint::with_exact(declared.saturating_sub(self.received.saturating_sub(held)))
+            }
+            None => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for ReceivedBody {
+    fn drop(&mut self) {
+        if !self.intake.ended() {
+            // RFC 9114, section 4.1: the answer does not depend on the rest.
+            self.stream.stop_sending(Code::H3_NO_ERROR);
+        }
+    }
+}

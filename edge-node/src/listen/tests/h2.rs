@@ -1,0 +1,127 @@
+//! HTTP/2 over TLS, with hyper's client.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use selvedge_runtime::BodyError;
+
+use super::server::{Server, all, pieces, soon};
+
+pub(super) type Sent = BoxBody<Bytes, BodyError>;
+
+pub(super) fn nothing() -> Sent {
+    Empty::new().map_err(|never| match never {}).boxed()
+}
+
+/// Gives the client and a task that ends with its connection.
+pub(super) async fn connect(server: &Server) -> (SendRequest<Sent>, tokio::task::JoinHandle<hyper::Result<()>>) {
+    let stream = server.connect_tls("localhost", &[b"h2"]).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
+pub(super) fn get(server: &Server, path: &str) -> Request<Sent> {
+    Request::get(format!("https://localhost:{}{path}", server.https.port())).body(nothing()).unwrap()
+}
+
+#[tokio::test]
+async fn requests_are_answered_and_h3_is_announced() {
+    let server = Server::start();
+    let (mut client, _connection) = connect(&server).await;
+    let response = soon(client.send_request(get(&server, "/uri"))).await.unwrap();
+    assert_eq!(response.headers()["alt-svc"], format!("h3=\":{}\"; ma=86400", server.https.port()));
+    assert!(response.headers().contains_key("date"));
+    let body = all(response.into_body()).await.unwrap();
+    assert_eq!(String::from_utf8(body).unwrap(), format!("https://localhost:{}/uri HTTP/2", server.https.port()));
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways() {
+    let server = Server::start();
+    let (mut client, _connection) = connect(&server).await;
+    let request = Request::post("https://localhost/echo").body(pieces(64, 32 << 10).boxed()).unwrap();
+    let response = soon(client.send_request(request)).await.unwrap();
+    let body = soon(all(response.into_body())).await.unwrap();
+    assert_eq!(body.len(), 2 << 20);
+    assert_eq!(server.metrics.received_bytes.get(), 2 << 20);
+}
+
+#[tokio::test]
+async fn head_has_no_body() {
+    let server = Server::start();
+    let (mut client, _connection) = connect(&server).await;
+    let request = Request::head("https://localhost/hello").body(nothing()).unwrap();
+    let response = soon(client.send_request(request)).await.unwrap();
+    assert_eq!(response.headers()["content-length"], "5");
+    assert!(all(response.into_body()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_fails_resets_its_stream_only() {
+    let server = Server::start();
+    let (mut client, _connection) = connect(&server).await;
+    // The reset may overtake the head.
+    if let Ok(response) = soon(client.send_request(get(&server, "/cut"))).await {
+        assert!(soon(all(response.into_body())).await.is_err());
+    }
+    let response = soon(client.send_request(get(&server, "/hello"))).await.unwrap();
+    assert_eq!(all(response.into_body()).await.unwrap(), b"hello");
+}
+
+#[tokio::test]
+async fn a_dropped_request_is_cancelled() {
+    let server = Server::start();
+    let (mut client, _connection) = connect(&server).await;
+    let waiting = client.send_request(get(&server, "/wait"));
+    tokio::select! {
+        _ = waiting => panic!("it must wait"),
+        () = soon(server.site.waiting.notified()) => {}
+    }
+    soon(server.site.cancelled.notified()).await;
+    let response = soon(client.send_request(get(&server, "/endless"))).await.unwrap();
+    drop(response);
+    soon(server.site.cancelled.notified()).await;
+}
+
+#[tokio::test]
+async fn another_authority_in_the_host_field_is_refused() {
+    let server = Server::start();
+    let (mut client, _connection) = connect(&server).await;
+    let request = Request::get("https://localhost/hello").header("host", "other.example").body(nothing()).unwrap();
+    let response = soon(client.send_request(request)).await.unwrap();
+    assert_eq!(response.headers()["x-refusal"], "host_mismatch");
+}
+
+#[tokio::test]
+async fn rapid_resets_end_the_connection() {
+    let server = Server::start();
+    let stream = server.connect_tls("localhost", &[b"h2"]).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut client = soon(client.ready()).await.unwrap();
+    for _ in 0..10_000 {
+        let request = Request::get("https://localhost/wait").body(()).unwrap();
+        let Ok((_, mut stream)) = client.send_request(request, true) else { break };
+        stream.send_reset(h2::Reason::CANCEL);
+        tokio::task::yield_now().await;
+        match soon(client.ready()).await {
+            Ok(ready) => client = ready,
+            Err(_) => return,
+        }
+        if connection.is_finished() {
+            return;
+        }
+    }
+    drop(client);
+    // Streams that are reset one by one after they were accepted cost no more than a request each, and none of them is left.
+    soon(async {
+        while server.metrics.requests_running.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,156 @@
+//! HTTP/3, with quinn's and h3's client.
+
+use super::server::{Server, pieces, soon};
+use crate::limits::{self, Limits};
+use crate::listen::quic::client::Client;
+
+#[tokio::test]
+async fn requests_are_answered() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let answer = soon(client.get("/uri")).await.unwrap();
+    assert_eq!(answer.head.status(), 200);
+    assert!(answer.head.headers().contains_key("date") && !answer.head.headers().contains_key("alt-svc"));
+    assert_eq!(String::from_utf8(answer.body).unwrap(), "https://localhost/uri HTTP/3");
+    let answer = soon(client.get("/big")).await.unwrap();
+    assert_eq!(answer.body.len(), 1 << 20);
+}
+
+#[tokio::test]
+async fn bodies_stream_both_ways() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let answer = soon(client.send("POST", "/echo", &[], pieces(64, 32 << 10))).await.unwrap();
+    assert_eq!(answer.body.len(), 2 << 20);
+    let answer = soon(client.send("POST", "/count", &[], pieces(3, 5))).await.unwrap();
+    assert_eq!(answer.body, b"15");
+}
+
+#[tokio::test]
+async fn empty_pieces_do_not_end_a_body() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let pieces = futures::stream::iter(["one", "", "two", ""].map(|piece| Ok(http_body::Frame::data(bytes::Bytes::from(piece)))));
+    let answer = soon(client.send("POST", "/count", &[], http_body_util::StreamBody::new(pieces))).await.unwrap();
+    assert_eq!(answer.body, b"6");
+}
+
+#[tokio::test]
+async fn head_has_no_body() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let answer = soon(client.send("HEAD", "/hello", &[], pieces(0, 0))).await.unwrap();
+    assert_eq!(answer.head.headers()["content-length"], "5");
+    assert!(answer.body.is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_fails_resets_its_stream_only() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    assert!(soon(client.get("/cut")).await.is_err());
+    assert_eq!(soon(client.get("/hello")).await.unwrap().body, b"hello");
+}
+
+#[tokio::test]
+async fn a_body_of_another_length_than_it_says_is_an_error() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    for said in ["4", "6"] {
+        let answer = soon(client.send("POST", "/count", &[("content-length", said)], pieces(1, 5))).await;
+        assert!(answer.is_err() || answer.is_ok_and(|answer| answer.head.status() == 502), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn connection_fields_are_refused() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let answer = soon(client.send("GET", "/hello", &[("connection", "close")], pieces(0, 0))).await.unwrap();
+    assert_eq!(answer.head.headers()["x-refusal"], "connection_fields");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let large = "x".repeat(limits::HEAD_BYTES_MAX * 2);
+    let answer = soon(client.send("GET", "/hello", &[("cookie", &large)], pieces(0, 0))).await;
+    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.head.status() == 431));
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    assert_eq!(soon(client.get("/hello")).await.unwrap().body, b"hello");
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_is_cancelled() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    tokio::select! {
+        _ = client.get("/wait") => panic!("it must wait"),
+        () = soon(server.site.waiting.notified()) => {}
+    }
+    soon(server.site.cancelled.notified()).await;
+    assert_eq!(soon(client.get("/hello")).await.unwrap().body, b"hello");
+    tokio::select! {
+        _ = client.get("/endless") => panic!("it must not end"),
+        () = soon(async { while server.metrics.sent_bytes.get() < 1 << 16 { tokio::task::yield_now().await } }) => {}
+    }
+    soon(server.site.cancelled.notified()).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_its_requests() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let quic = client.quic.clone();
+    tokio::select! {
+        _ = client.get("/wait") => panic!("it must wait"),
+        () = soon(server.site.waiting.notified()) => quic.close(0u32.into(), b""),
+    }
+    soon(server.site.cancelled.notified()).await;
+}
+
+#[tokio::test]
+async fn a_frame_without_end_is_not_buffered() {
+    let server = Server::start();
+    // Frame type 0x21 is reserved (RFC 9114, section 7.2.8), type 0x01 is HEADERS; each says 2^30 bytes.
+    for kind in [0x21, 0x01] {
+        let client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+        let (mut stream, _) = soon(client.quic.open_bi()).await.unwrap();
+        let mut frame = vec![kind];
+        frame.extend_from_slice(&(0x8000_0000_u32 | (1 << 29)).to_be_bytes());
+        let mut sent = 0;
+        let closed = soon(async {
+            if stream.write_all(&frame).await.is_err() {
+                return true;
+            }
+            while sent < limits::H3_BUFFERED_BYTES_MAX * 8 {
+                if stream.write_all(&[0; 4096]).await.is_err() {
+                    return true;
+                }
+                sent += 4096;
+            }
+            false
+        })
+        .await;
+        assert!(closed, "the server took {sent} bytes of one frame");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let server = Server::with(Limits { idle_timeout_ms: 200, ..Limits::default() }, Vec::new());
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    soon(client.get("/hello")).await.unwrap();
+    soon(client.quic.closed()).await;
+}
+
+#[tokio::test]
+async fn keys_are_kept_over_restarts() {
+    let server = Server::start();
+    let file = server.data.path().join("quic.keys");
+    let keys = std::fs::read(&file).unwrap();
+    assert_eq!(keys.len(), 128);
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}

@@ -1,0 +1,187 @@
+//! A server with all listeners and a small answer behind them, and clients' TLS.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
+use selvedge_runtime::{Body, BodyError};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore};
+use tokio_rustls::client::TlsStream;
+
+use crate::config::CertificateFiles;
+use crate::limits::Limits;
+use crate::listen::{Answer, Bound, Certificates, Connection, ListenConfig, Refusal};
+use crate::metrics::Metrics;
+use crate::tasks::Tasks;
+
+/// No wait of a test lasts longer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Answers by path.
+#[derive(Default)]
+pub(crate) struct Site {
+    /// `/wait` has begun.
+    pub(crate) waiting: Notify,
+    /// Lets `/wait` go on.
+    pub(crate) go: Semaphore0,
+    /// A request or body was dropped before its end.
+    pub(crate) cancelled: Notify,
+}
+
+/// A semaphore of nothing to begin with.
+pub(crate) struct Semaphore0(Semaphore);
+
+impl Default for Semaphore0 {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
+}
+
+impl Semaphore0 {
+    pub(crate) fn open(&self) {
+        self.0.add_permits(1);
+    }
+
+    async fn pass(&self) {
+        self.0.acquire().await.unwrap().forget();
+    }
+}
+
+struct Cancelled(Option<Arc<Site>>);
+
+impl Drop for Cancelled {
+    fn drop(&mut self) {
+        if let Some(site) = self.0.take() {
+            site.cancelled.notify_one();
+        }
+    }
+}
+
+pub(crate) struct Behind(pub(crate) Arc<Site>);
+
+impl Answer for Behind {
+    async fn answer(&self, request: Request<Body>, connection: &Arc<Connection>) -> Response<Body> {
+        match request.uri().path() {
+            "/hello" => Response::new(Body::full("hello")),
+            "/big" => Response::new(Body::full(vec![b'x'; 1 << 20])),
+            "/uri" => Response::new(Body::full(format!("{} {}", request.uri(), connection.protocol.name()))),
+            "/echo" => Response::new(request.into_body()),
+            "/count" => match request.into_body().collect(64 << 20).await {
+                Ok(bytes) => Response::new(Body::full(bytes.len().to_string())),
+                Err(error) => Response::builder().status(StatusCode::BAD_GATEWAY).body(Body::full(error.to_string())).unwrap(),
+            },
+            "/refuse" => Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE).body(Body::full("too large")).unwrap(),
+            "/cut" => Response::new(Body::chunks(futures::stream::iter([
+                Ok(Bytes::from_static(b"half")),
+                Err(BodyError::Worker(selvedge_runtime::Outcome::ExceededCpu)),
+            ]))),
+            "/endless" => {
+                let guard = Cancelled(Some(self.0.clone()));
+                Response::new(Body::chunks(futures::stream::unfold(guard, |guard| async {
+                    Some((Ok(Bytes::from_static(&[b'.'; 4096])), guard))
+                })))
+            }
+            "/wait" => {
+                let mut guard = Cancelled(Some(self.0.clone()));
+                self.0.waiting.notify_one();
+                self.0.go.pass().await;
+                guard.0 = None;
+                Response::new(Body::full("waited"))
+            }
+            _ => Response::builder().status(StatusCode::NOT_FOUND).body(Body::empty()).unwrap(),
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> Response<Body> {
+        Response::builder().status(StatusCode::BAD_REQUEST).header("x-refusal", refusal.name()).body(Body::empty()).unwrap()
+    }
+}
+
+/// All listeners on loopback, ports by the kernel.
+pub(crate) struct Server {
+    pub(crate) https: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) site: Arc<Site>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tasks: Tasks,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) data: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::with(Limits::default(), Vec::new())
+    }
+
+    pub(crate) fn with(limits: Limits, files: Vec<CertificateFiles>) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let bound = Bound::bind(ListenConfig {
+            https: Some(any),
+            http: Some(any),
+            data: data.path().to_owned(),
+            limits,
+            trusted_proxies: Vec::new(),
+        })
+        .unwrap();
+        let (https, http) = (bound.https().unwrap(), bound.http().unwrap());
+        let routed = Arc::new(|name: &str| name == "routed.example");
+        let addresses = crate::listen::own_addresses(https);
+        let certificates = Arc::new(Certificates::open(files, data.path(), addresses, routed).unwrap());
+        let (site, metrics, tasks) = (Arc::new(Site::default()), Arc::new(Metrics::default()), Tasks::new());
+        bound.serve(Arc::new(Behind(site.clone())), certificates.clone(), metrics.clone(), &tasks).unwrap();
+        Self { https, http, site, metrics, tasks, certificates, data }
+    }
+
+    /// A client that trusts this server's authority only.
+    pub(crate) fn client_tls(&self, alpn: &[&[u8]]) -> rustls::ClientConfig {
+        let authority = std::fs::read(self.data.path().join("authority/ca.pem")).unwrap();
+        trusting(&authority, alpn)
+    }
+
+    pub(crate) async fn connect_tls(&self, name: &str, alpn: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
+        connect_tls(self.https, name, self.client_tls(alpn)).await
+    }
+}
+
+pub(crate) fn trusting(authority: &[u8], alpn: &[&[u8]]) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    config
+}
+
+pub(crate) async fn connect_tls(to: SocketAddr, name: &str, tls: rustls::ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(to).await?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await
+}
+
+/// Everything of a body, or its error.
+pub(crate) async fn all<B: http_body::Body<Data = Bytes> + Unpin>(mut body: B) -> Result<Vec<u8>, B::Error> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        bytes.extend_from_slice(&frame?.into_data().unwrap_or_default());
+    }
+    Ok(bytes)
+}
+
+/// A body of `pieces` pieces of `bytes` bytes.
+pub(crate) fn pieces(pieces: usize, bytes: usize) -> impl http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static {
+    let piece = Bytes::from(vec![b'p'; bytes]);
+    http_body_util::StreamBody::new(futures::stream::iter((0..pieces).map(move |_| Ok(Frame::data(piece.clone())))))
+}
+
+/// The test fails where this takes too long.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("in time")
+}
