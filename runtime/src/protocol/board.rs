@@ -24,6 +24,7 @@ struct Words {
     heartbeat_ns: AtomicU64,
     turn_started_ns: AtomicU64,
     running: AtomicU32,
+    out_of_memory: AtomicU32,
     started: [AtomicU32; STREAMS_MAX],
 }
 
@@ -152,6 +153,16 @@ impl Area {
         if let Some(word) = self.words().started.get(index(stream)) {
             word.store(stream, Ordering::Release);
         }
+    }
+
+    /// Runner: V8 has no memory left on this thread, and the process is about to end. Async-signal-safe.
+    pub fn runs_out_of_memory(&self) {
+        self.words().out_of_memory.store(1, Ordering::Release);
+    }
+
+    /// Edge: this thread ended the process by running out of memory.
+    pub fn ran_out_of_memory(&self) -> bool {
+        self.words().out_of_memory.load(Ordering::Acquire) != 0
     }
 
     /// Edge: when the watchdog was last alive (monotonic clock, nanoseconds); 0 before the first time.

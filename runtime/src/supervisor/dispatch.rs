@@ -1,0 +1,368 @@
+//! What the messages of a runner do to its link. All that one read brought is taken under one lock; what must happen
+//! outside of it (reports, subrequests, the end of versions) comes out as events.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::limits::POINTS_CONTAINED;
+use super::link::{Link, State, index};
+use super::placement::Placement;
+use super::stream::{Entry, Head, Inbound, Outbound, Phase, Sub, Verdict};
+use super::ticket::Ticket;
+use crate::protocol::{
+    BodyKind, INITIAL_CREDIT, Part, ProtocolError, RequestHead, ResponseHead, SUBREQUESTS_RUNNING_MAX, Slot, StreamId, ToEdge, ToRunner,
+    encode,
+};
+use crate::{BodyError, Host, LogLine, Outcome, Redirect, RunError};
+
+/// What comes of one read. Kept between reads so that it is not allocated for each.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) messages: Vec<ToEdge>,
+    pub(super) wakers: Vec<Waker>,
+    pub(super) events: Vec<Event>,
+}
+
+/// What must happen outside the link's lock.
+pub(super) enum Event {
+    /// An invocation has ended.
+    Finished { ticket: Option<Ticket>, placement: Arc<Placement>, outcome: Outcome, cpu_us: u64, heap_bytes: u64 },
+    /// A version can take invocations.
+    Loaded { placement: Arc<Placement>, cpu_us: u64, heap_bytes: u64 },
+    /// A version's isolate is gone.
+    Gone { placement: Arc<Placement>, outcome: Outcome, message: String },
+    /// A thread does not obey.
+    Stuck { stream: StreamId, slot: Slot, outcome: Outcome },
+    /// A worker makes a subrequest.
+    Fetch(Box<Fetch>),
+    /// A worker logs.
+    Log { host: Arc<dyn Host>, line: LogLine },
+    /// A version logs while it loads.
+    LoadLog { placement: Arc<Placement>, line: LogLine },
+    /// An invocation came back. Its report, where nobody waits for it any more.
+    Bounced(Option<Ticket>),
+}
+
+/// A subrequest that the edge shall make.
+pub(super) struct Fetch {
+    pub(super) stream: StreamId,
+    pub(super) part: Part,
+    pub(super) head: Box<RequestHead>,
+    pub(super) redirect: Redirect,
+    pub(super) body: BodyKind,
+    pub(super) redirects_max: u32,
+    pub(super) host: Arc<dyn Host>,
+    pub(super) placement: Arc<Placement>,
+}
+
+impl Link {
+    /// Takes all messages of `batch`. An error ends the runner; what came before it has been taken.
+    pub(super) fn take(&self, batch: &mut Batch, now: Instant) -> Result<(), ProtocolError> {
+        let Batch { messages, wakers, events } = batch;
+        let mut state = self.state.lock();
+        let mut result = Ok(());
+        for message in messages.drain(..) {
+            result = self.take_one(&mut state, message, (wakers, events), now);
+            if result.is_err() {
+                break;
+            }
+        }
+        self.flush(state);
+        result
+    }
+
+    fn take_one(
+        &self,
+        state: &mut State,
+        message: ToEdge,
+        (wakers, events): (&mut Vec<Waker>, &mut Vec<Event>),
+        now: Instant,
+    ) -> Result<(), ProtocolError> {
+        match message {
+            ToEdge::Response { stream, head, body } => {
+                if let Some(entry) = live(state, stream) {
+                    wakers.extend(entry.respond(head, body, now)?);
+                }
+            }
+            ToEdge::Done { stream, outcome, cpu_us, heap_bytes } => {
+                if let Some(entry) = live(state, stream) {
+                    events.push(entry.finish(wakers, outcome, (cpu_us, heap_bytes)));
+                    if !entry.owned {
+                        self.remove(state, stream);
+                    }
+                }
+            }
+            ToEdge::BodyData { stream, part, bytes } => {
+                if let Some(waker) = body_data(state, stream, part, bytes, now)? {
+                    wakers.push(waker);
+                }
+            }
+            ToEdge::BodyEnd { stream, part, error } => {
+                if let Some(entry) = live(state, stream) {
+                    wakers.extend(entry.body_end(part, error, now)?);
+                }
+            }
+            ToEdge::Credit { stream, part, bytes } => {
+                if let Some(outbound) = live(state, stream).and_then(|entry| entry.outbound(part)) {
+                    wakers.extend(outbound.credited(bytes)?);
+                }
+            }
+            ToEdge::Fetch { stream, part, head, redirect, body } => {
+                if live(state, stream).is_some() {
+                    events.extend(fetch(state, (stream, part), head, redirect, body)?);
+                }
+            }
+            ToEdge::Abandon { stream, part } => {
+                if let Some(outbound) = live(state, stream).and_then(|entry| entry.outbound(part)) {
+                    outbound.closed = true;
+                    wakers.extend(outbound.waker.take());
+                }
+            }
+            ToEdge::Log { stream, slot, level, message, exception } => {
+                events.extend(log(state, stream, slot, LogLine { level, message, exception }));
+            }
+            ToEdge::Failed { stream, outcome, message } => {
+                if let Some(entry) = live(state, stream) {
+                    let outcome = if outcome == Outcome::Ok { Outcome::InternalError } else { outcome };
+                    wakers.extend(entry.fail(Verdict { outcome, message }));
+                    entry.response_ends(now);
+                }
+            }
+            ToEdge::Bounced { stream } => {
+                if let Some(entry) = live(state, stream) {
+                    events.push(entry.bounce(wakers)?);
+                    if !entry.owned {
+                        self.remove(state, stream);
+                    }
+                }
+            }
+            ToEdge::Loaded { slot, cpu_us, heap_bytes } => {
+                let placement = state.slots.get(&slot).cloned();
+                events.extend(placement.map(|placement| Event::Loaded { placement, cpu_us, heap_bytes }));
+            }
+            ToEdge::Gone { slot, outcome, message } => {
+                let placement = state.slots.remove(&slot);
+                events.extend(placement.map(|placement| Event::Gone { placement, outcome, message }));
+            }
+            ToEdge::Stuck { stream, slot, outcome } => events.push(Event::Stuck { stream, slot, outcome }),
+            ToEdge::Hello { .. } => return Err(ProtocolError::Order("a second hello")),
+        }
+        Ok(())
+    }
+}
+
+/// The entry of a stream that has not ended; a message for another one is late, and ignored.
+fn live(state: &mut State, stream: StreamId) -> Option<&mut Entry> {
+    state.entry(stream).filter(|entry| !entry.done)
+}
+
+impl Entry {
+    fn respond(&mut self, head: Box<ResponseHead>, body: BodyKind, now: Instant) -> Result<Option<Waker>, ProtocolError> {
+        match self.head {
+            Head::Waiting => {}
+            // The edge has given up on it, and the runner could not know.
+            Head::Failed(_) => return Ok(None),
+            Head::Taken if matches!(self.phase, Phase::Cancelled(_)) => return Ok(None),
+            _ => return Err(ProtocolError::Order("a second response")),
+        }
+        match &body {
+            BodyKind::Stream(_) => {
+                self.inbound.opens();
+                if matches!(self.phase, Phase::Head(_)) {
+                    self.phase = Phase::Body(now);
+                }
+            }
+            _ => self.response_ends(now),
+        }
+        self.head = Head::Ready(head, body);
+        Ok(self.head_waker.take())
+    }
+
+    fn body_end(&mut self, part: Part, error: Option<String>, now: Instant) -> Result<Option<Waker>, ProtocolError> {
+        if part == 0 {
+            self.response_ends(now);
+        }
+        let Some(inbound) = self.inbound(part) else { return Ok(None) };
+        if !inbound.open {
+            // It may have been cut by the edge meanwhile.
+            return if inbound.end.is_some() { Ok(None) } else { Err(ProtocolError::Order("the end of no body")) };
+        }
+        Ok(inbound.ends(match error {
+            None => Ok(()),
+            Some(_) if part == 0 => Err(BodyError::Worker(Outcome::Exception)),
+            Some(message) => Err(BodyError::Aborted(message)),
+        }))
+    }
+
+    fn bounce(&mut self, wakers: &mut Vec<Waker>) -> Result<Event, ProtocolError> {
+        let given_up = matches!(self.phase, Phase::Cancelled(_));
+        match self.head {
+            Head::Waiting => self.head = Head::Bounced,
+            // It ends here, and whoever held it has been answered.
+            Head::Failed(_) | Head::Taken if given_up => {}
+            _ => return Err(ProtocolError::Order("bounced after its response")),
+        }
+        self.close(wakers, Outcome::Canceled);
+        Ok(Event::Bounced(if given_up { self.ticket.take() } else { None }))
+    }
+
+    fn finish(&mut self, wakers: &mut Vec<Waker>, outcome: Outcome, (cpu_us, heap_bytes): (u64, u64)) -> Event {
+        if matches!(self.head, Head::Waiting) {
+            let outcome = if outcome == Outcome::Ok { Outcome::InternalError } else { outcome };
+            let message = "the invocation ended without a response".to_owned();
+            wakers.extend(self.fail(Verdict { outcome, message }));
+        }
+        let cut = if outcome == Outcome::Ok { Outcome::InternalError } else { outcome };
+        self.close(wakers, cut);
+        Event::Finished { ticket: self.ticket.take(), placement: self.placement.clone(), outcome, cpu_us, heap_bytes }
+    }
+}
+
+fn body_data(state: &mut State, stream: StreamId, part: Part, bytes: Bytes, now: Instant) -> Result<Option<Waker>, ProtocolError> {
+    let State { streams, outbox, .. } = state;
+    let Some(entry) = streams.get_mut(index(stream)).filter(|entry| entry.id == stream && !entry.done) else { return Ok(None) };
+    entry.progress(now);
+    // A part that is gone: its subrequest has ended, and the runner could not know.
+    let Some(inbound) = entry.inbound(part) else { return Ok(None) };
+    if !inbound.open {
+        return if inbound.end.is_some() { Ok(None) } else { Err(ProtocolError::Order("bytes of no body")) };
+    }
+    let waker = inbound.receive(bytes)?;
+    if inbound.unwanted
+        && part != 0
+        && let Some(bytes) = inbound.grant()
+    {
+        // Cannot fail: it has no field with a bound.
+        let _ = encode(outbox, &ToRunner::Credit { stream, part, bytes });
+    }
+    Ok(waker)
+}
+
+fn fetch(
+    state: &mut State,
+    (stream, part): (StreamId, Part),
+    head: Box<RequestHead>,
+    redirect: Redirect,
+    body: BodyKind,
+) -> Result<Option<Event>, ProtocolError> {
+    let State { streams, outbox, .. } = state;
+    let Some(entry) = streams.get_mut(index(stream)).filter(|entry| entry.id == stream) else { return Ok(None) };
+    if part <= entry.last_part {
+        return Err(ProtocolError::Order("a subrequest's number is not above the last"));
+    }
+    entry.last_part = part;
+    let max = entry.limits().subrequests_max;
+    let Some(ticket) = entry.ticket.as_mut().filter(|_| !matches!(entry.phase, Phase::Cancelled(_))) else { return Ok(None) };
+    let refusal = if ticket.subrequests >= max {
+        format!("Too many subrequests: the limit of one invocation is {max}.")
+    } else if entry.subs.len() >= SUBREQUESTS_RUNNING_MAX {
+        format!("Too many subrequests at once: the limit is {SUBREQUESTS_RUNNING_MAX}.")
+    } else {
+        ticket.subrequests += 1;
+        let (redirects_max, host) = (max - ticket.subrequests, ticket.host.clone());
+        let mut inbound = Inbound::default();
+        if matches!(body, BodyKind::Stream(_)) {
+            inbound.opens();
+        }
+        entry.subs.push(Sub { part, inbound, outbound: Outbound::new(INITIAL_CREDIT) });
+        let placement = entry.placement.clone();
+        return Ok(Some(Event::Fetch(Box::new(Fetch { stream, part, head, redirect, body, redirects_max, host, placement }))));
+    };
+    // Cannot fail: a text is cut to its bound.
+    let _ = encode(outbox, &ToRunner::Fetched { stream, part, result: Err(refusal), url: String::new(), redirects: 0 });
+    Ok(None)
+}
+
+fn log(state: &mut State, stream: StreamId, slot: Slot, mut line: LogLine) -> Option<Event> {
+    if stream == 0 {
+        return state.slots.get(&slot).map(|placement| Event::LoadLog { placement: placement.clone(), line });
+    }
+    let entry = live(state, stream)?;
+    let host = entry.ticket.as_ref()?.host.clone();
+    if entry.admits_log(line.message.len())? {
+        line.message = "more lines of this invocation are dropped".to_owned();
+    }
+    Some(Event::Log { host, line })
+}
+
+impl Event {
+    /// Points that an outcome costs its version, where its runner has contained it.
+    pub(super) const fn points(outcome: Outcome) -> u32 {
+        match outcome {
+            Outcome::ExceededCpu | Outcome::ExceededMemory => POINTS_CONTAINED,
+            _ => 0,
+        }
+    }
+}
+
+/// What a link's end does to what runs there.
+pub(super) struct Burial {
+    /// Invocations that caused it, or are suspected to have: they are answered with this outcome and never run again.
+    pub(super) offenders: Vec<StreamId>,
+    /// Theirs.
+    pub(super) outcome: Outcome,
+    /// What is said of it.
+    pub(super) message: &'static str,
+}
+
+impl Link {
+    /// Ends the link: everything that runs there is answered or handed back, and nothing starts there any more.
+    pub(super) fn bury(&self, burial: &Burial) -> Vec<Arc<Placement>> {
+        let (mut wakers, mut tickets, mut over) = (Vec::new(), Vec::new(), Vec::new());
+        let mut state = self.state.lock();
+        self.shut();
+        state.closed = true;
+        let placements = state.slots.drain().map(|(_, placement)| placement).collect();
+        for (key, entry) in &mut state.streams {
+            if entry.done {
+                continue;
+            }
+            let offender = burial.offenders.contains(&entry.id);
+            let outcome = if offender { burial.outcome } else { Outcome::RunnerLost };
+            if offender {
+                let verdict = Verdict { outcome, message: burial.message.to_owned() };
+                wakers.extend(entry.fail(verdict));
+            } else if matches!(entry.head, Head::Waiting) {
+                // Its caller decides whether it runs again, and has the duty to report.
+                entry.head = Head::Lost { started: self.area.has_started(entry.id) };
+            }
+            if !entry.owned || !matches!(entry.head, Head::Lost { .. }) {
+                tickets.extend(entry.ticket.take().map(|ticket| (ticket, outcome)));
+            }
+            entry.close(&mut wakers, outcome);
+            if !entry.owned {
+                over.push(key);
+            }
+        }
+        for key in over {
+            state.streams.remove(key);
+        }
+        wakers.extend(state.flusher.take());
+        self.settle_count(&state);
+        drop(state);
+        for (ticket, outcome) in tickets {
+            ticket.finish(outcome, 0, 0);
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        placements
+    }
+
+    /// Which invocation holds the thread, by the board, and the version it runs.
+    pub(super) fn holder(&self) -> Option<(StreamId, Arc<Placement>)> {
+        if self.area.turn_started_ns() == 0 {
+            return None;
+        }
+        let mut state = self.state.lock();
+        let stream = self.area.running();
+        state.entry(stream).map(|entry| (stream, entry.placement.clone()))
+    }
+}
+
+/// A run that ended with its runner.
+pub(super) fn lost(retry_after: std::time::Duration) -> RunError {
+    let message = "the runner process ended while the invocation ran".to_owned();
+    RunError { outcome: Outcome::RunnerLost, message, retry_after: Some(retry_after), request_body: None }
+}

@@ -1,0 +1,164 @@
+//! Loading a version onto a link, and where its invocations go meanwhile.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::counters::count;
+use super::fleet::shed;
+use super::limits::{BUSY_POLL, LOAD_TIMEOUT, PLACEMENTS_PER_VERSION_MAX};
+use super::link::Link;
+use super::placement::Placement;
+use super::runner::Cause;
+use super::version::{Class, Version};
+use super::{Inner, tasks};
+use crate::{Outcome, RunError, WorkerSource};
+
+/// Loads in a row after a version's class has changed while it was loaded: a class can change twice (proven, heavy), and
+/// three times more by strikes.
+const MOVES_MAX: usize = 5;
+
+/// Why a load has no placement.
+enum Unloaded {
+    /// The version, or the want of a place: remembered for a while.
+    Failed(RunError),
+    /// The runner was lost for another reason: worth trying again.
+    Lost,
+}
+
+impl Inner {
+    /// Where an invocation of the version may start. Waits for a load where there is no place, until `deadline`.
+    pub(super) async fn place(
+        self: &Arc<Self>,
+        version: &Arc<Version>,
+        source: &Arc<WorkerSource>,
+        deadline: Instant,
+        cold: &mut bool,
+    ) -> Result<Arc<Placement>, RunError> {
+        if let Some(placement) = self.place_now(version, source)? {
+            return Ok(placement);
+        }
+        let Some(_waiting) = version.queue() else {
+            count(&self.counters.shed);
+            return Err(shed("too many invocations of the version wait for a place"));
+        };
+        if version.state.lock().ready.is_empty() && !std::mem::replace(cold, true) {
+            count(&self.counters.cold_starts);
+        }
+        loop {
+            let mut changed = pin!(version.changed.notified());
+            changed.as_mut().enable();
+            if let Some(placement) = self.place_now(version, source)? {
+                return Ok(placement);
+            }
+            if Instant::now() >= deadline {
+                count(&self.counters.shed);
+                return Err(shed("no thread was free in time"));
+            }
+            let _ = tokio::time::timeout(BUSY_POLL, changed).await;
+        }
+    }
+
+    /// A place that is free now, if there is one. Begins loading the version where it should be on more links.
+    fn place_now(self: &Arc<Self>, version: &Arc<Version>, source: &Arc<WorkerSource>) -> Result<Option<Arc<Placement>>, RunError> {
+        let mut standing = version.state.lock();
+        if let Some(reason) = &standing.disabled {
+            return Err(RunError { outcome: Outcome::Disabled, message: reason.clone(), retry_after: None, request_body: None });
+        }
+        let choice = standing.choose();
+        if choice.more && !standing.loading && standing.ready.len() < PLACEMENTS_PER_VERSION_MAX {
+            match standing.failure(Instant::now()) {
+                Some(error) if standing.ready.is_empty() => return Err(error.clone()),
+                Some(_) => {}
+                None => {
+                    standing.loading = true;
+                    tasks::spawn(load(self.clone(), version.clone(), source.clone()));
+                }
+            }
+        }
+        Ok(choice.placement)
+    }
+
+    /// The version's class has changed: loads it where it belongs now. What it has goes when that is done.
+    pub(super) fn relocate(&self, version: &Arc<Version>) {
+        let mut standing = version.state.lock();
+        let Some(source) = standing.ready.first().map(|placement| placement.source.clone()) else { return };
+        let Some(this) = self.this.upgrade() else { return };
+        if !standing.loading {
+            standing.loading = true;
+            tasks::spawn(load(this, version.clone(), source));
+        }
+    }
+
+    async fn load_once(
+        self: &Arc<Self>,
+        version: &Arc<Version>,
+        source: &Arc<WorkerSource>,
+        class: Class,
+    ) -> Result<Arc<Placement>, Unloaded> {
+        let link = self.find_site(version, &class).await.map_err(Unloaded::Failed)?;
+        link.make_room();
+        let (done, loaded) = oneshot::channel();
+        let reserved =
+            link.reserve(|slot| Placement::new(version.clone(), source.clone(), link.clone(), slot, class, done)).ok_or(Unloaded::Lost)?;
+        if let Err(error) = reserved.send().await {
+            reserved.unload();
+            return Err(Unloaded::Failed(error));
+        }
+        match tokio::time::timeout(LOAD_TIMEOUT, loaded).await {
+            Ok(Ok(Ok(_))) => Ok(reserved),
+            Ok(Ok(Err(error))) => Err(Unloaded::Failed(error)),
+            Ok(Err(_)) => Err(Unloaded::Lost),
+            Err(_) => {
+                self.stuck_while_loading(&link, &reserved);
+                let message = format!("the version was not loaded within {} s", LOAD_TIMEOUT.as_secs());
+                Err(Unloaded::Failed(RunError { outcome: Outcome::StartupFailed, message, retry_after: None, request_body: None }))
+            }
+        }
+    }
+
+    fn stuck_while_loading(&self, link: &Arc<Link>, placement: &Arc<Placement>) {
+        let runner = self.fleet.all().into_iter().find(|runner| runner.id == link.runner);
+        if let Some(runner) = runner {
+            let cause = Cause::Stuck { link: link.index, stream: 0, slot: placement.slot, outcome: Outcome::StartupFailed };
+            self.give_up(&runner, cause);
+        }
+    }
+}
+
+/// Loads a version where it belongs, and tells those who wait. The only one for its version at a time.
+async fn load(inner: Arc<Inner>, version: Arc<Version>, source: Arc<WorkerSource>) {
+    let mut left_over = Vec::new();
+    for _ in 0..MOVES_MAX {
+        let class = version.class(&version.state.lock());
+        let loaded = inner.load_once(&version, &source, class.clone()).await;
+        let mut standing = version.state.lock();
+        match loaded {
+            Ok(placement) if placement.is_alive() && standing.disabled.is_none() => {
+                count(&inner.counters.loads);
+                standing.succeeded();
+                standing.ready.push(placement);
+            }
+            Ok(placement) => left_over.push(placement),
+            Err(Unloaded::Failed(error)) => {
+                standing.failed(error, Instant::now());
+                break;
+            }
+            Err(Unloaded::Lost) => break,
+        }
+        let now = version.class(&standing);
+        if now != class {
+            continue;
+        }
+        left_over.extend(standing.ready.iter().filter(|placement| placement.class != now).cloned());
+        standing.ready.retain(|placement| placement.class == now);
+        break;
+    }
+    version.state.lock().loading = false;
+    version.changed.notify_waiters();
+    for placement in left_over {
+        placement.unload();
+    }
+}

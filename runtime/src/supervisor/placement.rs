@@ -1,0 +1,161 @@
+//! One version on one link: from the first byte of its modules to the end of its isolate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::Warmed;
+use super::link::Link;
+use super::version::{Class, Version};
+use crate::protocol::{CHUNK_BYTES_MAX, EncodeError, LoadHead, MODULES_BYTES_MAX, MODULES_MAX, OUTBOX_BYTES_MAX, Slot, ToRunner};
+use crate::{Module, Outcome, RunError, WorkerSource};
+
+/// One version on one link.
+pub(super) struct Placement {
+    pub(super) version: Arc<Version>,
+    pub(super) source: Arc<WorkerSource>,
+    pub(super) link: Arc<Link>,
+    pub(super) slot: Slot,
+    /// The class of the runner when it was placed.
+    pub(super) class: Class,
+    alive: AtomicBool,
+    progress: Mutex<Progress>,
+}
+
+enum Progress {
+    Loading(Option<oneshot::Sender<Result<Warmed, RunError>>>),
+    Ready(Warmed),
+}
+
+impl Placement {
+    /// A placement that is about to be loaded, and how that ends. (The other end is dropped where its runner is lost.)
+    pub(super) fn new(
+        version: Arc<Version>,
+        source: Arc<WorkerSource>,
+        link: Arc<Link>,
+        slot: Slot,
+        class: Class,
+        done: oneshot::Sender<Result<Warmed, RunError>>,
+    ) -> Self {
+        let progress = Mutex::new(Progress::Loading(Some(done)));
+        Self { version, source, link, slot, class, alive: AtomicBool::new(true), progress }
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Acquire)
+    }
+
+    /// The runner is evaluating it.
+    pub(super) fn is_loading(&self) -> bool {
+        matches!(*self.progress.lock(), Progress::Loading(_))
+    }
+
+    /// What loading took.
+    pub(super) fn warmed(&self) -> Option<Warmed> {
+        match &*self.progress.lock() {
+            Progress::Ready(warmed) => Some(warmed.clone()),
+            Progress::Loading(_) => None,
+        }
+    }
+
+    pub(super) fn loaded(&self, cpu_us: u64, heap_bytes: u64) {
+        let warmed = Warmed { cpu_us, heap_bytes };
+        let before = std::mem::replace(&mut *self.progress.lock(), Progress::Ready(warmed.clone()));
+        if let Progress::Loading(Some(done)) = before {
+            // The load task may have given up: then it unloads what it does not want.
+            let _ = done.send(Ok(warmed));
+        }
+    }
+
+    /// Its isolate is gone.
+    pub(super) fn gone(&self, outcome: Outcome, message: String) {
+        self.alive.store(false, Ordering::Release);
+        if let Progress::Loading(done) = &mut *self.progress.lock()
+            && let Some(done) = done.take()
+        {
+            let outcome = if outcome == Outcome::Ok { Outcome::StartupFailed } else { outcome };
+            let _ = done.send(Err(RunError { outcome, message, retry_after: None, request_body: None }));
+        }
+    }
+
+    /// Its runner is gone: whoever waits for it may try another.
+    pub(super) fn lost(&self) {
+        self.alive.store(false, Ordering::Release);
+        if let Progress::Loading(done) = &mut *self.progress.lock() {
+            drop(done.take());
+        }
+    }
+
+    /// Its isolate is dropped as soon as its invocations have ended.
+    pub(super) fn unload(&self) {
+        self.alive.store(false, Ordering::Release);
+        // Cannot fail: it has no field with a bound.
+        let _ = self.link.send(&ToRunner::Unload { slot: self.slot });
+    }
+
+    /// Sends the version. Large ones go piece by piece, as the link's outbox allows.
+    pub(super) async fn send(&self) -> Result<(), RunError> {
+        let source = &*self.source;
+        let modules_len = u32::try_from(source.modules.len()).unwrap_or(u32::MAX);
+        let bytes: u64 = source.modules.iter().map(|module| bytes_of(module)).sum();
+        if modules_len > MODULES_MAX || bytes > MODULES_BYTES_MAX {
+            return Err(unfit(&format!("{modules_len} modules of {bytes} bytes are over {MODULES_MAX} or {MODULES_BYTES_MAX}")));
+        }
+        let head = LoadHead {
+            worker: source.worker.to_string(),
+            version: source.version.to_string(),
+            entry: source.entry.clone(),
+            modules_len,
+            vars: source.vars.clone(),
+            compatibility_date: source.compatibility_date.clone(),
+            compatibility_flags: source.compatibility_flags.clone(),
+            limits: source.limits.clone(),
+        };
+        self.append(&[ToRunner::LoadBegin { slot: self.slot, head: Box::new(head) }]).await?;
+        for module in &source.modules {
+            let source_map = module.source_map.clone().unwrap_or_default();
+            let announced = ToRunner::LoadModule {
+                slot: self.slot,
+                specifier: module.specifier.clone(),
+                kind: module.kind,
+                bytes_len: module.bytes.len() as u64,
+                source_map_len: source_map.len() as u64,
+            };
+            self.append(&[announced]).await?;
+            for mut rest in [module.bytes.clone(), source_map] {
+                while !rest.is_empty() {
+                    let bytes = rest.split_to(rest.len().min(CHUNK_BYTES_MAX));
+                    self.append(&[ToRunner::LoadBytes { slot: self.slot, bytes }]).await?;
+                }
+            }
+        }
+        self.append(&[ToRunner::LoadEnd { slot: self.slot }]).await
+    }
+
+    async fn append(&self, messages: &[ToRunner]) -> Result<(), RunError> {
+        for message in messages {
+            while self.link.outbox_len() > OUTBOX_BYTES_MAX / 2 && self.link.is_open() {
+                tokio::time::sleep(super::limits::BUSY_POLL).await;
+            }
+            self.link.send(message).map_err(|error: EncodeError| unfit(&error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Link {
+    fn outbox_len(&self) -> usize {
+        self.state.lock().outbox.len()
+    }
+}
+
+fn bytes_of(module: &Module) -> u64 {
+    module.bytes.len() as u64 + module.source_map.as_ref().map_or(0, bytes::Bytes::len) as u64
+}
+
+fn unfit(why: &str) -> RunError {
+    let message = format!("the version cannot be loaded: {why}");
+    RunError { outcome: Outcome::StartupFailed, message, retry_after: None, request_body: None }
+}

@@ -1,0 +1,80 @@
+//! A child process, held by a descriptor so that its number cannot be taken by another (pidfd_open(2)).
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use tokio::io::unix::AsyncFd;
+
+use crate::protocol::exit::Exit;
+
+/// A running child. Killed and reaped when dropped.
+pub(super) struct Process {
+    pid: u32,
+    handle: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// With an exit code of ours.
+    Exit(Exit),
+    /// With one that is not.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+    /// It cannot be told.
+    Unknown,
+}
+
+impl Process {
+    pub(super) fn adopt(pid: i32) -> io::Result<Self> {
+        let number = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        let handle = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
+        Ok(Self { pid: pid.unsigned_abs(), handle })
+    }
+
+    /// The process that holds V8: the child of the child, where the sandbox has a pid namespace.
+    pub(super) fn inner_pid(&self) -> u32 {
+        let path = format!("/proc/{0}/task/{0}/children", self.pid);
+        let children = std::fs::read_to_string(path).unwrap_or_default();
+        children.split_ascii_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(self.pid)
+    }
+
+    /// SIGKILL. Does nothing when it is dead already.
+    pub(super) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL);
+    }
+
+    /// Waits for the end and reaps it. To be called once.
+    pub(super) async fn ended(&self) -> Ending {
+        let Ok(handle) = self.handle.as_fd().try_clone_to_owned().and_then(AsyncFd::register) else { return Ending::Unknown };
+        loop {
+            let Ok(mut ready) = handle.readable().await else { return Ending::Unknown };
+            match rustix::process::waitid(WaitId::PidFd(self.handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+                Ok(None) => ready.clear_ready(),
+                Ok(Some(status)) => {
+                    let code = status.exit_status();
+                    return match (code.map(|code| (code, Exit::from_code(code))), status.terminating_signal()) {
+                        (Some((_, Some(exit))), _) => Ending::Exit(exit),
+                        // A shell's convention for a child's death by a signal: the outer process of a runner passes it on so.
+                        (Some((code @ 129..=192, None)), _) => Ending::Signal(code - 128),
+                        (Some((code, None)), _) => Ending::Code(code),
+                        (None, Some(signal)) => Ending::Signal(signal),
+                        (None, None) => Ending::Unknown,
+                    };
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return Ending::Unknown,
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        // Where `ended` has not reaped it: a zombie would remain. SIGKILL takes no longer than the kernel needs.
+        let _ = rustix::process::waitid(WaitId::PidFd(self.handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
+}

@@ -1,0 +1,107 @@
+//! The warm standby: one runner that has proved its sandbox and waits for its first version, replaced as soon as it is taken.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Inner;
+use super::counters::count;
+use super::limits::{SPAWN_BACKOFF_MAX, SPAWN_BACKOFF_MIN, STANDBY_WAIT};
+use super::runner::{Runner, StartError};
+
+/// The place of the standby.
+#[derive(Default)]
+pub(super) struct Standby {
+    ready: Mutex<Option<Arc<Runner>>>,
+    /// It was taken or put there.
+    changed: Notify,
+}
+
+impl Standby {
+    pub(super) fn put(&self, runner: Arc<Runner>) {
+        *self.ready.lock() = Some(runner);
+        self.changed.notify_waiters();
+    }
+
+    /// Takes the standby, waiting for it where there is none just now.
+    pub(super) async fn take(&self) -> Option<Arc<Runner>> {
+        let taken = async {
+            loop {
+                let changed = self.changed.notified();
+                if let Some(runner) = self.ready.lock().take() {
+                    self.changed.notify_waiters();
+                    if runner.is_serving() {
+                        return runner;
+                    }
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(STANDBY_WAIT, taken).await.ok()
+    }
+
+    /// The runner is no good any more.
+    pub(super) fn discard(&self, runner: &Arc<Runner>) {
+        let mut ready = self.ready.lock();
+        if ready.as_ref().is_some_and(|standby| Arc::ptr_eq(standby, runner)) {
+            *ready = None;
+            self.changed.notify_waiters();
+        }
+    }
+
+    pub(super) fn get(&self) -> Option<Arc<Runner>> {
+        self.ready.lock().clone()
+    }
+}
+
+/// Keeps the standby there, until the supervisor is gone.
+pub(super) async fn keep(supervisor: Weak<Inner>) {
+    let mut backoff = SPAWN_BACKOFF_MIN;
+    loop {
+        let Some(inner) = supervisor.upgrade().filter(|inner| !inner.closing.load(Ordering::Acquire)) else { return };
+        let standby = inner.standby.clone();
+        let changed = standby.changed.notified();
+        if standby.get().is_some() {
+            drop(inner);
+            // Wakes now and then to see that the supervisor is gone.
+            let _ = tokio::time::timeout(STANDBY_WAIT, changed).await;
+            continue;
+        }
+        match inner.spawn(false).await {
+            Ok(runner) => {
+                backoff = SPAWN_BACKOFF_MIN;
+                standby.put(runner);
+            }
+            Err(error) => {
+                drop(inner);
+                tracing::error!(%error, retry_ms = backoff.as_millis() as u64, "no standby runner");
+                tokio::time::sleep(backoff).await;
+                backoff = next(backoff);
+            }
+        }
+    }
+}
+
+fn next(backoff: Duration) -> Duration {
+    (backoff * 2).min(SPAWN_BACKOFF_MAX)
+}
+
+impl Inner {
+    /// Starts a runner and waits until it can take versions.
+    pub(super) async fn spawn(self: &Arc<Self>, jitless: bool) -> Result<Arc<Runner>, StartError> {
+        let spawned = async {
+            let spawned = self.spawner.spawn(jitless).await?;
+            let id = self.runners_made.fetch_add(1, Ordering::Relaxed);
+            Runner::greet(&Arc::downgrade(self), id, spawned, self.allow_unsandboxed).await
+        };
+        let result = spawned.await;
+        count(if result.is_ok() { &self.counters.spawns } else { &self.counters.spawn_failures });
+        if let Ok(runner) = &result {
+            tracing::debug!(runner = runner.pid, jitless, "runner is ready");
+        }
+        result
+    }
+}

@@ -1,0 +1,82 @@
+//! The edge's rungs of the ladder: lost heartbeats, wall limits, and cancelled invocations that do not end.
+
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use tokio::time::MissedTickBehavior;
+
+use super::Inner;
+use super::limits::{CANCEL_GRACE, CANCEL_GRACE_MAX, HEARTBEAT_LOSS, IDLE_SWEEP, TICK, TICK_LATE};
+use super::link::Link;
+use super::runner::{Cause, Runner};
+use crate::Outcome;
+use crate::protocol::monotonic_ns;
+
+/// Looks at every runner, until the supervisor is gone.
+pub(super) async fn watch(supervisor: Weak<Inner>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Instant::now();
+    let mut trusted_from = last;
+    let mut swept = last;
+    loop {
+        ticks.tick().await;
+        let Some(inner) = supervisor.upgrade().filter(|inner| !inner.closing.load(Ordering::Acquire)) else { return };
+        let now = Instant::now();
+        if now.duration_since(last) > TICK + TICK_LATE {
+            trusted_from = now + HEARTBEAT_LOSS;
+        }
+        last = now;
+        for runner in inner.fleet.all().into_iter().chain(inner.standby.get()) {
+            let silent = now >= trusted_from && runner.is_silent();
+            let cause = if silent { Some(Cause::Silent) } else { runner.links.iter().find_map(|link| link.examine(now)) };
+            if let Some(cause) = cause {
+                inner.give_up(&runner, cause);
+            }
+        }
+        if now.duration_since(swept) > IDLE_SWEEP {
+            swept = now;
+            inner.sweep_idle();
+        }
+    }
+}
+
+impl Runner {
+    fn is_silent(&self) -> bool {
+        let now = monotonic_ns();
+        self.links.iter().any(|link| {
+            let heard = link.area.heartbeat_ns().max(self.ready_ns);
+            Duration::from_nanos(now.saturating_sub(heard)) > HEARTBEAT_LOSS
+        })
+    }
+}
+
+impl Link {
+    /// Ends what is overdue. A cause to give the runner up, where a cancelled invocation does not end.
+    fn examine(&self, now: Instant) -> Option<Cause> {
+        if self.running() == 0 {
+            return None;
+        }
+        let mut wakers: Vec<Waker> = Vec::new();
+        let mut state = self.state.lock();
+        let running = state.streams.iter().filter(|(_, entry)| !entry.done);
+        let overdue: Vec<_> = running.filter_map(|(_, entry)| entry.overdue(now).map(|why| (entry.id, why))).collect();
+        for (stream, why) in overdue {
+            self.expire(&mut state, stream, why, now, &mut wakers);
+        }
+        let held_by = (self.area.turn_started_ns() != 0).then(|| self.area.running());
+        let hung = state.streams.iter().find(|(_, entry)| {
+            let grace = if held_by.is_some_and(|holder| holder != entry.id) { CANCEL_GRACE_MAX } else { CANCEL_GRACE };
+            entry.cancelled_for(now).is_some_and(|time| time > grace)
+        });
+        let cause = hung.map(|(_, entry)| {
+            let outcome = entry.ticket.as_ref().and_then(|ticket| ticket.verdict).unwrap_or(Outcome::ExceededWallTime);
+            Cause::Stuck { link: self.index, stream: entry.id, slot: entry.placement.slot, outcome }
+        });
+        self.flush(state);
+        wakers.into_iter().for_each(Waker::wake);
+        cause
+    }
+}
