@@ -89,7 +89,7 @@ impl Program {
             arguments.push("--allow-unsandboxed".to_owned());
         }
         if jitless {
-            arguments.push("--jitless".to_owned());
+            arguments.extend(["--v8-flags".to_owned(), "--jitless".to_owned()]);
         }
         let inherited: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).chain([board.as_raw_fd()]).collect();
         let process = exec(&self.executable, &arguments, &inherited)?;

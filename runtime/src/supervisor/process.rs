@@ -48,7 +48,9 @@ impl Process {
 
     /// Waits for the end and reaps it. To be called once.
     pub(super) async fn ended(&self) -> Ending {
-        let Ok(handle) = self.handle.as_fd().try_clone_to_owned().and_then(AsyncFd::register) else { return Ending::Unknown };
+        let Ok(handle) = self.handle.try_clone() else { return Ending::Unknown };
+        // SAFETY: an `OwnedFd` is open and stays the same until it is dropped, which `handle` does last.
+        let Ok(handle) = (unsafe { AsyncFd::register(handle) }) else { return Ending::Unknown };
         loop {
             let Ok(mut ready) = handle.readable().await else { return Ending::Unknown };
             match rustix::process::waitid(WaitId::PidFd(self.handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
