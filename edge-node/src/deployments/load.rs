@@ -3,24 +3,44 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use selvedge_origin::bundle::{Bundle, ModuleKind as Kind};
 use selvedge_origin::client::Client;
 use selvedge_origin::keys::PublicKey;
 use selvedge_origin::limits::{CPU_MS_MAX, SUBREQUESTS_MAX};
 use selvedge_origin::registry::{DesiredWorker, Digest, VersionId, VersionRecord, WorkerName};
-use selvedge_runtime::supervisor::Supervisor;
-use selvedge_runtime::{Limits, Module, ModuleKind, Outcome, Var, WorkerSource};
+use selvedge_runtime::supervisor::{Supervisor, Warmed};
+use selvedge_runtime::{Limits, Module, ModuleKind, Outcome, RunError, Var, WorkerSource};
 
 use super::limits;
 use super::pull::{self, BundleStore, PullError};
 use crate::routes::ActiveWorker;
+
+/// The seam to what runs versions: the supervisor.
+pub trait Warm: Send + Sync + 'static {
+    /// Prepares an isolate for a version; an error says why the version cannot run.
+    fn warm<'a>(&'a self, source: &'a Arc<WorkerSource>) -> BoxFuture<'a, Result<Warmed, RunError>>;
+
+    /// Drops the isolates of a version once their invocations have ended.
+    fn retire(&self, version: &str);
+}
+
+impl Warm for Supervisor {
+    fn warm<'a>(&'a self, source: &'a Arc<WorkerSource>) -> BoxFuture<'a, Result<Warmed, RunError>> {
+        Box::pin(self.warm(source))
+    }
+
+    fn retire(&self, version: &str) {
+        self.retire(version);
+    }
+}
 
 /// Prepares versions.
 pub(super) struct Loader {
     pub(super) store: Arc<BundleStore>,
     pub(super) client: Option<Client>,
     pub(super) key: Option<PublicKey>,
-    pub(super) supervisor: Supervisor,
+    pub(super) supervisor: Arc<dyn Warm>,
 }
 
 /// A worker's versions, ready to take traffic.

@@ -21,7 +21,6 @@ use arc_swap::ArcSwap;
 use selvedge_origin::api::wire::WorkerReport;
 use selvedge_origin::feed::Position;
 use selvedge_origin::registry::{NodeName, WorkerName};
-use selvedge_runtime::supervisor::Supervisor;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -31,6 +30,7 @@ use activate::Activator;
 use follow::{Follow, Wanted};
 use join::{JoinError, Member};
 use load::Loader;
+pub use load::Warm;
 use pull::BundleStore;
 use report::Board;
 
@@ -117,7 +117,8 @@ impl Follower {
     /// Activates the last state from the data folder, without the registry, and then follows in the background. Returns when the last state is
     /// active: the node may answer requests then. A node that has never joined joins first; where the registry is away it goes on
     /// trying in the background, where the registry refuses it this fails.
-    pub async fn start(config: FollowerConfig, supervisor: Supervisor, routes: Arc<ActiveRoutes>) -> Result<Self, FollowError> {
+    pub async fn start(config: FollowerConfig, supervisor: impl Warm, routes: Arc<ActiveRoutes>) -> Result<Self, FollowError> {
+        let supervisor: Arc<dyn Warm> = Arc::new(supervisor);
         let files = config.clone();
         let (saved, store, member) = blocking(&config, move || open(&files)).await?;
         let member = match (member, &config.origin) {
@@ -186,7 +187,7 @@ impl Follower {
 /// What a node that has not joined yet will need.
 struct Parts {
     config: FollowerConfig,
-    supervisor: Supervisor,
+    supervisor: Arc<dyn Warm>,
     routes: Arc<ActiveRoutes>,
     store: Arc<BundleStore>,
     board: Arc<Board>,

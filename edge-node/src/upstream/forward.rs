@@ -236,19 +236,18 @@ async fn accept(
         let reason = format!("switched protocols without being asked ({})", head.status.as_u16());
         return Err(UpstreamError::Protocol { host: host.to_string(), reason });
     }
-    let mut lease = Some(lease);
+    let mut lease = lease;
     if head.headers.remove(header::TRANSFER_ENCODING).is_some() && head.headers.remove(header::CONTENT_LENGTH).is_some() {
         // Two lengths: the chunks count, and what follows on this connection is not trusted (RFC 9112, section 6.3).
-        lease = None;
+        lease.condemn();
     }
     if *method == Method::HEAD || incoming.is_end_stream() {
-        if let Some(lease) = lease {
-            lease.finish();
-        }
+        lease.finish();
         return Ok(Response::from_parts(head, Body::empty()));
     }
     let length = incoming.size_hint().exact();
-    let mut answer = Answer { incoming, lease, first: None, idle: None, timeout: pools.config().body_idle_timeout, ended: false };
+    let mut answer =
+        Answer { incoming, lease: Some(lease), first: None, idle: None, timeout: pools.config().body_idle_timeout, ended: false };
     if length.is_some_and(|length| length <= limits::WHOLE_BYTES_MAX) {
         // A short body often came together with its head.
         let first = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut answer).poll_frame(cx))).await;
@@ -329,6 +328,15 @@ impl Answer {
         self.idle = None;
         self.lease = None;
     }
+
+    /// Nothing has come: for how long is bounded.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let timeout = self.timeout;
+        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        ready!(idle.as_mut().poll(cx));
+        self.fail();
+        Poll::Ready(Some(Err(BodyError::Stalled { ms: timeout.as_millis() as u64 })))
+    }
 }
 
 impl http_body::Body for Answer {
@@ -343,32 +351,32 @@ impl http_body::Body for Answer {
         if this.ended {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.idle = None;
-                // A consumer that knows the length may never ask again.
-                if this.incoming.is_end_stream() {
-                    this.end();
+        for _ in 0..limits::EMPTY_FRAMES_MAX {
+            match Pin::new(&mut this.incoming).poll_frame(cx) {
+                // HTTP/2 has frames without bytes: no progress, and nothing for the consumer.
+                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.idle = None;
+                    // A consumer that knows the length may never ask again.
+                    if this.incoming.is_end_stream() {
+                        this.end();
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                this.fail();
-                let reason = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
-                Poll::Ready(Some(Err(BodyError::Aborted(reason))))
-            }
-            Poll::Ready(None) => {
-                this.end();
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                let timeout = this.timeout;
-                let idle = this.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-                ready!(idle.as_mut().poll(cx));
-                this.fail();
-                Poll::Ready(Some(Err(BodyError::Stalled { ms: timeout.as_millis() as u64 })))
+                Poll::Ready(Some(Err(error))) => {
+                    this.fail();
+                    let reason = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+                    return Poll::Ready(Some(Err(BodyError::Aborted(reason))));
+                }
+                Poll::Ready(None) => {
+                    this.end();
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => return this.poll_idle(cx),
             }
         }
+        cx.waker().wake_by_ref();
+        this.poll_idle(cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -76,3 +76,5 @@ pub const H1_READ_BYTES: usize = 64 << 10;
 pub const ATTEMPTS_MAX: u32 = 3;
 /// A response body up to this length that is here already is handed over whole instead of as a stream.
 pub const WHOLE_BYTES_MAX: u64 = 64 << 10;
+/// Frames without bytes that are passed over before other tasks get their turn.
+pub const EMPTY_FRAMES_MAX: usize = 64;

@@ -93,6 +93,7 @@ pub(super) struct Lease {
     _slot: Slot,
     /// Bytes received on the connection before this exchange.
     received_before: u64,
+    condemned: bool,
     /// The connection has served others before.
     pub reused: bool,
 }
@@ -238,7 +239,15 @@ pub(super) async fn lease(pools: &Arc<Pools>, pool: &Arc<Pool>, slot: Slot, want
         Connection::Http2(connection) => &connection.received,
     };
     let received_before = received.load(Ordering::Relaxed);
-    Ok(Lease { pools: pools.clone(), pool: pool.clone(), connection: Some(connection), _slot: slot, received_before, reused })
+    Ok(Lease {
+        pools: pools.clone(),
+        pool: pool.clone(),
+        connection: Some(connection),
+        _slot: slot,
+        received_before,
+        condemned: false,
+        reused,
+    })
 }
 
 /// An open connection that is ready, the one used last first.
@@ -404,6 +413,11 @@ impl Lease {
         }
     }
 
+    /// The connection serves this exchange to its end, and no other.
+    pub(super) fn condemn(&mut self) {
+        self.condemned = true;
+    }
+
     /// Closes the connection, and keeps the right to an exchange.
     pub(super) fn into_slot(self) -> Slot {
         self._slot
@@ -411,6 +425,9 @@ impl Lease {
 
     /// The exchange ended cleanly: the connection may serve another.
     pub(super) fn finish(mut self) {
+        if self.condemned {
+            return;
+        }
         match self.connection.take() {
             Some(Connection::Http1(mut connection)) => {
                 let mut state = self.pool.state.lock();

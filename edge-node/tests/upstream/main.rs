@@ -1,0 +1,8 @@
+//! Upstream connections against real servers: well-behaved ones of hyper, and hostile ones that write bytes.
+
+mod dns;
+mod http2;
+mod pooling;
+mod servers;
+mod strictness;
+mod timeouts;

@@ -1,0 +1,122 @@
+//! Every wait has an end, and each end has its own name.
+
+use std::time::Duration;
+
+use selvedge_edge::upstream::{Reach, UpstreamError, UpstreamsConfig};
+use selvedge_edge::{Body, BodyError};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use crate::servers::{Identity, fetch, get, head, post, raw, scripted, upstreams};
+
+fn short() -> UpstreamsConfig {
+    UpstreamsConfig {
+        connect_timeout: Duration::from_millis(200),
+        head_timeout: Duration::from_millis(100),
+        body_idle_timeout: Duration::from_millis(100),
+        ..UpstreamsConfig::default()
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_says_nothing_is_a_head_timeout() {
+    let (address, _) = raw(|_, mut stream| async move {
+        head(&mut stream).await;
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let upstreams = upstreams(short());
+    let error = fetch(&upstreams, get(format!("http://{address}/"))).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::HeadTimeout { ms: 100, .. }), "{error}");
+    assert_eq!(upstreams.connections(), (0, 0), "its connection is closed");
+}
+
+#[tokio::test]
+async fn the_time_for_the_head_begins_when_the_request_has_gone_out() {
+    let (address, _) = raw(|_, mut stream| async move {
+        let mut reader = tokio::io::BufReader::new(&mut stream);
+        let mut line = String::new();
+        while line != "0\r\n" {
+            line.clear();
+            tokio::io::AsyncBufReadExt::read_line(&mut reader, &mut line).await.unwrap();
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    })
+    .await;
+    // Ten pieces, 30 ms apart, take three times as long as the head may.
+    let slow = futures::stream::unfold(0, |count| async move {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        (count < 10).then(|| (Ok(bytes::Bytes::from("piece")), count + 1))
+    });
+    let upstreams = upstreams(short());
+    assert_eq!(fetch(&upstreams, post(format!("http://{address}/"), Body::chunks(slow))).await.unwrap().1, "ok");
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_stalled() {
+    let (address, _) = raw(|_, mut stream| async move {
+        head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\nbegin").await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let upstreams = upstreams(short());
+    let response = upstreams.send(get(format!("http://{address}/")), Reach::Operator).await.unwrap();
+    let error = response.into_body().collect(1 << 20).await.unwrap_err();
+    assert!(matches!(error, BodyError::Stalled { ms: 100 }), "{error}");
+    assert_eq!(upstreams.connections(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_body_may_take_long_as_long_as_it_moves() {
+    let (address, _) = raw(|_, mut stream| async move {
+        head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n").await.unwrap();
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            stream.write_all(b"x").await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(fetch(&upstreams(short()), get(format!("http://{address}/"))).await.unwrap().1, "xxxxxxxxxx");
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_comes_is_a_connection_timeout() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let error = fetch(&upstreams(short()), get(format!("https://{address}/"))).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::ConnectTimeout { ms: 200, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_where_nobody_listens_is_refused_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = fetch(&upstreams(UpstreamsConfig::default()), get(format!("http://{address}/"))).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Connect { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_trusts_is_a_tls_error() {
+    let identity = Identity::new("localhost");
+    let (address, _) =
+        crate::servers::secure(&identity, &[], |_| async { crate::servers::Answer::new(crate::servers::whole("secret")) }).await;
+    let url = format!("https://localhost:{}/", address.port());
+    let error = fetch(&upstreams(UpstreamsConfig::default()), get(&url)).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Tls { .. }), "{error}");
+    let trusting = UpstreamsConfig { authorities: vec![identity.certificate.clone()], ..UpstreamsConfig::default() };
+    let trusting = upstreams(trusting);
+    assert_eq!(fetch(&trusting, get(&url)).await.unwrap().1, "secret");
+    let error = fetch(&trusting, get(format!("https://127.0.0.1:{}/", address.port()))).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Tls { .. }), "a name that the certificate does not have: {error}");
+}
+
+#[tokio::test]
+async fn cleartext_where_tls_is_expected_is_a_tls_error() {
+    let (address, _) = scripted("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+    let error = fetch(&upstreams(short()), get(format!("https://{address}/"))).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Tls { .. } | UpstreamError::ConnectTimeout { .. }), "{error}");
+}
