@@ -6,6 +6,7 @@ use std::io::{IsTerminal, Write};
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     json: bool,
+    quiet: bool,
     color: bool,
     live: bool,
 }
@@ -55,6 +56,7 @@ impl Output {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             json,
+            quiet: false,
             color: !json && !plain && std::io::stdout().is_terminal() && std::io::stderr().is_terminal(),
             live: std::io::stderr().is_terminal(),
         }
@@ -63,6 +65,12 @@ impl Output {
     /// Whether JSON is wanted.
     pub fn json(&self) -> bool {
         self.json
+    }
+
+    /// The same without progress.
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
     }
 
     /// Whether colours are wanted.
@@ -91,7 +99,9 @@ impl Output {
 
     /// Says what is being done, on standard error.
     pub fn progress(&self, text: impl AsRef<str>) {
-        print(std::io::stderr(), &self.paint(text.as_ref(), Tone::Dim));
+        if !self.quiet {
+            print(std::io::stderr(), &self.paint(text.as_ref(), Tone::Dim));
+        }
     }
 
     /// Says a step of long work that the next one replaces on a terminal.

@@ -3,6 +3,7 @@
 mod apply;
 mod delete;
 mod deploy;
+mod dev;
 mod edge;
 mod logging;
 mod nodes;
@@ -51,6 +52,7 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<u8> {
     match command {
         Command::Origin(args) => origin::run(args, output).await,
         Command::Edge(args) => edge::run(*args, output).await,
+        Command::Dev(args) => dev::run(args, output).await,
         Command::Deploy(args) => deploy::run(args, output).await,
         Command::Apply(args) => apply::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,

@@ -1,0 +1,240 @@
+//! `selvedge dev`: an origin and a node in this process for one folder, with the code of production; saving a file swaps the worker.
+
+mod folder;
+mod printer;
+mod watch;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use selvedge_edge::config::{Flags, NodeConfig, OriginConfig as NodeOrigin};
+use selvedge_edge::{Addresses, Node};
+use selvedge_origin::api::wire::{NewVersion, NodeState, Promoted};
+use selvedge_origin::bundle::pack;
+use selvedge_origin::client::Client;
+use selvedge_origin::registry::{Digest, WorkerName};
+use selvedge_origin::{Origin, OriginConfig};
+
+use super::{DONE, deploy, logging, signals::Stop};
+use crate::args::DevArgs;
+use crate::bundle::{BundleError, Bundled, bundle};
+use crate::limits::{NODES_POLL_MS, START_TIMEOUT};
+use crate::output::{Output, Tone};
+use crate::project::Project;
+use folder::DevFolder;
+use watch::Watch;
+
+/// Runs the command.
+pub(super) async fn run(args: DevArgs, output: Output) -> anyhow::Result<u8> {
+    // The node's own lines would repeat what the printer shows.
+    logging::start(Some("warn,selvedge_edge::log=off"))?;
+    let mut stop = Stop::listen()?;
+    let folder = DevFolder::open(&args.dir)?;
+    // A broken configuration at the start is an error; later on it is only shown.
+    let project = load(&args)?;
+    let origin = Origin::start(OriginConfig::loopback(folder.origin())).await?;
+    let client = Client::connect(&origin.url(), origin.admin_token())?;
+    let node = start_node(&args, &folder, &origin, output).await?;
+    let mut session = Session { args, client, output, current: None, last: None };
+    session.greet(&node.addresses(), &folder);
+    session.wait_for_node().await?;
+    let mut watch = Watch::new(session.swap(Ok(project)).await);
+    loop {
+        tokio::select! {
+            () = stop.wait() => break,
+            () = watch.changed() => {}
+        }
+        let project = load(&session.args);
+        watch.replace(session.swap(project).await);
+    }
+    output.progress("stopping");
+    stop.or_again(async {
+        node.drain().await;
+        origin.shutdown().await;
+        true
+    })
+    .await;
+    Ok(DONE)
+}
+
+/// The folder's project with the local variables over its own.
+fn load(args: &DevArgs) -> anyhow::Result<Project> {
+    let mut project = Project::load(&args.dir)?;
+    for (name, value) in Project::dev_vars(&args.dir)? {
+        project.vars.insert(name, value.into());
+    }
+    for pair in &args.var {
+        let (name, value) = pair.split_once('=').with_context(|| format!("--var {pair}: expected NAME=VALUE"))?;
+        project.vars.insert(name.to_owned(), value.into());
+    }
+    // Reached by the addresses of this machine, and by the names of its own routes for clients that are told where these are. There is
+    // no pattern without a host: each fetch() of the worker would then be one of its own route.
+    for host in ["localhost", "*.localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into_iter().chain(own_host(args.ip)) {
+        let pattern = format!("{host}/*");
+        if !project.routes.contains(&pattern) {
+            project.routes.push(pattern);
+        }
+    }
+    Ok(project)
+}
+
+/// The listening address as a host, where it is none of those that are always there.
+fn own_host(ip: IpAddr) -> Option<String> {
+    match ip {
+        ip if ip.is_loopback() && ip.to_string() != "127.0.0.1" && ip.is_ipv4() => Some(ip.to_string()),
+        ip if ip.is_loopback() || ip.is_unspecified() => None,
+        IpAddr::V4(ip) => Some(ip.to_string()),
+        IpAddr::V6(ip) => Some(format!("[{ip}]")),
+    }
+}
+
+async fn start_node(args: &DevArgs, folder: &DevFolder, origin: &Origin, output: Output) -> anyhow::Result<Node> {
+    let flags = Flags {
+        name: Some("dev".to_owned()),
+        data: Some(folder.edge()),
+        https: Some(SocketAddr::new(args.ip, args.port)),
+        allow_unsandboxed: args.allow_unsandboxed,
+        // A worker in the making talks to services on the same machine.
+        fetch_allow: vec!["127.0.0.0/8".parse()?, "::1/128".parse()?],
+        ..Flags::default()
+    };
+    let mut config = NodeConfig::load(flags, None)?;
+    config.origin = Some(NodeOrigin { url: origin.url(), token_file: origin.node_token_path() });
+    config.drain_timeout = Duration::from_secs(2);
+    let printer = printer::start(output)?;
+    let node = Node::start_observed(config, vec![printer]).await;
+    node.with_context(|| format!("starting the node (is another program on port {}? --port chooses another)", args.port))
+}
+
+/// What stays the same while the worker changes.
+struct Session {
+    args: DevArgs,
+    client: Client,
+    output: Output,
+    /// The worker that takes the traffic.
+    current: Option<WorkerName>,
+    /// What it was made of, to see whether a save changed anything.
+    last: Option<(Digest, String)>,
+}
+
+impl Session {
+    fn greet(&self, addresses: &Addresses, folder: &DevFolder) {
+        if let Some(address) = addresses.https {
+            let host = if address.ip().is_loopback() { "localhost".to_owned() } else { address.ip().to_string() };
+            self.output.line(format!(
+                "{} (HTTP/1.1, HTTP/2, HTTP/3)",
+                self.output.paint(&format!("https://{host}:{}", address.port()), Tone::Good)
+            ));
+            self.output.line(format!("its certificate is from {}", folder.edge().join("authority/ca.pem").display()));
+            self.output.document(&serde_json::json!({ "https": address }));
+        }
+    }
+
+    /// The node follows the registry before the first worker comes, so that its time is the worker's own.
+    async fn wait_for_node(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            let nodes = self.client.nodes().await?;
+            if nodes.iter().any(|node| node.online) {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "the node did not report to the origin within {START_TIMEOUT:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Bundles the project and gives it the traffic; says what went wrong otherwise, and the old version goes on. Gives the files to
+    /// watch.
+    async fn swap(&mut self, project: anyhow::Result<Project>) -> Vec<PathBuf> {
+        let start = Instant::now();
+        let mut inputs = configuration(&self.args.dir);
+        let project = match project {
+            Ok(project) => project,
+            Err(error) => {
+                self.failed(&format!("{error:#}"));
+                return inputs;
+            }
+        };
+        match bundle(&self.args.dir, &project, self.output.color()).await {
+            Ok(bundled) => {
+                inputs.extend(bundled.inputs.iter().cloned());
+                if let Err(error) = self.publish(&project, bundled, start).await {
+                    self.failed(&format!("{error:#}"));
+                }
+            }
+            Err(BundleError { reports, inputs: read }) => {
+                inputs.extend(read);
+                self.failed(&reports.join("\n"));
+            }
+        }
+        inputs
+    }
+
+    fn failed(&self, text: &str) {
+        let rest = if self.current.is_some() { "the old version goes on" } else { "waiting for a change" };
+        self.output.warn(format!("{text}\n{rest}"));
+    }
+
+    async fn publish(&mut self, project: &Project, bundled: Bundled, start: Instant) -> anyhow::Result<()> {
+        let Bundled { entry, modules, warnings, .. } = bundled;
+        let packed = pack(&entry, modules)?;
+        let version = deploy::new_version(project, &packed);
+        let made_of = (packed.digest.clone(), settings(project, &version));
+        if self.last.as_ref() == Some(&made_of) {
+            return Ok(());
+        }
+        for warning in project.warnings.iter().chain(&warnings) {
+            self.output.warn(warning);
+        }
+        let quiet = self.output.quiet();
+        let (record, promoted) = deploy::publish(&self.client, project, &packed, &version, true, quiet).await?;
+        self.wait_until_active(&project.name, &promoted).await?;
+        let verb = if self.current.is_some() { "swapped in" } else { "ready" };
+        self.output.line(format!("{} version {} {verb} after {} ms", project.name, record.number, start.elapsed().as_millis()));
+        self.last = Some(made_of);
+        let before = self.current.replace(project.name.clone());
+        if let Some(old) = before.filter(|old| *old != project.name) {
+            self.client.delete_worker(&old).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_until_active(&self, worker: &WorkerName, promoted: &Promoted) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        let mut seen = None;
+        loop {
+            let nodes = self.client.worker_nodes(worker, promoted.seq, Duration::from_millis(NODES_POLL_MS), seen.as_ref()).await?;
+            match nodes.nodes.first() {
+                Some(node) if node.state == NodeState::Active => return Ok(()),
+                Some(node) if node.state == NodeState::Refused => {
+                    anyhow::bail!("{}", node.reason.as_deref().unwrap_or("the node refuses it"))
+                }
+                _ => {}
+            }
+            anyhow::ensure!(Instant::now() < deadline, "the node did not take the version within {START_TIMEOUT:?}");
+            seen = Some(nodes);
+        }
+    }
+}
+
+/// Everything of a version that is not in its bundle.
+fn settings(project: &Project, version: &NewVersion) -> String {
+    format!(
+        "{} {:?} {:?} {} {:?} {:?} {:?} {:?}",
+        project.name,
+        project.routes,
+        version.vars,
+        version.compatibility_date,
+        version.compatibility_flags,
+        version.cpu_ms,
+        version.subrequests_max,
+        project.cache_enabled
+    )
+}
+
+/// The files that say what to bundle.
+fn configuration(dir: &Path) -> Vec<PathBuf> {
+    crate::project::FILE_NAMES.iter().copied().chain([".dev.vars"]).map(|name| dir.join(name)).collect()
+}
