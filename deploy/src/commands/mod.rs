@@ -2,6 +2,7 @@
 
 mod apply;
 mod delete;
+mod demo;
 mod deploy;
 mod dev;
 mod edge;
@@ -60,6 +61,7 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<u8> {
         Command::Rollback(args) => rollback::run(args, output).await,
         Command::Delete(args) => delete::run(args, output).await,
         Command::Nodes(args) => nodes::run(args, output).await,
-        _ => Ok(FAILED),
+        Command::Demo(args) => demo::run(args, output).await,
+        Command::DemoUpstream => demo::upstream::run(output).await,
     }
 }
