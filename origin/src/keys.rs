@@ -74,7 +74,7 @@ pub enum BadKey {
 macro_rules! hex_bytes {
     ($(#[$doc:meta])* $type:ident, $what:literal, $len:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $type([u8; $len]);
 

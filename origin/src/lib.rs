@@ -13,7 +13,9 @@ pub mod limits;
 pub mod registry;
 pub mod tokens;
 
+mod ledger;
 mod origin;
+mod store;
 mod tls;
 
 pub use origin::{Origin, OriginConfig, OriginError};

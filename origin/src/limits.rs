@@ -116,8 +116,16 @@ pub const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without a byte of a request's body.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Until a request's whole body is here.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of request bodies that are held in memory at once over all connections.
 pub const BODIES_IN_MEMORY_MAX: usize = 512 << 20;
+/// How often a long poll looks whether a node has gone offline: no report says so.
+pub const LONG_POLL_LOOK: Duration = Duration::from_secs(1);
+/// How often unused blobs are collected.
+pub const COLLECT_EVERY: Duration = Duration::from_secs(3600);
+/// How long a start waits for the process before it to let go of the data folder.
+pub const DATA_LOCK_WAIT: Duration = Duration::from_secs(3);
 /// Longest wait of one long poll.
 pub const LONG_POLL_MAX: Duration = Duration::from_secs(30);
 /// After the stop signal: how long answers may still finish.

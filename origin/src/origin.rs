@@ -2,8 +2,20 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::tokens::TokenFile;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::api::{Api, Listener, serve};
+use crate::keys::{PublicKey, SigningKey};
+use crate::ledger::Ledger;
+use crate::limits::{COLLECT_EVERY, DATA_LOCK_WAIT, SHUTDOWN_GRACE};
+use crate::registry::Digest;
+use crate::store::{Files, Sqlite};
+use crate::tls::TlsServer;
+use crate::tokens::{Token, TokenFile, TokenKind};
 
 /// How a registry is started.
 #[derive(Debug, Clone)]
@@ -53,16 +65,56 @@ pub enum OriginError {
 #[derive(Debug)]
 pub struct Origin {
     address: SocketAddr,
-    tls: bool,
+    is_tls: bool,
     admin: TokenFile,
     node: TokenFile,
     data: PathBuf,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    abort: DropGuard,
+}
+
+/// What a start reads from the data folder.
+struct Opened {
+    lock: std::fs::File,
+    store: Sqlite,
+    files: Files,
+    key: SigningKey,
+    tls: Option<TlsServer>,
+    admin: TokenFile,
+    node: TokenFile,
 }
 
 impl Origin {
     /// Starts a registry on the current tokio runtime: opens (on first start: makes) its data folder, keys and token files, listens.
     pub async fn start(config: OriginConfig) -> Result<Self, OriginError> {
-        Err(OriginError::Data { path: config.data.display().to_string(), reason: "not yet".to_owned() })
+        let (data, listen) = (config.data.clone(), config.listen);
+        let opened = tokio::task::spawn_blocking(move || open(&config)).await;
+        let opened = opened.map_err(|error| data_error(&data, error))??;
+        let Opened { lock, store, files, key, tls, admin, node } = opened;
+        let ledger = Ledger::open(Arc::new(store), Arc::new(files), key).await.map_err(|error| data_error(&data, error))?;
+        let ledger = Arc::new(ledger);
+
+        let socket = TcpListener::bind(listen).await.map_err(|source| OriginError::Listen { address: listen, source })?;
+        let address = socket.local_addr().map_err(|source| OriginError::Listen { address: listen, source })?;
+        let (stop, abort, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let api = Api::new(ledger.clone(), &admin, &node, stop.child_token()).map_err(|error| data_error(&data, error))?;
+        let is_tls = tls.is_some();
+        let tls = tls.map(|tls| tokio_rustls::TlsAcceptor::from(tls.config));
+        let listener = Listener { socket, tls, stop: stop.clone(), abort: abort.clone(), tasks: tasks.clone() };
+        let aborted = abort.clone();
+        tasks.spawn(async move {
+            aborted.run_until_cancelled(serve(listener, Arc::new(api))).await;
+        });
+        let (stopped, aborted) = (stop.clone(), abort.clone());
+        tasks.spawn(async move {
+            let collecting = stopped.run_until_cancelled(collect(ledger));
+            aborted.run_until_cancelled(collecting).await;
+            // Held as long as anything of this registry may write.
+            drop(lock);
+        });
+        tracing::info!(address = %address, tls = is_tls, data = %data.display(), "registry listens");
+        Ok(Self { address, is_tls, admin, node, data, stop, tasks, abort: abort.drop_guard() })
     }
 
     /// Where it listens.
@@ -72,17 +124,17 @@ impl Origin {
 
     /// Its URL, with the address it listens on.
     pub fn url(&self) -> String {
-        format!("{}://{}", if self.tls { "https" } else { "http" }, self.address)
+        format!("{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
     }
 
     /// The file of the admin token.
     pub fn admin_token_path(&self) -> PathBuf {
-        self.path("admin.token")
+        self.data.join(ADMIN_TOKEN)
     }
 
     /// The file of the node token.
     pub fn node_token_path(&self) -> PathBuf {
-        self.path("node.token")
+        self.data.join(NODE_TOKEN)
     }
 
     /// The admin token.
@@ -96,9 +148,85 @@ impl Origin {
     }
 
     /// Stops: no new connections, feeds end, answers may finish for 5 s.
-    pub async fn shutdown(self) {}
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_GRACE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("connections that did not end in time are cut");
+        }
+        drop(self.abort);
+        self.tasks.wait().await;
+    }
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        Path::new(&self.data).join(name)
+const ADMIN_TOKEN: &str = "admin.token";
+const NODE_TOKEN: &str = "node.token";
+
+fn data_error(path: &Path, reason: impl std::fmt::Display) -> OriginError {
+    OriginError::Data { path: path.display().to_string(), reason: reason.to_string() }
+}
+
+/// Opens the data folder. Blocks.
+fn open(config: &OriginConfig) -> Result<Opened, OriginError> {
+    let data = config.data.as_path();
+    std::fs::create_dir_all(data).map_err(|error| data_error(data, error))?;
+    let lock = lock(data)?;
+    let key_file = data.join("signing.key");
+    let key = SigningKey::load_or_create(&key_file).map_err(|error| data_error(&key_file, error))?;
+    let tls = match &config.tls {
+        Some((chain, key)) => Some(TlsServer::from_files(chain, key)),
+        None if config.listen.ip().is_loopback() && !config.force_tls => None,
+        None => Some(TlsServer::own(data, config.listen.ip())),
+    };
+    let tls = tls.transpose().map_err(|error| OriginError::Certificate(error.to_string()))?;
+    let pin = tls.as_ref().and_then(|tls| tls.pin.clone());
+    let admin = token(&data.join(ADMIN_TOKEN), TokenKind::Admin, pin.clone(), key.public())?;
+    let node = token(&data.join(NODE_TOKEN), TokenKind::Node, pin, key.public())?;
+    let store = Sqlite::open(&data.join("registry.db")).map_err(|error| data_error(data, error))?;
+    let files = Files::open(&data.join("blobs")).map_err(|error| data_error(data, error))?;
+    Ok(Opened { lock, store, files, key, tls, admin, node })
+}
+
+/// One registry per folder. A predecessor that is just ending is waited for.
+fn lock(data: &Path) -> Result<std::fs::File, OriginError> {
+    let path = data.join("lock");
+    let file = std::fs::File::create(&path).map_err(|error| data_error(&path, error))?;
+    let start = std::time::Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) if start.elapsed() < DATA_LOCK_WAIT => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => return Err(data_error(data, "another registry runs in this folder")),
+            Err(std::fs::TryLockError::Error(error)) => return Err(data_error(&path, error)),
+        }
+    }
+}
+
+/// The token file, made on first start. Its pins follow what the registry has now; the token stays.
+fn token(path: &Path, kind: TokenKind, authority: Option<Digest>, signing_key: PublicKey) -> Result<TokenFile, OriginError> {
+    let failed = |error: crate::tokens::TokenError| data_error(path, error);
+    let kept = if path.exists() { Some(TokenFile::read(path).map_err(failed)?) } else { None };
+    let token = match &kept {
+        Some(kept) => kept.token.clone(),
+        None => Token::generate().map_err(failed)?,
+    };
+    let file = TokenFile { kind, token, authority, signing_key };
+    if kept.as_ref() != Some(&file) {
+        file.write(path).map_err(failed)?;
+    }
+    Ok(file)
+}
+
+/// Collects unused blobs now and then.
+async fn collect(ledger: Arc<Ledger>) {
+    loop {
+        match ledger.collect().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "unused blobs were deleted"),
+            Err(error) => tracing::warn!(error = %error, "unused blobs could not be collected"),
+        }
+        tokio::time::sleep(COLLECT_EVERY).await;
     }
 }

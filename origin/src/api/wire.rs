@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{PublicKey, Signature};
-use crate::registry::{
-    CacheSettings, Deployment, Digest, Epoch, NodeName, RequestId, RouteOwner, RouteRecord, Share, VersionId, VersionRecord, WorkerName,
-};
+use crate::registry::{Deployment, Digest, Epoch, NodeName, RequestId, RouteRecord, Share, VersionId, VersionRecord, WorkerName};
+pub use crate::registry::{RouteChange, RouteDiff, RouteSpec, TakenOver};
 
 /// Every answer that is no success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,26 +51,6 @@ pub struct NewVersion {
     pub message: Option<String>,
     /// Makes a retry give the first result.
     pub request_id: Option<RequestId>,
-}
-
-/// A route as its owner declares it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteSpec {
-    /// `HOST/PATH`, see [`RouteRecord::pattern`].
-    pub pattern: String,
-    /// The worker that answers. For a worker's own routes: that worker, which need not be said.
-    #[serde(default)]
-    pub worker: Option<WorkerName>,
-    /// The customer's own server.
-    #[serde(default)]
-    pub upstream: Option<String>,
-    /// Answer cleartext requests with a redirect to https.
-    #[serde(default)]
-    pub redirect_to_https: bool,
-    /// The cache of this route.
-    #[serde(default)]
-    pub cache: CacheSettings,
 }
 
 /// A deployment to be made.
@@ -203,47 +182,6 @@ pub struct SiteApplied {
     pub seq: Option<u64>,
     /// The difference.
     pub diff: RouteDiff,
-}
-
-/// The difference between an owner's routes before and after.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteDiff {
-    /// New routes.
-    pub added: Vec<RouteRecord>,
-    /// Routes that change.
-    pub changed: Vec<RouteChange>,
-    /// Routes that go.
-    pub removed: Vec<RouteRecord>,
-    /// Patterns that move here from another owner; they are in `added` too.
-    pub taken_over: Vec<TakenOver>,
-}
-
-impl RouteDiff {
-    /// Whether nothing changes.
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
-    }
-}
-
-/// A route that changes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteChange {
-    /// As it was.
-    pub before: RouteRecord,
-    /// As it is now.
-    pub after: RouteRecord,
-}
-
-/// A pattern that moves.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TakenOver {
-    /// The pattern.
-    pub pattern: String,
-    /// Who had it.
-    pub from: RouteOwner,
 }
 
 /// A site and its routes.

@@ -8,6 +8,7 @@ mod identity;
 pub use error::ClientError;
 pub use feed::FeedLines;
 pub use identity::NodeIdentity;
+pub(crate) use identity::request_message;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! TLS between the registry and its clients: the registry's own authority, and the pin by which clients know it.
+//! How a client knows its registry: by the digest of a certificate that the chain must lead to.
 
 use std::sync::Arc;
 
@@ -9,10 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
+use super::{ALPN_H2, provider};
 use crate::registry::Digest;
-
-/// HTTP/2 as ALPN names it.
-const ALPN_H2: &[u8] = b"h2";
 
 /// How clients check the registry's certificate: it leads to the certificate with this digest, or (without a pin) to a public authority.
 pub(crate) fn client_config(pin: Option<Digest>) -> Result<Arc<ClientConfig>, &'static str> {
@@ -28,10 +26,6 @@ pub(crate) fn client_config(pin: Option<Digest>) -> Result<Arc<ClientConfig>, &'
     };
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     Ok(Arc::new(config))
-}
-
-pub(crate) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// Accepts a chain that leads to the certificate with this digest. That authority signs for its registry alone, so the name in the

@@ -1,0 +1,131 @@
+//! The feed's endpoint: a body that ends with the registry, or with the node's removal.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use tokio_util::sync::CancellationToken;
+
+use super::body::parameter;
+use super::reply::{Answer, ApiError};
+use super::{Api, Asked, Caller};
+use crate::feed::{FeedSigner, Position};
+use crate::ledger::{Ledger, LedgerError};
+use crate::limits::{FEED_BACKLOG_MAX, FEED_BATCH, FEED_HEARTBEAT, FEED_LINE_BYTES_MAX};
+use crate::registry::{Digest, Epoch, NodeName};
+
+impl Api {
+    pub(super) async fn feed(&self, asked: &Asked) -> Answer {
+        let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes follow".to_owned())) };
+        let [epoch, after, chain] = asked.query(["epoch", "after", "chain"])?;
+        let epoch: Option<Epoch> = parameter("epoch", epoch)?;
+        let seq: Option<u64> = parameter("after", after)?;
+        let chain: Option<Digest> = parameter("chain", chain)?;
+        let position = match (epoch, seq, chain) {
+            (Some(epoch), Some(seq), Some(chain)) => Some(Position { epoch, seq, chain }),
+            (None, None, None) => None,
+            _ => return Err(ApiError::Malformed("epoch, after and chain go together".to_owned())),
+        };
+        let at = self.usable(position).await?;
+        let follower = Follower {
+            ledger: self.ledger.clone(),
+            stop: self.stop.clone(),
+            node: node.clone(),
+            at,
+            ready: VecDeque::new(),
+            greeted: false,
+        };
+        let lines = futures::stream::unfold(follower, |mut follower| async move {
+            let line = follower.next().await?;
+            Some((Ok(Frame::data(line)), follower))
+        });
+        let mut response = Response::new(StreamBody::new(lines).boxed_unsync());
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+
+    /// The follower's position, where the log leads on from it.
+    async fn usable(&self, position: Option<Position>) -> Result<Option<Position>, ApiError> {
+        let head = self.ledger.meta().head();
+        let Some(position) = position.filter(|position| position.epoch == head.epoch) else { return Ok(None) };
+        let is_near = head.seq.checked_sub(position.seq).is_some_and(|behind| behind <= FEED_BACKLOG_MAX);
+        let leads_on = is_near && self.ledger.meta().chain_at(position.seq).await?.as_ref() == Some(&position.chain);
+        Ok(leads_on.then_some(position))
+    }
+}
+
+/// One node's way through the log.
+struct Follower {
+    ledger: Arc<Ledger>,
+    stop: CancellationToken,
+    node: NodeName,
+    /// Where it stands; `None`: it needs a snapshot.
+    at: Option<Position>,
+    ready: VecDeque<Bytes>,
+    /// Whether it has heard anything yet: the first line comes at once, so that it knows that it is connected.
+    greeted: bool,
+}
+
+impl Follower {
+    /// The next line; `None` ends the feed.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let may = self.ledger.read(|state, _| state.nodes().contains_key(&self.node));
+            if self.stop.is_cancelled() || !may {
+                return None;
+            }
+            if let Some(line) = self.ready.pop_front() {
+                self.greeted = true;
+                return Some(line);
+            }
+            if let Err(error) = self.fill().await {
+                tracing::error!(node = %self.node, error = %error, "the feed ends early");
+                return None;
+            }
+        }
+    }
+
+    /// Makes at least one line ready, or waits for something to tell.
+    async fn fill(&mut self) -> Result<(), LedgerError> {
+        let internal = |error: serde_json::Error| LedgerError::Internal(error.to_string());
+        let signer = FeedSigner::new(self.ledger.key());
+        let Some(at) = self.at.clone() else {
+            let (at, line) = self.ledger.read(|state, at| (at.clone(), signer.reset(at, state.desired())));
+            let line = line.map_err(internal)?;
+            if line.len() > FEED_LINE_BYTES_MAX {
+                return Err(LedgerError::Internal(format!("the snapshot has {} bytes; {FEED_LINE_BYTES_MAX} are allowed", line.len())));
+            }
+            self.ready.push_back(line);
+            self.at = Some(at);
+            return Ok(());
+        };
+        let entries = self.ledger.meta().read_log(at.seq, FEED_BATCH).await?;
+        if entries.is_empty() {
+            if self.ledger.meta().head().seq > at.seq {
+                // The log no longer reaches back to this follower.
+                self.at = None;
+                return Ok(());
+            }
+            let heartbeat = if self.greeted { FEED_HEARTBEAT } else { std::time::Duration::ZERO };
+            let is_silent = tokio::select! {
+                moved = self.ledger.meta().wait(at.seq) => { moved?; false }
+                () = self.stop.cancelled() => false,
+                () = tokio::time::sleep(heartbeat) => true,
+            };
+            if is_silent {
+                self.ready.push_back(signer.heartbeat(&at, self.ledger.now_ms()).map_err(internal)?);
+            }
+            return Ok(());
+        }
+        for logged in entries {
+            let position = Position { epoch: at.epoch.clone(), seq: logged.seq, chain: logged.chain };
+            self.ready.push_back(signer.entry(&position, &logged.entry).map_err(internal)?);
+            self.at = Some(position);
+        }
+        Ok(())
+    }
+}

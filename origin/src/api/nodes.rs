@@ -1,0 +1,64 @@
+//! Nodes: join, report, list, remove; and everything at a glance.
+
+use super::reply::{self, Answer, ApiError};
+use super::wire::{Joined, NodeJoin, NodeReport, Status, join_message};
+use super::{Api, Asked, Caller, sites, workers};
+use crate::keys::Purpose;
+use crate::limits::{NODE_TEXT_BYTES_MAX, WORKERS_MAX};
+use crate::registry::{self, NodeName};
+
+impl Api {
+    pub(super) fn status(&self) -> Answer {
+        let now_ms = self.ledger.now_ms();
+        let (epoch, seq) = self.ledger.read(|_, at| (at.epoch.clone(), at.seq));
+        let status = self.ledger.fleet(|fleet, state| Status {
+            epoch,
+            seq,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            workers: workers::summaries(state),
+            sites: sites::summaries(state),
+            nodes: fleet.nodes(state, now_ms),
+        });
+        reply::ok(&status)
+    }
+
+    pub(super) fn nodes(&self) -> Answer {
+        let now_ms = self.ledger.now_ms();
+        reply::ok(&self.ledger.fleet(|fleet, state| fleet.nodes(state, now_ms)))
+    }
+
+    pub(super) async fn join(&self, asked: &Asked) -> Answer {
+        let join: NodeJoin = asked.json()?;
+        if !join.key.verifies(Purpose::NodeJoin, join_message(&join.name, &join.key).as_bytes(), &join.signature) {
+            return Err(ApiError::Forbidden("the signature is not made with the key that joins".to_owned()));
+        }
+        let name = join.name.clone();
+        self.ledger.commit(self.act(asked, None, None), move |state, _| registry::join(state, &join), |_, ()| ()).await?;
+        let joined = self.ledger.read(|_, at| Joined { epoch: at.epoch.clone(), seq: at.seq });
+        tracing::info!(node = %name, "node joined");
+        reply::ok(&joined)
+    }
+
+    pub(super) async fn remove_node(&self, node: NodeName, asked: &Asked) -> Answer {
+        let act = self.act(asked, None, None);
+        self.ledger.commit(act, move |state, _| registry::remove(state, &node), |_, ()| ()).await?;
+        reply::ok(&())
+    }
+
+    pub(super) fn report(&self, asked: &Asked) -> Answer {
+        let report: NodeReport = asked.json()?;
+        if report.workers.len() > WORKERS_MAX {
+            return Err(ApiError::Malformed(format!("a report of more than {WORKERS_MAX} workers")));
+        }
+        let short = [Some(&report.region), report.address.as_ref(), Some(&report.build)];
+        if short.into_iter().flatten().any(|text| text.len() > NODE_TEXT_BYTES_MAX) {
+            return Err(ApiError::Malformed(format!("region, address and build have at most {NODE_TEXT_BYTES_MAX} bytes")));
+        }
+        let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes report".to_owned())) };
+        let now_ms = self.ledger.now_ms();
+        if self.ledger.fleet(|fleet, _| fleet.reported(node, report, now_ms)) {
+            self.ledger.announce();
+        }
+        reply::ok(&())
+    }
+}

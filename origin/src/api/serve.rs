@@ -1,0 +1,124 @@
+//! Connections: accept, TLS, HTTP/1.1 and HTTP/2, and a graceful end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Api;
+use crate::limits::{
+    CONNECTIONS_MAX, FEED_SILENCE_MAX, HEAD_TIMEOUT, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
+};
+
+/// After accepting failed (no more descriptors, for one): time for connections to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a registry listens, and how.
+pub(crate) struct Listener {
+    /// The socket.
+    pub(crate) socket: TcpListener,
+    /// TLS; without it, cleartext.
+    pub(crate) tls: Option<tokio_rustls::TlsAcceptor>,
+    /// Ends accepting, lets what runs finish.
+    pub(crate) stop: CancellationToken,
+    /// Ends everything.
+    pub(crate) abort: CancellationToken,
+    /// Every connection.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Accepts connections until the listener is stopped.
+pub(crate) async fn serve(listener: Listener, api: Arc<Api>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let next = async {
+            let permit = room.clone().acquire_owned().await.ok()?;
+            Some((permit, listener.socket.accept().await))
+        };
+        let (permit, accepted) = tokio::select! {
+            next = next => match next { Some(next) => next, None => return },
+            () = listener.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (abort, stop) = (listener.abort.clone(), listener.stop.clone());
+                let connection = connection(stream, listener.tls.clone(), api.clone(), stop, permit);
+                listener.tasks.spawn(async move { abort.run_until_cancelled(connection).await });
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+    api: Arc<Api>,
+    stop: CancellationToken,
+    _room: OwnedSemaphorePermit,
+) {
+    let _ = stream.set_nodelay(true);
+    match tls {
+        Some(acceptor) => {
+            let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await else { return };
+            let is_h2 = stream.get_ref().1.alpn_protocol() == Some(crate::tls::ALPN_H2);
+            let builder = if is_h2 { builder().http2_only() } else { builder().http1_only() };
+            http(&builder, stream, api, stop).await;
+        }
+        None => {
+            // Which protocol it is, the first bytes say; who sends none is not waited for.
+            if tokio::time::timeout(HEAD_TIMEOUT, stream.readable()).await.is_ok() {
+                http(&builder(), stream, api, stop).await;
+            }
+        }
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(REQUEST_FIELDS_MAX)
+        .max_buf_size(REQUEST_HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .keep_alive_interval(Some(FEED_SILENCE_MAX))
+        .keep_alive_timeout(FEED_SILENCE_MAX);
+    builder
+}
+
+async fn http<I>(builder: &Builder<TokioExecutor>, io: I, api: Arc<Api>, stop: CancellationToken)
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let api = api.clone();
+        async move { Ok::<_, std::convert::Infallible>(api.answer(request).await) }
+    });
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %error, "a connection ended");
+    }
+}

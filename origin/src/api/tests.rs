@@ -1,0 +1,326 @@
+//! The API over real sockets, with the typed client and with raw bytes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::wire::{NewDeployment, NewVersion, NodeReport, NodeState, Rollback, RouteSpec, SiteApply, WorkerReport, WorkerState};
+use crate::bundle::{ModuleKind, PackModule, Packed, pack, verify_version};
+use crate::client::{Client, NodeIdentity};
+use crate::feed::{Accepted, FeedVerifier};
+use crate::registry::{Share, VersionRecord, WorkerName};
+use crate::{Origin, OriginConfig};
+
+struct Fixture {
+    origin: Origin,
+    admin: Client,
+    _folder: tempfile::TempDir,
+}
+
+async fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().expect("a folder");
+    let origin = Origin::start(OriginConfig::loopback(folder.path())).await.expect("starts");
+    let admin = Client::connect(&origin.url(), origin.admin_token()).expect("a client");
+    Fixture { origin, admin, _folder: folder }
+}
+
+fn name(text: &str) -> WorkerName {
+    text.parse().expect("a name")
+}
+
+fn bundle(text: &str) -> Packed {
+    let module = PackModule {
+        specifier: "index.js".into(),
+        kind: ModuleKind::EsModule,
+        bytes: Bytes::copy_from_slice(text.as_bytes()),
+        source_map: None,
+    };
+    pack("index.js", vec![module]).expect("a bundle")
+}
+
+fn version_of(packed: &Packed) -> NewVersion {
+    NewVersion {
+        bundle: packed.digest.clone(),
+        cordon: None,
+        vars: [("GREETING".to_owned(), serde_json::json!("hello"))].into(),
+        compatibility_date: "2026-08-04".into(),
+        compatibility_flags: vec![],
+        cpu_ms: Some(50),
+        subrequests_max: None,
+        message: Some("first".into()),
+        request_id: None,
+    }
+}
+
+fn all_to(version: &VersionRecord, routes: Option<Vec<RouteSpec>>) -> NewDeployment {
+    let versions = vec![Share { version: version.id.clone(), percentage: 100.0 }];
+    NewDeployment { versions, routes, take_over: false, message: None, request_id: None }
+}
+
+fn route(pattern: &str) -> RouteSpec {
+    RouteSpec { pattern: pattern.into(), worker: None, upstream: None, redirect_to_https: false, cache: Default::default() }
+}
+
+async fn upload(admin: &Client, worker: &str, text: &str) -> VersionRecord {
+    let packed = bundle(text);
+    admin.upload(&packed).await.expect("uploads");
+    admin.create_version(&name(worker), &version_of(&packed)).await.expect("a version")
+}
+
+async fn join(fixture: &Fixture, node: &str) -> Client {
+    let joining = Client::connect(&fixture.origin.url(), fixture.origin.node_token()).expect("a client");
+    let identity = NodeIdentity::generate(node.parse().expect("a name")).expect("a key");
+    joining.join(&identity, "here", Some("127.0.0.1:8443")).await.expect("joins");
+    joining.as_node(identity.into())
+}
+
+fn report(seq: u64, workers: Vec<WorkerReport>) -> NodeReport {
+    NodeReport { epoch: None, seq, region: "here".into(), address: None, build: "test".into(), feed_refusal: None, workers }
+}
+
+#[tokio::test]
+async fn a_worker_is_uploaded_promoted_followed_and_reported() {
+    let fixture = fixture().await;
+    let admin = &fixture.admin;
+    let node = join(&fixture, "edge-1").await;
+    let first = upload(admin, "shop", "export default 1").await;
+    assert_eq!(first.number, 1);
+    verify_version(&fixture.origin.admin_token().signing_key, &first).expect("signed");
+    let promoted = admin.promote(&name("shop"), &all_to(&first, Some(vec![route("Shop.example.org/*")]))).await.expect("promoted");
+    assert_eq!(promoted.routes[0].pattern, "shop.example.org/*");
+
+    let mut feed = node.feed(None).await.expect("the feed");
+    let mut verifier = FeedVerifier::new(fixture.origin.admin_token().signing_key, None);
+    let line = feed.next().await.expect("a line").expect("not the end");
+    let Accepted::Reset(desired) = verifier.accept(&line).expect("signed") else { panic!("a reset first") };
+    assert_eq!(desired.workers[&name("shop")].deployment, promoted.deployment);
+    assert!(desired.routes.contains_key("shop.example.org/*"));
+    let manifest = node.blob(&first.bundle).await.expect("a node reads blobs");
+    assert_eq!(crate::registry::Digest::of(&manifest), first.bundle);
+
+    let nodes = admin.worker_nodes(&name("shop"), promoted.seq, Duration::ZERO, None).await.expect("nodes");
+    assert_eq!((nodes.settled, nodes.nodes[0].state), (false, NodeState::Offline));
+    let active = WorkerReport {
+        worker: name("shop"),
+        deployment: promoted.deployment.id.clone(),
+        state: WorkerState::Active,
+        active: vec![first.id.clone()],
+    };
+    let shop = name("shop");
+    let wait = admin.worker_nodes(&shop, promoted.seq, Duration::from_secs(20), Some(&nodes));
+    let said = report(promoted.seq, vec![active]);
+    let (nodes, reported) = tokio::join!(wait, node.report(&said));
+    reported.expect("reported");
+    let nodes = nodes.expect("nodes");
+    assert_eq!((nodes.settled, nodes.nodes[0].state), (true, NodeState::Active));
+    assert!(nodes.nodes[0].ms.is_some_and(|ms| ms < 20_000));
+
+    let second = upload(admin, "shop", "export default 2").await;
+    let promoted = admin.promote(&name("shop"), &all_to(&second, None)).await.expect("promoted");
+    loop {
+        let line = feed.next().await.expect("a line").expect("not the end");
+        if let Accepted::Entry(entry) = verifier.accept(&line).expect("signed") {
+            if entry.changes.iter().any(|change| matches!(change, crate::registry::Change::Promoted { .. })) {
+                break;
+            }
+        }
+    }
+    assert_eq!(verifier.position().map(|at| at.seq), Some(promoted.seq));
+    let refused = WorkerReport {
+        worker: name("shop"),
+        deployment: promoted.deployment.id.clone(),
+        state: WorkerState::Refused("module tampered".into()),
+        active: vec![first.id.clone()],
+    };
+    node.report(&report(promoted.seq, vec![refused])).await.expect("reported");
+    let nodes = admin.worker_nodes(&name("shop"), promoted.seq, Duration::from_secs(20), None).await.expect("nodes");
+    assert_eq!((nodes.settled, nodes.nodes[0].state), (true, NodeState::Refused));
+    assert_eq!(nodes.nodes[0].reason.as_deref(), Some("module tampered"));
+
+    let back = admin.rollback(&name("shop"), &Rollback::default()).await.expect("rolled back");
+    assert_eq!(back.deployment.versions[0].version, first.id);
+    assert_eq!(back.routes.len(), 1, "routes stay");
+    let status = admin.status().await.expect("status");
+    assert_eq!((status.seq, status.workers.len(), status.nodes.len()), (back.seq, 1, 1));
+    assert_eq!(admin.deployments(&name("shop")).await.expect("deployments").deployments.len(), 3);
+    fixture.origin.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_follower_resumes_where_it_was_and_hears_a_heartbeat() {
+    let fixture = fixture().await;
+    let node = join(&fixture, "edge-1").await;
+    let key = fixture.origin.admin_token().signing_key;
+    let mut verifier = FeedVerifier::new(key, None);
+    let mut feed = node.feed(None).await.expect("the feed");
+    verifier.accept(&feed.next().await.expect("a line").expect("a reset")).expect("signed");
+    drop(feed);
+    let version = upload(&fixture.admin, "shop", "export default 1").await;
+    let mut feed = node.feed(verifier.position()).await.expect("the feed");
+    let line = feed.next().await.expect("a line").expect("an entry");
+    let Accepted::Entry(entry) = verifier.accept(&line).expect("signed") else { panic!("no reset: the position is of use") };
+    assert_eq!(entry.changes, [crate::registry::Change::VersionCreated(Box::new(version))]);
+    drop(feed);
+    let mut feed = node.feed(verifier.position()).await.expect("the feed");
+    let line = feed.next().await.expect("a line").expect("a greeting");
+    assert!(matches!(verifier.accept(&line), Ok(Accepted::Heartbeat { .. })));
+    let mut wrong = verifier.position().cloned().expect("a position");
+    wrong.chain = crate::registry::Digest::zero();
+    let mut feed = node.feed(Some(&wrong)).await.expect("the feed");
+    let line = feed.next().await.expect("a line").expect("a reset");
+    assert!(matches!(verifier.accept(&line), Ok(Accepted::Reset(_))), "a position of another log leads to a snapshot");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_restart_without_a_shutdown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let origin = Origin::start(OriginConfig::loopback(folder.path())).await.expect("starts");
+    let admin = Client::connect(&origin.url(), origin.admin_token()).expect("a client");
+    let version = upload(&admin, "shop", "export default 1").await;
+    admin.promote(&name("shop"), &all_to(&version, Some(vec![route("/*")]))).await.expect("promoted");
+    let before = admin.status().await.expect("status");
+    let tokens = (origin.admin_token().clone(), origin.node_token().clone());
+    drop(origin);
+    let origin = Origin::start(OriginConfig::loopback(folder.path())).await.expect("starts again");
+    assert_eq!((origin.admin_token().clone(), origin.node_token().clone()), tokens);
+    let admin = Client::connect(&origin.url(), origin.admin_token()).expect("a client");
+    assert_eq!(admin.status().await.expect("status"), before);
+    assert_eq!(admin.versions(&name("shop")).await.expect("versions").versions, [version]);
+}
+
+#[tokio::test]
+async fn a_second_registry_in_the_same_folder_does_not_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let _origin = Origin::start(OriginConfig::loopback(folder.path())).await.expect("starts");
+    let second = Origin::start(OriginConfig::loopback(folder.path())).await.err().expect("refused").to_string();
+    assert!(second.contains("another registry"), "{second}");
+}
+
+#[tokio::test]
+async fn an_incomplete_bundle_makes_no_version() {
+    let fixture = fixture().await;
+    let packed = bundle("export default 1");
+    let refused = fixture.admin.create_version(&name("shop"), &version_of(&packed)).await.expect_err("nothing uploaded");
+    assert_eq!(refused.code(), Some("bundle_incomplete"), "{refused}");
+    fixture.admin.put_blob(&packed.digest, packed.blobs[&packed.digest].clone()).await.expect("the manifest");
+    let refused = fixture.admin.create_version(&name("shop"), &version_of(&packed)).await.expect_err("a module is missing");
+    assert!(refused.to_string().contains(packed.manifest.modules[0].blob.digest.as_str()), "{refused}");
+    let refused = fixture.admin.put_blob(&packed.digest, Bytes::from_static(b"other")).await.expect_err("other bytes");
+    assert_eq!(refused.code(), Some("digest"), "{refused}");
+    let module = &packed.manifest.modules[0].blob.digest;
+    fixture.admin.put_blob(module, packed.blobs[module].clone()).await.expect("the module");
+    let not_a_manifest = NewVersion { bundle: module.clone(), ..version_of(&packed) };
+    let refused = fixture.admin.create_version(&name("shop"), &not_a_manifest).await.expect_err("no manifest");
+    assert_eq!(refused.code(), Some("bad_bundle"), "{refused}");
+    assert_eq!(fixture.admin.upload(&packed).await.expect("uploads"), 0, "all is there");
+}
+
+#[tokio::test]
+async fn the_same_request_id_does_it_once() {
+    let fixture = fixture().await;
+    let packed = bundle("export default 1");
+    fixture.admin.upload(&packed).await.expect("uploads");
+    let ask = NewVersion { request_id: Some("try-1".parse().expect("an id")), ..version_of(&packed) };
+    let first = fixture.admin.create_version(&name("shop"), &ask).await.expect("a version");
+    let again = fixture.admin.create_version(&name("shop"), &ask).await.expect("the same version");
+    assert_eq!(first, again);
+    let other = NewVersion { message: Some("other".into()), ..ask };
+    let refused = fixture.admin.create_version(&name("shop"), &other).await.expect_err("another request");
+    assert_eq!(refused.code(), Some("request_reused"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_site_takes_a_pattern_only_when_told_to() {
+    let fixture = fixture().await;
+    let version = upload(&fixture.admin, "shop", "export default 1").await;
+    fixture.admin.promote(&name("shop"), &all_to(&version, Some(vec![route("www.example.org/*")]))).await.expect("promoted");
+    let site = "www".parse().expect("a name");
+    let upstream = RouteSpec { upstream: Some("https://10.0.0.7".into()), ..route("www.example.org/*") };
+    let mut apply = SiteApply { routes: vec![upstream], ..Default::default() };
+    let refused = fixture.admin.apply_site(&site, &apply).await.expect_err("owned");
+    assert!(refused.to_string().contains("belongs to worker shop") && refused.to_string().contains("--take-over"), "{refused}");
+    apply.take_over = true;
+    apply.dry_run = true;
+    let dry = fixture.admin.apply_site(&site, &apply).await.expect("a difference");
+    assert_eq!((dry.seq, dry.diff.added.len(), dry.diff.taken_over.len()), (None, 1, 1));
+    assert_eq!(fixture.admin.sites().await.expect("sites"), []);
+    apply.dry_run = false;
+    let applied = fixture.admin.apply_site(&site, &apply).await.expect("applied");
+    assert!(applied.seq.is_some());
+    let same = fixture.admin.apply_site(&site, &apply).await.expect("nothing to do");
+    assert!(same.seq.is_none() && same.diff.is_empty());
+    assert_eq!(fixture.admin.workers().await.expect("workers")[0].routes, Vec::<String>::new());
+    let gone = fixture.admin.apply_site(&site, &SiteApply::default()).await.expect("removed");
+    assert_eq!(gone.diff.removed.len(), 1);
+    assert_eq!(fixture.admin.sites().await.expect("sites"), []);
+}
+
+#[tokio::test]
+async fn a_removed_node_is_cut_off_and_cannot_come_back_with_its_key() {
+    let fixture = fixture().await;
+    let joining = Client::connect(&fixture.origin.url(), fixture.origin.node_token()).expect("a client");
+    let identity = std::sync::Arc::new(NodeIdentity::generate("edge-1".parse().expect("a name")).expect("a key"));
+    joining.join(&identity, "here", None).await.expect("joins");
+    joining.join(&identity, "here", None).await.expect("joins again with the same key");
+    let thief = NodeIdentity::generate("edge-1".parse().expect("a name")).expect("a key");
+    let refused = joining.join(&thief, "here", None).await.expect_err("the name is taken");
+    assert_eq!(refused.code(), Some("node_name_taken"), "{refused}");
+    let node = joining.as_node(identity.clone());
+    let mut feed = node.feed(None).await.expect("the feed");
+    feed.next().await.expect("a line").expect("a reset");
+    fixture.admin.remove_node(identity.name()).await.expect("removed");
+    while let Some(_line) = feed.next().await.expect("ends") {}
+    assert_eq!(node.report(&report(0, vec![])).await.expect_err("removed").code(), Some("unauthorized"));
+    assert_eq!(joining.join(&identity, "here", None).await.expect_err("revoked").code(), Some("node_revoked"));
+    assert_eq!(fixture.admin.remove_node(identity.name()).await.expect_err("gone").code(), Some("no_node"));
+}
+
+#[tokio::test]
+async fn each_token_is_good_for_its_own_things_only() {
+    let fixture = fixture().await;
+    let joining = Client::connect(&fixture.origin.url(), fixture.origin.node_token()).expect("a client");
+    assert_eq!(joining.status().await.expect_err("joining only").code(), Some("forbidden"));
+    let refused = joining.feed(None).await.err().expect("joining only");
+    assert_eq!(refused.code(), Some("forbidden"));
+    let node = join(&fixture, "edge-1").await;
+    assert_eq!(node.status().await.expect_err("nodes do not command").code(), Some("forbidden"));
+    let identity = NodeIdentity::generate("edge-2".parse().expect("a name")).expect("a key");
+    assert_eq!(fixture.admin.join(&identity, "here", None).await.expect_err("not a node token").code(), Some("forbidden"));
+    let mut other = fixture.origin.admin_token().clone();
+    other.token = crate::tokens::Token::generate().expect("random bytes");
+    let stranger = Client::connect(&fixture.origin.url(), &other).expect("a client");
+    assert_eq!(stranger.status().await.expect_err("unknown").code(), Some("unauthorized"));
+    let impostor = NodeIdentity::generate("edge-1".parse().expect("a name")).expect("a key");
+    let impostor = fixture.admin.as_node(impostor.into());
+    assert_eq!(impostor.report(&report(0, vec![])).await.expect_err("another key").code(), Some("unauthorized"));
+}
+
+#[tokio::test]
+async fn over_tls_clients_know_the_registry_by_its_pin() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = OriginConfig { force_tls: true, ..OriginConfig::loopback(folder.path()) };
+    let origin = Origin::start(config).await.expect("starts");
+    assert!(origin.url().starts_with("https://"));
+    let admin = Client::connect(&origin.url(), origin.admin_token()).expect("a client");
+    admin.status().await.expect("the pin holds");
+    let mut other = origin.admin_token().clone();
+    other.authority = Some(crate::registry::Digest::of(b"another authority"));
+    let stranger = Client::connect(&origin.url(), &other).expect("a client");
+    let refused = stranger.status().await.expect_err("another pin");
+    assert!(matches!(refused, crate::client::ClientError::Tls { .. }), "{refused}");
+    other.authority = None;
+    let public = Client::connect(&origin.url(), &other).expect("a client");
+    assert!(matches!(public.status().await, Err(crate::client::ClientError::Tls { .. })), "no public authority vouches");
+}
+
+#[tokio::test]
+async fn cleartext_is_for_loopback_only() {
+    let fixture = fixture().await;
+    for url in ["http://192.0.2.1:7070", "ftp://127.0.0.1", "127.0.0.1:7070", "http://127.0.0.1/path", "http://u@127.0.0.1", ""] {
+        let refused = Client::connect(url, fixture.origin.admin_token());
+        assert!(matches!(refused, Err(crate::client::ClientError::Url { .. })), "{url}");
+    }
+    drop(fixture.origin);
+    let refused = fixture.admin.status().await.expect_err("nobody there").to_string();
+    assert!(refused.contains(fixture.admin.url()), "{refused}");
+}
