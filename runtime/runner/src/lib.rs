@@ -6,10 +6,19 @@
 //! There is no code here that opens a file or a connection.
 
 pub mod arguments;
+mod blobs;
+mod engine;
+mod exception;
+mod hooks;
+mod invocations;
 pub mod isolate;
 pub mod limits;
+mod modules;
+#[allow(unreachable_pub, missing_docs, reason = "the macros of deno_core make public items")]
+mod ops;
 mod run;
 pub mod sandbox;
 pub mod snapshot;
+mod timers;
 
 pub use run::{main, run};

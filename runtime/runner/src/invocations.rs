@@ -1,0 +1,519 @@
+//! Rust's half of the invocations that run in one isolate: what each may still send, receive and wait for. Implements what
+//! the ops call ([`Host`]); `js/invocation.js` is the other half.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use deno_core::v8;
+use http::{HeaderMap, StatusCode};
+use selvedge_runtime::protocol::{
+    BodyKind, CHUNK_BYTES_MAX, CREDIT_MAX, INITIAL_CREDIT, Part, RequestHead, ResponseHead, SUBREQUESTS_RUNNING_MAX, Slot, StreamId,
+    ToEdge, URL_BYTES_MAX,
+};
+use selvedge_runtime::{ClientInfo, LogLevel, Outcome, Redirect};
+use smallvec::SmallVec;
+
+use crate::exception;
+use crate::hooks::{Hook, Hooks};
+use crate::isolate::{LiveStream, Surroundings};
+use crate::modules::Modules;
+use crate::ops::{Given, Host, Redirects, flat_headers};
+use crate::timers::Timers;
+
+/// Bytes of one line of the log; longer ones are cut. What an operator reads, not what a worker ships data with.
+const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// Consumed bytes of a body that are not given back as credit at once, so that small chunks do not cost a message each.
+const CREDIT_BATCH_BYTES: u32 = INITIAL_CREDIT / 4;
+/// Unhandled rejections that are remembered in one turn; more are dropped.
+const REJECTIONS_MAX: usize = 256;
+
+/// All that the ops of one isolate work on. Shared with V8's callbacks through a slot of the isolate.
+pub(crate) struct Invocations {
+    surroundings: Rc<dyn Surroundings>,
+    pub(crate) hooks: RefCell<Option<Hooks>>,
+    pub(crate) modules: Modules,
+    pub(crate) slot: Cell<Slot>,
+    live: RefCell<HashMap<StreamId, Live>>,
+    pub(crate) timers: RefCell<Timers>,
+    pub(crate) now_ms: Cell<f64>,
+    /// Invocations that ended in this turn.
+    ended: RefCell<Vec<(StreamId, Outcome)>>,
+    pub(crate) ready: RefCell<VecDeque<StreamId>>,
+    /// The engine's asynchronous operations are in use: its event loop must be polled.
+    pub(crate) expects_async: Cell<bool>,
+    rejections: RefCell<Vec<Rejection>>,
+    pub(crate) terminated: Cell<bool>,
+    /// An exception is being formatted: the worker's `Error.prepareStackTrace` must not run.
+    pub(crate) formatting: Cell<bool>,
+    pub(crate) stack_getter: RefCell<Option<v8::Global<v8::Value>>>,
+    pub(crate) site_to_string: RefCell<Option<v8::Global<v8::Function>>>,
+    pub(crate) wasm_allowed: Cell<bool>,
+}
+
+/// A promise that was rejected without a handler.
+pub(crate) struct Rejection {
+    pub(crate) promise: v8::Global<v8::Promise>,
+    pub(crate) reason: v8::Global<v8::Value>,
+    pub(crate) stream: StreamId,
+}
+
+/// One running invocation.
+struct Live {
+    head: Option<Box<RequestHead>>,
+    client: ClientInfo,
+    answered: bool,
+    outcome: Outcome,
+    fetches: Part,
+    subrequests: usize,
+    incoming: SmallVec<[Incoming; 2]>,
+    outgoing: SmallVec<[Outgoing; 2]>,
+}
+
+/// A body on its way in: the credit that the edge has, and what is to be given back.
+struct Incoming {
+    part: Part,
+    credit: u32,
+    owed: u32,
+}
+
+/// A body on its way out.
+struct Outgoing {
+    part: Part,
+    credit: u32,
+    /// JavaScript was told that there is no credit, and waits.
+    starved: bool,
+}
+
+impl Live {
+    fn incoming(&mut self, part: Part) -> Option<&mut Incoming> {
+        self.incoming.iter_mut().find(|body| body.part == part)
+    }
+
+    fn outgoing(&mut self, part: Part) -> Option<&mut Outgoing> {
+        self.outgoing.iter_mut().find(|body| body.part == part)
+    }
+}
+
+impl Invocations {
+    pub(crate) fn new(surroundings: Rc<dyn Surroundings>) -> Self {
+        Self {
+            surroundings,
+            hooks: RefCell::default(),
+            modules: Modules::default(),
+            slot: Cell::new(0),
+            live: RefCell::default(),
+            timers: RefCell::default(),
+            now_ms: Cell::new(0.0),
+            ended: RefCell::default(),
+            ready: RefCell::default(),
+            expects_async: Cell::new(false),
+            rejections: RefCell::default(),
+            terminated: Cell::new(false),
+            formatting: Cell::new(false),
+            stack_getter: RefCell::default(),
+            site_to_string: RefCell::default(),
+            wasm_allowed: Cell::new(false),
+        }
+    }
+
+    /// The state of the isolate of a scope.
+    pub(crate) fn of(isolate: &v8::Isolate) -> Option<Rc<Self>> {
+        isolate.get_slot::<Rc<Self>>().cloned()
+    }
+
+    pub(crate) fn surroundings(&self) -> &Rc<dyn Surroundings> {
+        &self.surroundings
+    }
+
+    /// Calls one of our functions in JavaScript. They catch what a worker throws, so an exception here is a termination, an
+    /// overflow of the stack, or a defect of ours.
+    pub(crate) fn call<'s>(
+        &self,
+        scope: &mut v8::PinScope<'s, '_>,
+        hook: Hook,
+        arguments: &[v8::Local<'_, v8::Value>],
+    ) -> Option<v8::Local<'s, v8::Value>> {
+        let function = self.hooks.borrow().as_ref().map(|hooks| v8::Local::new(scope, hooks.get(hook)))?;
+        let undefined = v8::undefined(scope);
+        v8::tc_scope!(let scope, scope);
+        let result = function.call(scope, undefined.into(), arguments);
+        if result.is_none() {
+            if scope.has_terminated() || scope.is_execution_terminating() {
+                self.terminated.set(true);
+            } else if let Some(exception) = scope.exception() {
+                let text = exception::headline(scope, exception);
+                self.log(0, LogLevel::Error as u8, format!("{}: {text}", hook.name()));
+            }
+        }
+        result
+    }
+
+    /// Moves the clock. It stands still until the next turn.
+    pub(crate) fn tick(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.now_ms.set(now.as_micros() as f64 / 1000.0);
+    }
+
+    /// Registers an invocation. The request's head stays here until JavaScript asks for its fields.
+    pub(crate) fn begin(&self, stream: StreamId, head: Box<RequestHead>, client: ClientInfo, body_streams: bool) {
+        let mut live = Live {
+            head: Some(head),
+            client,
+            answered: false,
+            outcome: Outcome::Ok,
+            fetches: 0,
+            subrequests: 0,
+            incoming: SmallVec::new(),
+            outgoing: SmallVec::new(),
+        };
+        if body_streams {
+            live.incoming.push(Incoming { part: 0, credit: INITIAL_CREDIT, owed: 0 });
+        }
+        self.live.borrow_mut().insert(stream, live);
+    }
+
+    pub(crate) fn is_live(&self, stream: StreamId) -> bool {
+        self.live.borrow().contains_key(&stream)
+    }
+
+    pub(crate) fn live_streams(&self) -> Vec<LiveStream> {
+        self.live.borrow().iter().map(|(&stream, live)| LiveStream { stream, answered: live.answered }).collect()
+    }
+
+    /// Ends an invocation from outside.
+    pub(crate) fn end(&self, stream: StreamId, outcome: Outcome) {
+        if self.live.borrow_mut().remove(&stream).is_some() {
+            self.ended.borrow_mut().push((stream, outcome));
+        }
+    }
+
+    /// Invocations that ended in this turn; called within it, so that JavaScript can forget their timers.
+    pub(crate) fn forget_timers(&self, scope: &mut v8::PinScope<'_, '_>) {
+        let ended: SmallVec<[StreamId; 4]> = self.ended.borrow().iter().map(|(stream, _)| *stream).collect();
+        for stream in ended {
+            let dropped = self.timers.borrow_mut().drop_of(stream);
+            for id in dropped {
+                let id = v8::Integer::new_from_unsigned(scope, id);
+                self.call(scope, Hook::Drop, &[id.into()]);
+            }
+        }
+    }
+
+    /// Tells the thread which invocations have ended. Outside of JavaScript.
+    pub(crate) fn announce_ended(&self) {
+        if self.ended.borrow().is_empty() {
+            return;
+        }
+        let ended = std::mem::take(&mut *self.ended.borrow_mut());
+        for (stream, outcome) in ended {
+            self.surroundings.finished(stream, outcome);
+        }
+    }
+
+    /// Whether bytes of a body are expected, and within the credit that was given.
+    pub(crate) fn accept(&self, stream: StreamId, part: Part, length: usize) -> bool {
+        let mut live = self.live.borrow_mut();
+        let Some(body) = live.get_mut(&stream).and_then(|live| live.incoming(part)) else { return false };
+        match u32::try_from(length).ok().and_then(|length| body.credit.checked_sub(length)) {
+            Some(credit) => {
+                body.credit = credit;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A body on its way in has ended.
+    pub(crate) fn incoming_ended(&self, stream: StreamId, part: Part) {
+        if let Some(live) = self.live.borrow_mut().get_mut(&stream) {
+            live.incoming.retain(|body| body.part != part);
+        }
+    }
+
+    /// The edge can take more of a body. True if JavaScript waits for that.
+    pub(crate) fn credit(&self, stream: StreamId, part: Part, bytes: u32) -> bool {
+        let mut live = self.live.borrow_mut();
+        let Some(body) = live.get_mut(&stream).and_then(|live| live.outgoing(part)) else { return false };
+        body.credit = body.credit.saturating_add(bytes).min(CREDIT_MAX);
+        body.credit > 0 && std::mem::take(&mut body.starved)
+    }
+
+    /// A subrequest was answered (or failed): its response's body may follow.
+    pub(crate) fn fetched(&self, stream: StreamId, part: Part, streams: bool) -> bool {
+        let mut live = self.live.borrow_mut();
+        let Some(live) = live.get_mut(&stream) else { return false };
+        live.subrequests = live.subrequests.saturating_sub(1);
+        if streams {
+            live.incoming.push(Incoming { part, credit: INITIAL_CREDIT, owed: 0 });
+        }
+        true
+    }
+
+    /// Whether nothing that Rust knows of can ever wake an invocation that has not answered.
+    pub(crate) fn is_hung(&self) -> Option<StreamId> {
+        if self.expects_async.get() || !self.ready.borrow().is_empty() {
+            return None;
+        }
+        let live = self.live.borrow();
+        let mut only = live.iter();
+        let (&stream, invocation) = only.next()?;
+        let waits = invocation.answered || invocation.subrequests > 0 || !invocation.incoming.is_empty() || !invocation.outgoing.is_empty();
+        (only.next().is_none() && !waits && !self.timers.borrow().any_of(stream)).then_some(stream)
+    }
+
+    /// Fails an invocation with a text of ours.
+    pub(crate) fn fail(&self, stream: StreamId, message: String) {
+        {
+            let mut live = self.live.borrow_mut();
+            let Some(live) = live.get_mut(&stream) else { return };
+            live.outcome = Outcome::Exception;
+            live.answered = true;
+            live.outgoing.retain(|body| body.part != 0);
+        }
+        self.log_exception(stream, message.clone());
+        self.surroundings.send(ToEdge::Failed { stream, outcome: Outcome::Exception, message });
+    }
+
+    fn log_exception(&self, stream: StreamId, message: String) {
+        let stream = if self.is_live(stream) { stream } else { 0 };
+        self.surroundings.send(ToEdge::Log { stream, slot: self.slot.get(), level: LogLevel::Error, message, exception: true });
+    }
+
+    pub(crate) fn take_rejections(&self) -> Vec<Rejection> {
+        std::mem::take(&mut *self.rejections.borrow_mut())
+    }
+
+    /// Drops everything that points into the isolate's heap.
+    pub(crate) fn release_handles(&self) {
+        self.hooks.take();
+        self.stack_getter.take();
+        self.site_to_string.take();
+        self.rejections.take();
+        self.modules.clear();
+    }
+
+    pub(crate) fn has_rejections(&self) -> bool {
+        !self.rejections.borrow().is_empty()
+    }
+}
+
+/// V8's callback for promises rejected without a handler, and for those that get one after all.
+pub(crate) extern "C" fn promise_rejected(message: v8::PromiseRejectMessage<'_>) {
+    v8::callback_scope!(unsafe scope, &message);
+    let Some(state) = Invocations::of(scope) else { return };
+    let promise = message.get_promise();
+    let mut rejections = state.rejections.borrow_mut();
+    match message.get_event() {
+        v8::PromiseRejectEvent::PromiseRejectWithNoHandler if rejections.len() < REJECTIONS_MAX => {
+            let Some(reason) = message.get_value() else { return };
+            let context = scope.get_continuation_preserved_embedder_data();
+            let stream = v8::Local::<v8::Number>::try_from(context).map_or(0, |number| number.value() as StreamId);
+            rejections.push(Rejection { promise: v8::Global::new(scope, promise), reason: v8::Global::new(scope, reason), stream });
+        }
+        v8::PromiseRejectEvent::PromiseHandlerAddedAfterReject => {
+            rejections.retain(|rejection| rejection.promise != promise);
+        }
+        _ => {}
+    }
+}
+
+impl Host for Invocations {
+    fn request_headers<'s>(&self, scope: &mut v8::PinScope<'s, '_>, stream: u32) -> v8::Local<'s, v8::Value> {
+        let head = self.live.borrow_mut().get_mut(&stream).and_then(|live| live.head.take());
+        flat_headers(scope, &head.map(|head| head.headers).unwrap_or_default())
+    }
+
+    fn request_client<'s>(&self, scope: &mut v8::PinScope<'s, '_>, stream: u32) -> v8::Local<'s, v8::Value> {
+        let client = self.live.borrow().get(&stream).map(|live| live.client.clone());
+        let text = |scope: &mut v8::PinScope<'s, '_>, text: Option<&str>| -> v8::Local<'s, v8::Value> {
+            text.and_then(|text| v8::String::new(scope, text)).map_or_else(|| v8::undefined(scope).into(), Into::into)
+        };
+        let fields = [
+            text(scope, client.as_ref().map(|client| client.http_protocol)),
+            text(scope, client.as_ref().and_then(|client| client.tls_version)),
+            text(scope, client.as_ref().map(|client| &*client.colo)),
+        ];
+        v8::Array::new_with_elements(scope, &fields).into()
+    }
+
+    fn respond(&self, stream: u32, status: u16, headers: HeaderMap, body: Given) {
+        let body = {
+            let mut live = self.live.borrow_mut();
+            let Some(live) = live.get_mut(&stream).filter(|live| !live.answered) else { return };
+            live.answered = true;
+            if matches!(body, Given::Stream(_)) {
+                live.outgoing.push(Outgoing { part: 0, credit: INITIAL_CREDIT, starved: false });
+            }
+            body_kind(body)
+        };
+        let Ok(status) = StatusCode::from_u16(status) else { return };
+        self.surroundings.send(ToEdge::Response { stream, head: Box::new(ResponseHead { status, headers }), body });
+    }
+
+    fn failed(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, exception: v8::Local<'_, v8::Value>, heading: Option<String>) {
+        let message = exception::describe(scope, self, exception, heading);
+        let answered = {
+            let live = self.live.borrow();
+            let Some(live) = live.get(&stream) else { return };
+            live.answered && !live.outgoing.iter().any(|body| body.part == 0)
+        };
+        if answered {
+            // The client has its whole answer: what failed is a promise given to waitUntil.
+            if let Some(live) = self.live.borrow_mut().get_mut(&stream) {
+                live.outcome = Outcome::Exception;
+            }
+            self.log_exception(stream, message);
+        } else {
+            self.fail(stream, message);
+        }
+    }
+
+    fn ended(&self, stream: u32) {
+        let outcome = self.live.borrow().get(&stream).map(|live| live.outcome);
+        if let Some(outcome) = outcome {
+            self.end(stream, outcome);
+        }
+    }
+
+    fn body_write(&self, stream: u32, part: u32, bytes: &[u8]) -> Option<usize> {
+        let taken = {
+            let mut live = self.live.borrow_mut();
+            let body = live.get_mut(&stream)?.outgoing(part)?;
+            let taken = bytes.len().min(CHUNK_BYTES_MAX).min(body.credit as usize);
+            body.credit -= taken as u32;
+            body.starved = taken == 0;
+            taken
+        };
+        if let Some(bytes) = bytes.get(..taken).filter(|bytes| !bytes.is_empty()) {
+            self.surroundings.send(ToEdge::BodyData { stream, part, bytes: Bytes::copy_from_slice(bytes) });
+        }
+        Some(taken)
+    }
+
+    fn body_end(&self, stream: u32, part: u32, error: Option<String>) {
+        {
+            let mut live = self.live.borrow_mut();
+            let Some(live) = live.get_mut(&stream).filter(|live| live.outgoing.iter().any(|body| body.part == part)) else { return };
+            live.outgoing.retain(|body| body.part != part);
+        }
+        self.surroundings.send(ToEdge::BodyEnd { stream, part, error });
+    }
+
+    fn body_credit(&self, stream: u32, part: u32, bytes: u32) {
+        let due = {
+            let mut live = self.live.borrow_mut();
+            let Some(body) = live.get_mut(&stream).and_then(|live| live.incoming(part)) else { return };
+            body.owed = body.owed.saturating_add(bytes);
+            if body.owed < CREDIT_BATCH_BYTES {
+                return;
+            }
+            let due = std::mem::take(&mut body.owed);
+            body.credit = body.credit.saturating_add(due);
+            due
+        };
+        self.surroundings.send(ToEdge::Credit { stream, part, bytes: due });
+    }
+
+    fn abandon(&self, stream: u32, part: u32) {
+        {
+            let mut live = self.live.borrow_mut();
+            let Some(live) = live.get_mut(&stream) else { return };
+            live.incoming.retain(|body| body.part != part);
+            if part != 0 {
+                live.outgoing.retain(|body| body.part != part);
+            }
+        }
+        self.surroundings.send(ToEdge::Abandon { stream, part });
+    }
+
+    fn fetch(
+        &self,
+        stream: u32,
+        method: http::Method,
+        url: String,
+        headers: HeaderMap,
+        redirects: Redirects,
+        body: Given,
+    ) -> Result<u32, String> {
+        if url.len() > URL_BYTES_MAX {
+            return Err(format!("the URL is longer than {URL_BYTES_MAX} bytes"));
+        }
+        let part = {
+            let mut live = self.live.borrow_mut();
+            let live = live.get_mut(&stream).ok_or("the request that this fetch() belongs to has ended")?;
+            if live.subrequests >= SUBREQUESTS_RUNNING_MAX {
+                return Err(format!("more than {SUBREQUESTS_RUNNING_MAX} subrequests are waiting for their answer"));
+            }
+            live.subrequests += 1;
+            live.fetches = live.fetches.checked_add(1).ok_or("too many subrequests")?;
+            if matches!(body, Given::Stream(_)) {
+                live.outgoing.push(Outgoing { part: live.fetches, credit: INITIAL_CREDIT, starved: false });
+            }
+            live.fetches
+        };
+        let redirect = match redirects {
+            Redirects::Follow => Redirect::Follow,
+            Redirects::Manual => Redirect::Manual,
+            Redirects::Error => Redirect::Error,
+        };
+        let head = Box::new(RequestHead { method, url, headers });
+        self.surroundings.send(ToEdge::Fetch { stream, part, head, redirect, body: body_kind(body) });
+        Ok(part)
+    }
+
+    fn log(&self, stream: u32, level: u8, mut message: String) {
+        exception::truncate(&mut message, LOG_LINE_BYTES_MAX);
+        let level = match level {
+            0 => LogLevel::Debug,
+            2 => LogLevel::Info,
+            3 => LogLevel::Warn,
+            4 => LogLevel::Error,
+            _ => LogLevel::Log,
+        };
+        let stream = if self.is_live(stream) { stream } else { 0 };
+        self.surroundings.send(ToEdge::Log { stream, slot: self.slot.get(), level, message, exception: false });
+    }
+
+    fn report(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, exception: v8::Local<'_, v8::Value>, heading: Option<String>) {
+        let message = exception::describe(scope, self, exception, heading);
+        self.log_exception(stream, message);
+    }
+
+    fn describe(&self, scope: &mut v8::PinScope<'_, '_>, exception: v8::Local<'_, v8::Value>) -> String {
+        exception::headline(scope, exception)
+    }
+
+    fn timer_start(&self, stream: u32, delay_ms: f64, repeat: bool) -> Option<u32> {
+        if !self.is_live(stream) {
+            return None;
+        }
+        self.timers.borrow_mut().start(stream, delay_ms, repeat, Instant::now())
+    }
+
+    fn timer_clear(&self, id: u32) {
+        self.timers.borrow_mut().clear(id);
+    }
+
+    fn now_ms(&self) -> f64 {
+        self.now_ms.get()
+    }
+
+    fn ready(&self, stream: u32) {
+        self.ready.borrow_mut().push_back(stream);
+    }
+
+    fn expect_async(&self) {
+        self.expects_async.set(true);
+    }
+}
+
+fn body_kind(body: Given) -> BodyKind {
+    match body {
+        Given::Empty => BodyKind::Empty,
+        Given::Whole(bytes) => BodyKind::Whole(bytes),
+        Given::Stream(length) => BodyKind::Stream(length),
+    }
+}

@@ -1,0 +1,199 @@
+// Request (https://fetch.spec.whatwg.org/#request-class). One that came from a client reads its fields and `cf` from Rust
+// when it is asked for them: most handlers look at little.
+
+import { core } from "ext:core/mod.js";
+import { op_request_client, op_request_headers } from "ext:core/ops";
+import { AbortController, AbortSignal } from "ext:selvedge/abort.js";
+import { extractBody, mixBody } from "ext:selvedge/body.js";
+import { inspectable } from "ext:selvedge/console.js";
+import { Headers, freezeHeaders, headerList, lazyHeaders } from "ext:selvedge/headers.js";
+
+const { URL } = core.loadExtScript("ext:deno_web/00_url.js");
+
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+const NORMALISED = new Set(["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"]);
+const FORBIDDEN = new Set(["CONNECT", "TRACE", "TRACK"]);
+const REDIRECTS = new Set(["follow", "manual", "error"]);
+
+function methodOf(method) {
+  method = String(method);
+  if (!TOKEN.test(method)) throw new TypeError(`Invalid HTTP method: ${JSON.stringify(method.slice(0, 32))}`);
+  const upper = method.toUpperCase();
+  if (FORBIDDEN.has(upper)) throw new TypeError(`Method is forbidden: ${upper}`);
+  return NORMALISED.has(upper) ? upper : method;
+}
+
+function urlOf(input) {
+  let url;
+  try {
+    url = new URL(String(input));
+  } catch {
+    throw new TypeError(`Invalid URL: ${String(input).slice(0, 256)}`);
+  }
+  if (url.protocol !== "http:" && url.protocol !== "https:") {
+    throw new TypeError(`Fetch API cannot load: ${url.href.slice(0, 256)} (only http and https)`);
+  }
+  if (url.username !== "" || url.password !== "") {
+    throw new TypeError("A request's URL must not have credentials.");
+  }
+  return url.href;
+}
+
+const incoming = Symbol();
+
+export class Request {
+  #method = "GET";
+  #url = "";
+  #headers = null;
+  #body = null;
+  #redirect = "follow";
+  #signal = null;
+  #cf = undefined;
+  // The invocation that it came with, for what is read lazily.
+  #invocation = null;
+
+  constructor(input, init = undefined) {
+    if (input === incoming) return;
+    if (init !== undefined && init !== null && typeof init !== "object" && typeof init !== "function") {
+      throw new TypeError("Failed to construct 'Request': init is not an object");
+    }
+    init ??= {};
+    let inherited = null;
+    let signal = null;
+    if (typeof input === "object" && input !== null && #method in input) {
+      this.#method = input.#method;
+      this.#url = input.#url;
+      this.#redirect = input.#redirect;
+      this.#cf = input.#cf ?? input.cf;
+      signal = input.#invocation === null ? input.#signal : input.signal;
+      this.#headers = new Headers(input.headers);
+      inherited = input.#body;
+    } else {
+      this.#url = urlOf(input);
+    }
+    if (init.method !== undefined) this.#method = methodOf(init.method);
+    if (init.headers !== undefined) this.#headers = new Headers(init.headers);
+    this.#headers ??= new Headers();
+    if (init.redirect !== undefined) {
+      const redirect = String(init.redirect);
+      if (!REDIRECTS.has(redirect)) throw new TypeError(`Invalid redirect mode: ${redirect.slice(0, 32)}`);
+      this.#redirect = redirect;
+    }
+    if (init.cf !== undefined) this.#cf = init.cf;
+    if (init.signal !== undefined) signal = init.signal;
+    if (signal !== null) {
+      if (!(signal instanceof AbortSignal)) throw new TypeError("Failed to construct 'Request': signal is not an AbortSignal");
+      this.#signal = AbortSignal.any([signal]);
+    }
+    this.#adoptBody(init, inherited, input);
+  }
+
+  #adoptBody(init, inherited, input) {
+    const given = init.body !== undefined && init.body !== null;
+    const bodyless = this.#method === "GET" || this.#method === "HEAD";
+    if (bodyless && (given || (inherited !== null && init.method === undefined))) {
+      throw new TypeError("Request with a GET or HEAD method cannot have a body.");
+    }
+    if (given) {
+      const [body, type] = extractBody(init.body);
+      this.#body = body;
+      if (type !== null && !this.#headers.has("content-type")) this.#headers.append("content-type", type);
+    } else if (inherited !== null && init.body !== null && !bodyless) {
+      if (inherited.unusable) {
+        throw new TypeError("Cannot construct a Request with a Request object that has already been used.");
+      }
+      // The body moves over; what is left behind counts as used.
+      this.#body = inherited;
+      input.#body = inherited.moved();
+    }
+  }
+
+  // For our own code, not reachable from a worker.
+  static incoming;
+  static body;
+  static is;
+  static signal;
+  static {
+    Request.incoming = (invocation, method, url, body) => {
+      const request = new Request(incoming);
+      request.#invocation = invocation;
+      request.#method = method;
+      request.#url = url;
+      request.#body = body;
+      return request;
+    };
+    Request.body = (request) => request.#body;
+    Request.is = (value) => typeof value === "object" && value !== null && #method in value;
+    Request.signal = (request) => request.#signal;
+  }
+
+  get method() {
+    return this.#method;
+  }
+
+  get url() {
+    return this.#url;
+  }
+
+  get headers() {
+    if (this.#headers === null) {
+      const stream = this.#invocation.stream;
+      this.#headers = lazyHeaders(() => op_request_headers(stream));
+    }
+    return this.#headers;
+  }
+
+  get redirect() {
+    return this.#redirect;
+  }
+
+  get signal() {
+    if (this.#signal === null) {
+      this.#signal = this.#invocation === null ? new AbortController().signal : this.#invocation.signal();
+    }
+    return this.#signal;
+  }
+
+  get cf() {
+    if (this.#cf === undefined && this.#invocation !== null) {
+      const [httpProtocol, tlsVersion, colo] = op_request_client(this.#invocation.stream);
+      this.#cf = { httpProtocol, tlsVersion, colo };
+    }
+    return this.#cf;
+  }
+
+  get cache() {
+    return "default";
+  }
+
+  get integrity() {
+    return "";
+  }
+
+  get keepalive() {
+    return false;
+  }
+
+  clone() {
+    if (this.#body?.unusable) throw new TypeError("Cannot clone a Request whose body has been used.");
+    const copy = new Request(incoming);
+    copy.#method = this.#method;
+    copy.#url = this.#url;
+    copy.#headers = new Headers(this.headers);
+    if (this.#invocation !== null) freezeHeaders(copy.#headers);
+    copy.#body = this.#body === null ? null : this.#body.clone();
+    copy.#redirect = this.#redirect;
+    copy.#signal = AbortSignal.any([this.signal]);
+    copy.#cf = this.cf;
+    return copy;
+  }
+}
+
+export const { incoming: incomingRequest, body: requestBody, is: isRequest, signal: requestSignal } = Request;
+for (const name of ["incoming", "body", "is", "signal"]) delete Request[name];
+
+mixBody(Request, requestBody, (request) => request.headers.get("content-type"));
+inspectable(Request, ["method", "url", "headers", "redirect", "bodyUsed"]);
+
+// The fields of a request as Rust takes them.
+export const requestHeaderList = (request) => headerList(request.headers);

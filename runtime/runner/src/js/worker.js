@@ -1,0 +1,107 @@
+// The worker itself: its `env`, its handler, `ctx`, the module `cloudflare:workers`, and the start of an invocation.
+
+import { Body } from "ext:selvedge/body.js";
+import { console } from "ext:selvedge/console.js";
+import { Invocation, currentInvocation } from "ext:selvedge/invocation.js";
+import { incomingRequest } from "ext:selvedge/request.js";
+
+const then = Promise.prototype.then;
+const apply = Reflect.apply;
+
+// How Rust says what follows a head.
+const WHOLE = 1;
+const STREAM = 2;
+
+const env = Object.create(null);
+let run = null;
+
+function deepFreeze(value) {
+  if (typeof value === "object" && value !== null) {
+    for (const key of Object.keys(value)) deepFreeze(value[key]);
+    Object.freeze(value);
+  }
+  return value;
+}
+
+class ExecutionContext {
+  #invocation;
+  props = Object.freeze({});
+
+  constructor(invocation) {
+    this.#invocation = invocation;
+  }
+
+  waitUntil(promise) {
+    this.#invocation.waitUntil(promise);
+  }
+
+  passThroughOnException() {
+    console.warn("ctx.passThroughOnException() is not supported yet: an exception is answered with an error, not by the upstream");
+  }
+}
+
+export class WorkerEntrypoint {
+  constructor(ctx, environment) {
+    this.ctx = ctx;
+    this.env = environment;
+  }
+}
+
+// Called by Rust before the version's modules run. `vars` is JSON: {name: value}.
+export function prepare(vars) {
+  for (const [name, value] of Object.entries(JSON.parse(vars))) env[name] = deepFreeze(value);
+  Object.freeze(env);
+}
+
+// Called by Rust for the exports of `cloudflare:workers`.
+export function workersModule() {
+  return {
+    env,
+    WorkerEntrypoint,
+    waitUntil(promise) {
+      const invocation = currentInvocation();
+      if (invocation === undefined) throw new Error("waitUntil() needs a request to belong to.");
+      invocation.waitUntil(promise);
+    },
+  };
+}
+
+// Called by Rust with the default export. What is wrong with it, or undefined.
+export function adopt(worker) {
+  if (typeof worker === "function") {
+    if (typeof worker.prototype?.fetch !== "function") return "its default export is a class without a fetch() method";
+    run = (request, context) => new worker(context, env).fetch(request);
+    return undefined;
+  }
+  if (typeof worker !== "object" || worker === null) return "its entry module has no default export";
+  if (typeof worker.fetch !== "function") return "its default export has no fetch() handler";
+  run = (request, context) => worker.fetch(request, env, context);
+  return undefined;
+}
+
+// Called by Rust for each invocation.
+export function start(stream, method, url, kind, given) {
+  const invocation = new Invocation(stream);
+  let body = null;
+  if (kind === WHOLE) body = new Body(given);
+  else if (kind === STREAM) body = new Body(invocation.incoming(0, given));
+  const failed = (exception) => {
+    invocation.fail(exception);
+    invocation.release();
+  };
+  try {
+    const answer = run(incomingRequest(invocation, method, url, body), new ExecutionContext(invocation));
+    apply(then, Promise.resolve(answer), [
+      (response) => {
+        try {
+          invocation.respond(response);
+        } catch (exception) {
+          failed(exception);
+        }
+      },
+      failed,
+    ]);
+  } catch (exception) {
+    failed(exception);
+  }
+}
