@@ -5,6 +5,7 @@
 //! from an [`upstream`], store, respond. The life of a deployment: [`deployments`] follows the registry's feed and swaps the
 //! [`routes`] whole. [`node`] builds every part once.
 
+mod admin;
 pub mod cache;
 pub mod config;
 pub mod deployments;

@@ -203,6 +203,9 @@ pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Connections of the admin listener.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
+/// Bytes that the admin listener buffers of a request; hyper needs 8 KiB.
+pub const ADMIN_BUFFER_BYTES_MAX: usize = 16 << 10;
+
 /// Time for one request on the admin listener.
 pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 

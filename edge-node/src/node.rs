@@ -1,19 +1,38 @@
 //! Wiring: every part of an edge node is built once, here, from its configuration and the outside world.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::NodeConfig;
-use crate::metrics::Metrics;
-use crate::request::Observer;
-use crate::tasks::Tasks;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use selvedge_runtime::Body;
+use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
+use tokio_util::sync::CancellationToken;
 
-/// A running edge node. Usable in one process with others, as in tests.
+use crate::admin::{self, Admin};
+use crate::cache::Cache;
+use crate::config::{ConfigError, NodeConfig};
+use crate::deployments::{Follower, FollowerConfig, FollowerStatus};
+use crate::listen::{self, Answer, Bound, Certificates, Connection, ListenConfig, ListenError, Refusal};
+use crate::metrics::{Metrics, Readings};
+use crate::request::{Observer, Parts, RequestPath};
+use crate::routes::ActiveRoutes;
+use crate::tasks::Tasks;
+use crate::upstream::{Upstreams, UpstreamsConfig};
+
+/// A running edge node. Usable in one process with others, as in tests. Dropping it stops it at once; [`Node::drain`] is the kind way.
 pub struct Node {
     addresses: Addresses,
     metrics: Arc<Metrics>,
     tasks: Tasks,
-    config: NodeConfig,
+    supervisor: Supervisor,
+    follower: Option<Follower>,
+    routes: Arc<ActiveRoutes>,
+    drain_timeout: std::time::Duration,
+    /// The admin listener goes last, so that a draining node says that it drains.
+    admin_stop: CancellationToken,
 }
 
 /// Where a node listens; ports that the kernel chose are here.
@@ -32,20 +51,21 @@ pub struct Addresses {
 pub enum StartError {
     /// The configuration.
     #[error(transparent)]
-    Config(#[from] crate::config::ConfigError),
-    /// The data folder.
-    #[error("data folder {}: {reason}", folder.display())]
-    Data {
-        /// The folder.
-        folder: std::path::PathBuf,
+    Config(#[from] ConfigError),
+    /// The data folder, or a file that the configuration names.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
         /// Why.
-        reason: std::io::Error,
+        reason: String,
     },
-    /// A listener.
-    #[error("{listener} on {address}: {reason}")]
-    Listen {
-        /// `https`, `http` or `admin`.
-        listener: &'static str,
+    /// A client listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The admin listener.
+    #[error("admin on {address}: {reason}")]
+    Admin {
         /// Where it should be.
         address: SocketAddr,
         /// Why.
@@ -54,20 +74,17 @@ pub enum StartError {
     /// Runner processes.
     #[error("runner: {0}")]
     Runner(std::io::Error),
-    /// Certificates, or the local authority.
-    #[error("certificates: {0}")]
-    Tls(String),
     /// Upstreams.
-    #[error("upstreams: {0}")]
-    Upstreams(String),
-    /// The last state, or the registry's token.
-    #[error("deployments: {0}")]
-    Deployments(String),
+    #[error(transparent)]
+    Upstreams(#[from] crate::upstream::UpstreamsConfigError),
+    /// The last state, or joining the registry.
+    #[error(transparent)]
+    Follow(#[from] crate::deployments::FollowError),
 }
 
 impl Node {
-    /// Builds and starts every part; returns when all listeners are open. Must be called inside a multi-thread tokio runtime. Does not wait for the
-    /// registry. Where it fails, nothing is left running.
+    /// Builds and starts every part; returns when all listeners are open and the last state is active. Must be called inside a multi-thread
+    /// tokio runtime. Does not wait for the registry. Where it fails, nothing is left running.
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
         Self::start_observed(config, Vec::new()).await
     }
@@ -75,9 +92,61 @@ impl Node {
     /// The same, with observers that are told of every complete request and every line of workers' logs beside the node's own log and
     /// metrics: what `selvedge dev` prints.
     pub async fn start_observed(config: NodeConfig, observers: Vec<Arc<dyn Observer>>) -> Result<Self, StartError> {
-        let _ = observers;
         config.check()?;
-        Ok(Self { addresses: Addresses::default(), metrics: Arc::new(Metrics::default()), tasks: Tasks::new(), config })
+        make_private(&config.data)?;
+        let (bound, admin_socket) = bind(&config)?;
+        let admin_address = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
+        let addresses = Addresses { https: bound.https(), http: bound.http(), admin: admin_address };
+        let (metrics, tasks, routes) = (Arc::new(Metrics::default()), Tasks::new(), Arc::new(ActiveRoutes::default()));
+        let certificates = open_certificates(&config, &addresses, &routes)?;
+        let upstreams = Arc::new(Upstreams::new(upstreams_config(&config, &addresses)?)?);
+        let cache = Arc::new(Cache::new(config.cache_memory_bytes));
+        let supervisor = start_supervisor(&config).await?;
+
+        let follower_config = FollowerConfig {
+            origin: config.origin.as_ref().map(|origin| origin.url.clone()),
+            token_file: config.origin.as_ref().map(|origin| origin.token_file.clone()),
+            data: config.data.clone(),
+            name: config.name.clone(),
+            region: config.region.clone(),
+            address: addresses.https.or(addresses.http).map(|address| address.to_string()),
+        };
+        let mut node = Self {
+            addresses,
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            supervisor: supervisor.clone(),
+            follower: None,
+            routes: routes.clone(),
+            drain_timeout: config.drain_timeout,
+            admin_stop: CancellationToken::new(),
+        };
+        // From here on an error drops the node, and that stops what runs.
+        node.follower = Some(Follower::start(follower_config, supervisor.clone(), routes.clone()).await?);
+        let name = node.name(&config);
+        let path = RequestPath::new(Parts {
+            node: name.clone(),
+            routes,
+            cache: cache.clone(),
+            upstreams,
+            supervisor: supervisor.clone(),
+            trusted_proxies: config.trusted_proxies,
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            observers,
+        });
+        bound.serve(Arc::new(Front { path, node: name }), certificates, metrics.clone(), &tasks)?;
+        if let Some(socket) = admin_socket {
+            let readings = readings(supervisor, cache, tasks.clone());
+            let admin = Arc::new(Admin { metrics, readings, tasks: tasks.clone() });
+            crate::tasks::spawn("admin", admin::serve(socket, admin, node.admin_stop.clone()));
+        }
+        Ok(node)
+    }
+
+    /// The name under which the node has joined: that of the configuration, until it has joined under another.
+    fn name(&self, config: &NodeConfig) -> Arc<str> {
+        self.follower.as_ref().map_or_else(|| config.name.shared(), |follower| follower.status().node.shared())
     }
 
     /// Where it listens.
@@ -90,9 +159,129 @@ impl Node {
         &self.metrics
     }
 
+    /// The routes in use.
+    pub fn routes(&self) -> &Arc<ActiveRoutes> {
+        &self.routes
+    }
+
+    /// Its runner processes.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// How following the registry goes.
+    pub fn following(&self) -> Option<Arc<FollowerStatus>> {
+        self.follower.as_ref().map(Follower::status)
+    }
+
     /// Stops accepting, says GOAWAY on h2 and h3, waits for what runs at most [`NodeConfig::drain_timeout`], cancels the rest, ends the runners. Gives
     /// whether everything ended by itself.
-    pub async fn drain(self) -> bool {
-        self.tasks.drain(self.config.drain_timeout).await
+    pub async fn drain(mut self) -> bool {
+        if let Some(follower) = self.follower.take() {
+            follower.stop().await;
+        }
+        let graceful = self.tasks.drain(self.drain_timeout).await;
+        self.supervisor.shutdown().await;
+        graceful
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.admin_stop.cancel();
+        self.tasks.stop();
+    }
+}
+
+fn file_error(path: &std::path::Path, reason: impl ToString) -> StartError {
+    StartError::File { path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// The data folder holds keys and the code of workers: its owner's only.
+fn make_private(folder: &std::path::Path) -> Result<(), StartError> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| file_error(folder, error))
+}
+
+fn bind(config: &NodeConfig) -> Result<(Bound, Option<tokio::net::TcpListener>), StartError> {
+    let bound = Bound::bind(ListenConfig {
+        https: config.https,
+        http: config.http,
+        data: config.data.clone(),
+        limits: config.limits.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
+    })?;
+    let admin = |address: SocketAddr| listen::bind_tcp(address).map_err(|reason| StartError::Admin { address, reason });
+    Ok((bound, config.admin.map(admin).transpose()?))
+}
+
+fn open_certificates(config: &NodeConfig, addresses: &Addresses, routes: &Arc<ActiveRoutes>) -> Result<Arc<Certificates>, StartError> {
+    let own = addresses.https.map(listen::own_addresses).unwrap_or_default();
+    let routes = routes.clone();
+    let routed = Arc::new(move |name: &str| routes.load().names_host(name));
+    let certificates = Certificates::open(config.certificates.clone(), &config.data, own, routed).map_err(ListenError::from)?;
+    Ok(Arc::new(certificates))
+}
+
+fn upstreams_config(config: &NodeConfig, addresses: &Addresses) -> Result<UpstreamsConfig, StartError> {
+    let mut authorities = Vec::new();
+    for file in &config.upstream_authorities {
+        let read: Result<Vec<CertificateDer<'static>>, _> =
+            CertificateDer::pem_file_iter(file).and_then(Iterator::collect).map_err(|error| file_error(file, error));
+        let read = read?;
+        if read.is_empty() {
+            return Err(file_error(file, "no certificate in it"));
+        }
+        authorities.extend(read);
+    }
+    Ok(UpstreamsConfig {
+        resolvers: config.resolver.clone(),
+        fetch_allow: config.fetch_allow.clone(),
+        own_listeners: [addresses.https, addresses.http, addresses.admin].into_iter().flatten().collect(),
+        authorities,
+        ..UpstreamsConfig::default()
+    })
+}
+
+async fn start_supervisor(config: &NodeConfig) -> Result<Supervisor, StartError> {
+    let runner = &config.runner;
+    let executable = File::open(&runner.executable).map_err(|error| file_error(&runner.executable, error))?;
+    let config = SupervisorConfig {
+        executable,
+        arguments: runner.arguments.clone(),
+        threads: runner.threads,
+        allow_unsandboxed: runner.allow_unsandboxed,
+    };
+    Supervisor::start(config).await.map_err(StartError::Runner)
+}
+
+fn readings(supervisor: Supervisor, cache: Arc<Cache>, tasks: Tasks) -> Box<dyn Fn() -> Readings + Send + Sync> {
+    Box::new(move || {
+        let runners = supervisor.runners();
+        let _ = &cache;
+        Readings {
+            runners: runners.len(),
+            standbys: runners.iter().filter(|runner| runner.cordon.is_none()).count(),
+            isolates: runners.iter().map(|runner| runner.versions.len()).sum(),
+            invocations: runners.iter().map(|runner| runner.invocations).sum(),
+            cache_entries: 0,
+            cache_bytes: 0,
+            tasks: tasks.running(),
+        }
+    })
+}
+
+/// The request path as the listeners see it.
+struct Front {
+    path: Arc<RequestPath>,
+    node: Arc<str>,
+}
+
+impl Answer for Front {
+    async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>) -> http::Response<Body> {
+        self.path.serve(request, connection).await
+    }
+
+    fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> http::Response<Body> {
+        refusal.response(&self.node)
     }
 }

@@ -81,6 +81,12 @@ impl Tasks {
         false
     }
 
+    /// Drops all tasks of [`Self::spawn`] where they stand.
+    pub fn stop(&self) {
+        self.draining.cancel();
+        self.stopped.cancel();
+    }
+
     /// Tasks that have not ended.
     pub fn running(&self) -> usize {
         self.tracker.len()

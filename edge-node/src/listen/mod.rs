@@ -32,6 +32,7 @@ mod watched;
 
 pub use connection::{Connection, Protocol, TlsInfo};
 pub use refusal::Refusal;
+pub(crate) use tcp::bind as bind_tcp;
 pub use tls::{CertificateError, Certificates, Routed, check_certificate};
 
 /// What stands behind the listeners: [`crate::request::RequestPath`], or a small one in a test.

@@ -1,4 +1,7 @@
-//! Why a listener does not hand a request on: a closed list. Which status each gets is decided in `request/respond.rs`.
+//! Why a listener does not hand a request on: a closed list, with the one status that HTTP has for each.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use selvedge_runtime::Body;
 
 /// Why a request is refused before any route is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,9 +30,6 @@ pub enum Refusal {
     /// CONNECT, or a method beyond [`crate::limits::METHOD_BYTES_MAX`]: 501.
     #[error("the method is not supported")]
     MethodNotSupported,
-    /// The node is draining and this connection should not have been used: 503.
-    #[error("the node is draining")]
-    Draining,
 }
 
 impl Refusal {
@@ -44,7 +44,29 @@ impl Refusal {
             Self::TargetTooLong => "target_too_long",
             Self::FieldsTooLarge => "fields_too_large",
             Self::MethodNotSupported => "method_not_supported",
-            Self::Draining => "draining",
         }
+    }
+
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::BadHost | Self::HostMismatch | Self::BadTarget | Self::BadFraming | Self::ConnectionFields => StatusCode::BAD_REQUEST,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::FieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::MethodNotSupported => StatusCode::NOT_IMPLEMENTED,
+        }
+    }
+
+    /// What the client gets, with `Proxy-Status` (RFC 9209, section 2.3.19).
+    pub fn response(self, node: &str) -> Response<Body> {
+        let mut response = Response::new(Body::full(format!("{self}\n")));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let status = format!("{node}; error=http_request_error; details=\"{}\"", self.name());
+        if let Ok(status) = HeaderValue::try_from(status) {
+            headers.insert("proxy-status", status);
+        }
+        response
     }
 }

@@ -36,7 +36,7 @@ pub(super) enum Transport {
 }
 
 /// Opens a listening socket.
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     // A restart must not wait for connections of the last run that are in TIME_WAIT.
     socket.set_reuse_address(true)?;
