@@ -304,3 +304,85 @@ fn host_name() -> String {
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).min(64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<NodeConfig, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.toml");
+        std::fs::write(&file, text).unwrap();
+        let flags = Flags { name: Some("node-1".into()), data: Some(folder.path().to_owned()), ..Flags::default() };
+        NodeConfig::load(flags, Some(&file)).map_err(|error| error.to_string().replace(&*file.to_string_lossy(), "FILE"))
+    }
+
+    #[test]
+    fn a_file_may_say_all() {
+        let config = load(
+            r#"
+            region = "test"
+            https = "127.0.0.1:8443"
+            origin = "http://127.0.0.1:7000"
+            token_file = "node.token"
+            resolver = ["127.0.0.1:53"]
+            trusted_proxies = ["10.0.0.0/8"]
+            drain_timeout_ms = 5
+            [fetch]
+            allow = ["192.168.0.0/16", "fd00::/8"]
+            [cache]
+            memory_bytes = 1024
+            [runner]
+            threads = 3
+            [limits]
+            idle_timeout_ms = 1000
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.fetch_allow.len(), 2);
+        assert_eq!(config.drain_timeout, Duration::from_millis(5));
+        assert_eq!(config.limits.idle_timeout_ms, 1000);
+        assert_eq!(config.limits.connections_max, Limits::default().connections_max);
+        assert_eq!((config.runner.threads, config.cache_memory_bytes), (3, 1024));
+        assert_eq!(config.admin, Some("127.0.0.1:0".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_file() {
+        let error = load("http = \"127.0.0.1:0\"\nlisten = 3\n").unwrap_err();
+        assert!(error.starts_with("FILE: ") && error.contains("`listen`"), "{error}");
+        let error = load("http = \"127.0.0.1:0\"\n[limits]\nconnections = 3\n").unwrap_err();
+        assert!(error.starts_with("FILE: limits") && error.contains("`connections`"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_key() {
+        let error = load("http = \"127.0.0.1:0\"\n[fetch]\nallow = [\"10.0.0.0/99\"]\n").unwrap_err();
+        assert!(error.contains("fetch.allow[0]"), "{error}");
+        for (text, key) in [
+            ("[limits]\nidle_timeout_ms = 1\n", "limits.idle_timeout_ms"),
+            ("[runner]\nthreads = 65\n", "runner.threads"),
+            ("[cache]\nmemory_bytes = 9007199254740992\n", "cache.memory_bytes"),
+        ] {
+            let error = load(&format!("http = \"127.0.0.1:0\"\n{text}")).unwrap_err();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_node_must_serve_something_and_find_its_registry() {
+        assert!(load("").unwrap_err().contains("nothing to serve"));
+        assert!(load("http = \"127.0.0.1:0\"\norigin = \"http://127.0.0.1:1\"\n").unwrap_err().contains("token_file"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.toml");
+        std::fs::write(&file, "http = \"127.0.0.1:80\"\nregion = \"file\"\n").unwrap();
+        let flags =
+            Flags { name: Some("node-1".into()), data: Some(folder.path().to_owned()), region: Some("flag".into()), ..Flags::default() };
+        let config = NodeConfig::load(flags, Some(&file)).unwrap();
+        assert_eq!((config.region.as_str(), config.http), ("flag", Some("127.0.0.1:80".parse().unwrap())));
+    }
+}

@@ -34,14 +34,6 @@ pub struct Metrics {
     pub upstream_errors: Counter,
     /// Cache entries evicted for want of room.
     pub cache_evictions: Counter,
-    /// Deployments applied.
-    pub deployments_applied: Counter,
-    /// Versions, bundles or feed entries that this node refused.
-    pub deployments_refused: Counter,
-    /// The sequence number of the registry's log that this node has applied.
-    pub registry_seq: Gauge,
-    /// 1 while the feed of the registry is up.
-    pub registry_connected: Gauge,
 }
 
 /// Only rises.
@@ -233,7 +225,7 @@ impl Histogram {
 }
 
 /// Numbers that another part keeps, read when the metrics are asked for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Readings {
     /// Runner processes.
     pub runners: usize,
@@ -249,6 +241,18 @@ pub struct Readings {
     pub cache_bytes: u64,
     /// Background tasks.
     pub tasks: usize,
+    /// Connections to upstreams.
+    pub upstream_connections: usize,
+    /// Patterns that this node routes.
+    pub routes: usize,
+    /// The sequence number of the registry's log that is applied; 0 before the first snapshot.
+    pub registry_seq: u64,
+    /// The registry's feed is up.
+    pub registry_connected: bool,
+    /// Workers whose wanted version this node refuses.
+    pub workers_refused: usize,
+    /// What the supervisor has counted: a closed list of names.
+    pub supervisor: Vec<(&'static str, u64)>,
 }
 
 impl Metrics {
@@ -280,17 +284,7 @@ impl Metrics {
         page.counter("selvedge_upstream_requests_total", "Requests sent to upstreams.", self.upstream_requests.get());
         page.counter("selvedge_upstream_errors_total", "Requests to upstreams without a response.", self.upstream_errors.get());
         page.counter("selvedge_cache_evictions_total", "Cache entries evicted for want of room.", self.cache_evictions.get());
-        page.counter("selvedge_deployments_applied_total", "Deployments applied.", self.deployments_applied.get());
-        page.counter("selvedge_deployments_refused_total", "Versions, bundles or feed entries refused.", self.deployments_refused.get());
-        page.gauge("selvedge_registry_seq", "Sequence number of the registry's log that is applied.", self.registry_seq.get());
-        page.gauge("selvedge_registry_connected", "1 while the registry's feed is up.", self.registry_connected.get());
-        page.gauge("selvedge_runners", "Runner processes.", readings.runners as i64);
-        page.gauge("selvedge_runners_standby", "Runner processes without a cordon.", readings.standbys as i64);
-        page.gauge("selvedge_isolates", "Versions loaded in runners.", readings.isolates as i64);
-        page.gauge("selvedge_invocations_running", "Invocations running in runners.", readings.invocations as i64);
-        page.gauge("selvedge_cache_entries", "Entries of the memory cache.", readings.cache_entries as i64);
-        page.gauge("selvedge_cache_bytes", "Bytes of the memory cache.", readings.cache_bytes as i64);
-        page.gauge("selvedge_tasks", "Background tasks, connections among them.", readings.tasks as i64);
+        render_readings(&mut page, readings);
         page.0
     }
 
@@ -315,6 +309,31 @@ impl Metrics {
             page.line("selvedge_request_head_seconds_bucket", &[("le", &bound)], total);
         }
         page.0.push_str(&format!("{name}_sum {}\n{name}_count {total}\n", self.head_duration.sum_us.load(Relaxed) as f64 / 1e6));
+    }
+}
+
+fn render_readings(page: &mut Page, readings: &Readings) {
+    let gauges = [
+        ("selvedge_registry_seq", "Sequence number of the registry's log that is applied.", readings.registry_seq),
+        ("selvedge_registry_connected", "1 while the registry's feed is up.", readings.registry_connected.into()),
+        ("selvedge_routes", "Patterns that are routed.", readings.routes as u64),
+        ("selvedge_workers_refused", "Workers whose wanted version is refused here.", readings.workers_refused as u64),
+        ("selvedge_runners", "Runner processes.", readings.runners as u64),
+        ("selvedge_runners_standby", "Runner processes without a cordon.", readings.standbys as u64),
+        ("selvedge_isolates", "Versions loaded in runners.", readings.isolates as u64),
+        ("selvedge_invocations_running", "Invocations running in runners.", readings.invocations as u64),
+        ("selvedge_cache_entries", "Entries of the memory cache.", readings.cache_entries),
+        ("selvedge_cache_bytes", "Bytes of the memory cache.", readings.cache_bytes),
+        ("selvedge_upstream_connections", "Connections to upstreams.", readings.upstream_connections as u64),
+        ("selvedge_tasks", "Background tasks, connections among them.", readings.tasks as u64),
+    ];
+    for (name, help, value) in gauges {
+        page.gauge(name, help, i64::try_from(value).unwrap_or(i64::MAX));
+    }
+    let name = "selvedge_supervisor_events_total";
+    page.head(name, "counter", "What happened to runner processes and to invocations between them.");
+    for (event, count) in &readings.supervisor {
+        page.line(name, &[("event", event)], *count);
     }
 }
 

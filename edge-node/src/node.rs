@@ -6,7 +6,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
+use selvedge_origin::api::wire::WorkerState;
 use selvedge_runtime::Body;
 use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Admin};
 use crate::cache::Cache;
 use crate::config::{ConfigError, NodeConfig};
-use crate::deployments::{Follower, FollowerConfig, FollowerStatus};
+use crate::deployments::{Follower, FollowerConfig, FollowerStatus, Link};
 use crate::listen::{self, Answer, Bound, Certificates, Connection, ListenConfig, ListenError, Refusal};
 use crate::metrics::{Metrics, Readings};
 use crate::request::{Observer, Parts, RequestPath};
@@ -28,12 +30,15 @@ pub struct Node {
     metrics: Arc<Metrics>,
     tasks: Tasks,
     supervisor: Supervisor,
-    follower: Option<Follower>,
+    follower: SharedFollower,
     routes: Arc<ActiveRoutes>,
     drain_timeout: std::time::Duration,
     /// The admin listener goes last, so that a draining node says that it drains.
     admin_stop: CancellationToken,
 }
+
+/// None before it starts and once the node drains. The admin listener asks it how it goes.
+type SharedFollower = Arc<Mutex<Option<Follower>>>;
 
 /// Where a node listens; ports that the kernel chose are here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -111,24 +116,25 @@ impl Node {
             region: config.region.clone(),
             address: addresses.https.or(addresses.http).map(|address| address.to_string()),
         };
-        let mut node = Self {
+        let node = Self {
             addresses,
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             supervisor: supervisor.clone(),
-            follower: None,
+            follower: SharedFollower::default(),
             routes: routes.clone(),
             drain_timeout: config.drain_timeout,
             admin_stop: CancellationToken::new(),
         };
         // From here on an error drops the node, and that stops what runs.
-        node.follower = Some(Follower::start(follower_config, supervisor.clone(), routes.clone()).await?);
+        let follower = Follower::start(follower_config, supervisor.clone(), routes.clone()).await?;
+        *node.follower.lock() = Some(follower);
         let name = node.name(&config);
         let path = RequestPath::new(Parts {
             node: name.clone(),
             routes,
             cache: cache.clone(),
-            upstreams,
+            upstreams: upstreams.clone(),
             supervisor: supervisor.clone(),
             trusted_proxies: config.trusted_proxies,
             metrics: metrics.clone(),
@@ -137,8 +143,15 @@ impl Node {
         });
         bound.serve(Arc::new(Front { path, node: name }), certificates, metrics.clone(), &tasks)?;
         if let Some(socket) = admin_socket {
-            let readings = readings(supervisor, cache, tasks.clone());
-            let admin = Arc::new(Admin { metrics, readings, tasks: tasks.clone() });
+            let sources = Sources {
+                supervisor,
+                cache,
+                upstreams,
+                tasks: tasks.clone(),
+                routes: node.routes.clone(),
+                follower: node.follower.clone(),
+            };
+            let admin = Arc::new(Admin { metrics, readings: Box::new(move || sources.read()), tasks });
             crate::tasks::spawn("admin", admin::serve(socket, admin, node.admin_stop.clone()));
         }
         Ok(node)
@@ -146,7 +159,7 @@ impl Node {
 
     /// The name under which the node has joined: that of the configuration, until it has joined under another.
     fn name(&self, config: &NodeConfig) -> Arc<str> {
-        self.follower.as_ref().map_or_else(|| config.name.shared(), |follower| follower.status().node.shared())
+        self.following().map_or_else(|| config.name.shared(), |status| status.node.shared())
     }
 
     /// Where it listens.
@@ -171,13 +184,14 @@ impl Node {
 
     /// How following the registry goes.
     pub fn following(&self) -> Option<Arc<FollowerStatus>> {
-        self.follower.as_ref().map(Follower::status)
+        self.follower.lock().as_ref().map(Follower::status)
     }
 
     /// Stops accepting, says GOAWAY on h2 and h3, waits for what runs at most [`NodeConfig::drain_timeout`], cancels the rest, ends the runners. Gives
     /// whether everything ended by itself.
-    pub async fn drain(mut self) -> bool {
-        if let Some(follower) = self.follower.take() {
+    pub async fn drain(self) -> bool {
+        let follower = self.follower.lock().take();
+        if let Some(follower) = follower {
             follower.stop().await;
         }
         let graceful = self.tasks.drain(self.drain_timeout).await;
@@ -254,10 +268,21 @@ async fn start_supervisor(config: &NodeConfig) -> Result<Supervisor, StartError>
     Supervisor::start(config).await.map_err(StartError::Runner)
 }
 
-fn readings(supervisor: Supervisor, cache: Arc<Cache>, tasks: Tasks) -> Box<dyn Fn() -> Readings + Send + Sync> {
-    Box::new(move || {
-        let runners = supervisor.runners();
-        let _ = &cache;
+/// What the admin listener asks for the numbers that other parts keep.
+struct Sources {
+    supervisor: Supervisor,
+    cache: Arc<Cache>,
+    upstreams: Arc<Upstreams>,
+    tasks: Tasks,
+    routes: Arc<ActiveRoutes>,
+    follower: SharedFollower,
+}
+
+impl Sources {
+    fn read(&self) -> Readings {
+        let runners = self.supervisor.runners();
+        let following = self.follower.lock().as_ref().map(Follower::status);
+        let following = following.as_deref();
         Readings {
             runners: runners.len(),
             standbys: runners.iter().filter(|runner| runner.cordon.is_none()).count(),
@@ -265,9 +290,16 @@ fn readings(supervisor: Supervisor, cache: Arc<Cache>, tasks: Tasks) -> Box<dyn 
             invocations: runners.iter().map(|runner| runner.invocations).sum(),
             cache_entries: 0,
             cache_bytes: 0,
-            tasks: tasks.running(),
+            tasks: self.tasks.running(),
+            upstream_connections: self.upstreams.connections().0,
+            routes: self.routes.load().len(),
+            registry_seq: following.and_then(|status| status.position.as_ref()).map_or(0, |position| position.seq),
+            registry_connected: following.is_some_and(|status| status.link == Link::Following),
+            workers_refused: following
+                .map_or(0, |status| status.workers.values().filter(|worker| matches!(worker.state, WorkerState::Refused { .. })).count()),
+            supervisor: self.supervisor.counts().iter().collect(),
         }
-    })
+    }
 }
 
 /// The request path as the listeners see it.

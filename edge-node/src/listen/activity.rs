@@ -7,12 +7,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::metrics::Metrics;
-
 /// Shared by a connection's driver, its bytes and its requests.
 #[derive(Debug)]
 pub(super) struct Activity {
-    metrics: Arc<Metrics>,
     opened: Instant,
     running: AtomicUsize,
     /// Response bodies that gave their last frame to the codec and were not asked for another one since.
@@ -30,13 +27,12 @@ pub(super) struct Activity {
 pub(super) struct Running(Arc<Activity>);
 
 impl Activity {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Self::opened_at(Instant::now(), metrics)
+    pub(super) fn new() -> Arc<Self> {
+        Self::opened_at(Instant::now())
     }
 
-    fn opened_at(opened: Instant, metrics: Arc<Metrics>) -> Arc<Self> {
+    fn opened_at(opened: Instant) -> Arc<Self> {
         Arc::new(Self {
-            metrics,
             opened,
             running: AtomicUsize::new(0),
             handed: AtomicUsize::new(0),
@@ -53,7 +49,6 @@ impl Activity {
     /// A request begins.
     pub(super) fn begin(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Relaxed);
-        self.metrics.requests_running.add(1);
         self.moved();
         Running(self.clone())
     }
@@ -126,7 +121,6 @@ impl Activity {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.metrics.requests_running.add(-1);
         self.0.moved();
         if self.0.running.fetch_sub(1, Relaxed) == 1 {
             self.0.none_running.notify_waiters();
@@ -142,7 +136,7 @@ mod tests {
 
     /// A connection on which nothing has moved since it was opened, longer than the bound ago.
     fn still() -> Arc<Activity> {
-        Activity::opened_at(Instant::now().checked_sub(BOUND * 2).unwrap(), Arc::default())
+        Activity::opened_at(Instant::now().checked_sub(BOUND * 2).unwrap())
     }
 
     #[test]
@@ -182,7 +176,7 @@ mod tests {
 
     #[tokio::test]
     async fn quiet_comes_when_the_last_request_ends() {
-        let activity = Activity::new(Arc::default());
+        let activity = Activity::new();
         let running = activity.begin();
         let quiet = activity.quiet();
         tokio::pin!(quiet);

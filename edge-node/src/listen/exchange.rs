@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -29,7 +28,6 @@ pub(super) struct Exchange<A> {
 impl<A: Answer> Exchange<A> {
     /// Answers one request. Dropping the future, or the response's body before its end, cancels the work.
     pub(super) async fn run(&self, mut request: http::Request<Body>) -> Response<SentBody> {
-        let began = Instant::now();
         let running = self.activity.begin();
         let protocol = self.connection.protocol;
         let arrival = Arrival { protocol, secure: self.connection.tls.is_some(), local: self.connection.local };
@@ -56,15 +54,7 @@ impl<A: Answer> Exchange<A> {
         if let Some(alt_svc) = &self.alt_svc {
             response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
         }
-        self.metrics.head_duration.observe(began.elapsed());
-        response.map(|body| SentBody {
-            body,
-            running,
-            metrics: self.metrics.clone(),
-            activity: self.activity.clone(),
-            handed: false,
-            failed: None,
-        })
+        response.map(|body| SentBody { body, running, activity: self.activity.clone(), handed: false, failed: None })
     }
 }
 
@@ -105,12 +95,11 @@ fn remove_connection_fields(headers: &mut HeaderMap) {
     }
 }
 
-/// A response's body on its way out: counts bytes, and keeps the request counted as running.
+/// A response's body on its way out: keeps the request counted as running, and notes whether the client takes it.
 pub(super) struct SentBody {
     body: Body,
     #[allow(dead_code, reason = "held until the body ends")]
     running: Running,
-    metrics: Arc<Metrics>,
     activity: Arc<Activity>,
     handed: bool,
     /// hyper throws away what it has not written yet when a body fails. So an error waits one turn, in which the client gets the head and
@@ -131,10 +120,6 @@ impl HttpBody for SentBody {
         let handed = matches!(polled, Poll::Ready(Some(Ok(_))));
         this.activity.hand(&mut this.handed, handed);
         match polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.metrics.sent_bytes.add(frame.data_ref().map_or(0, |data| data.len() as u64));
-                Poll::Ready(Some(Ok(frame)))
-            }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "response cut short");
                 this.failed = Some(error);

@@ -99,7 +99,7 @@ struct Shared<A> {
 
 impl<A: Answer> Shared<A> {
     fn exchange(&self, connection: Arc<Connection>, alt_svc: Option<HeaderValue>) -> exchange::Exchange<A> {
-        let activity = activity::Activity::new(self.metrics.clone());
+        let activity = activity::Activity::new();
         exchange::Exchange { answer: self.answer.clone(), connection, activity, metrics: self.metrics.clone(), alt_svc }
     }
 }

@@ -1,5 +1,7 @@
 //! HTTP/2 over TLS, with hyper's client.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::combinators::BoxBody;
@@ -119,7 +121,7 @@ async fn rapid_resets_end_the_connection() {
     drop(client);
     // Streams that are reset one by one after they were accepted cost no more than a request each, and none of them is left.
     soon(async {
-        while server.metrics.requests_running.get() > 0 {
+        while server.site.held.load(Relaxed) > 0 {
             tokio::task::yield_now().await;
         }
     })

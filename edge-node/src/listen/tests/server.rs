@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +33,10 @@ pub(crate) struct Site {
     pub(crate) go: Semaphore0,
     /// A request or body was dropped before its end.
     pub(crate) cancelled: Notify,
+    /// Requests for `/wait` that have not ended.
+    pub(crate) held: AtomicUsize,
+    /// Pieces of `/endless` that were asked for.
+    pub(crate) pieces: AtomicUsize,
 }
 
 /// A semaphore of nothing to begin with.
@@ -54,6 +59,21 @@ impl Semaphore0 {
 }
 
 struct Cancelled(Option<Arc<Site>>);
+
+struct Held(Arc<Site>);
+
+impl Held {
+    fn new(site: &Arc<Site>) -> Self {
+        site.held.fetch_add(1, Relaxed);
+        Self(site.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Relaxed);
+    }
+}
 
 impl Drop for Cancelled {
     fn drop(&mut self) {
@@ -84,11 +104,13 @@ impl Answer for Behind {
             "/endless" => {
                 let guard = Cancelled(Some(self.0.clone()));
                 Response::new(Body::chunks(futures::stream::unfold(guard, |guard| async {
+                    guard.0.as_ref()?.pieces.fetch_add(1, Relaxed);
                     Some((Ok(Bytes::from_static(&[b'.'; 4096])), guard))
                 })))
             }
             "/wait" => {
                 let mut guard = Cancelled(Some(self.0.clone()));
+                let _held = Held::new(&self.0);
                 self.0.waiting.notify_one();
                 self.0.go.pass().await;
                 guard.0 = None;
