@@ -1,0 +1,183 @@
+//! A registry that tells the truth, or is away.
+
+use std::os::unix::fs::PermissionsExt;
+
+use http::StatusCode;
+use selvedge_edge::deployments::{FollowError, Follower, FollowerConfig, Link};
+use selvedge_edge::routes::ActiveRoutes;
+use selvedge_origin::api::wire::WorkerState;
+use selvedge_origin::registry::Change;
+use tokio::net::TcpListener;
+
+use crate::registry::{Registry, Runs, TestNode, promotion};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_node_joins_takes_the_snapshot_and_runs_what_is_wanted() {
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    let version = registry.version("shop", "export default {}");
+    registry.promote(&version);
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    let said = registry.settled("shop", &version).await;
+    assert_eq!((said.state, said.active), (WorkerState::Active, vec![version.id.clone()]));
+    assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()));
+    assert_eq!(*node.runs.warmed.lock(), [version.id.to_string()], "warmed before it was active");
+    let report = registry.reported(|report| report.seq == 1).await;
+    assert_eq!(report.epoch.as_ref(), Some(&registry.book.lock().position.epoch));
+    for file in ["node.key", "node.json", "state.json"] {
+        let mode = std::fs::metadata(data.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_promotion_takes_the_traffic_and_a_deletion_ends_it() {
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    for round in 0..20 {
+        let version = registry.version("shop", &format!("export default {round}"));
+        registry.promote(&version);
+        assert_eq!(registry.settled("shop", &version).await.state, WorkerState::Active);
+        assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()), "reported active only when the route has moved");
+    }
+    registry.commit(vec![Change::WorkerDeleted { worker: "shop".parse().unwrap() }]);
+    registry.reported(|report| report.workers.is_empty()).await;
+    assert_eq!(node.serves("shop"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_cannot_start_is_refused_and_the_old_one_goes_on() {
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    let (good, bad) = (registry.version("shop", "export default {}"), registry.version("shop", "throw 1"));
+    registry.promote(&good);
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    registry.settled("shop", &good).await;
+    registry.promote(&bad);
+    let said = registry.settled("shop", &bad).await;
+    assert!(matches!(&said.state, WorkerState::Refused(reason) if reason.contains("SyntaxError: as asked")), "{said:?}");
+    assert_eq!(said.active, std::slice::from_ref(&good.id));
+    assert_eq!(node.serves("shop").as_deref(), Some(good.id.as_str()));
+
+    // Also after a restart without the registry; then a version that works takes over.
+    node.follower.stop().await;
+    let config = TestNode::config(&registry, data.path());
+    let alone = TestNode::start(FollowerConfig { origin: None, token_file: None, ..config.clone() }).await;
+    assert_eq!(alone.serves("shop").as_deref(), Some(good.id.as_str()));
+    alone.follower.stop().await;
+    let node = TestNode::start(config).await;
+    let better = registry.version("shop", "export default 2");
+    registry.promote(&better);
+    assert_eq!(registry.settled("shop", &better).await.state, WorkerState::Active);
+    assert_eq!(node.serves("shop").as_deref(), Some(better.id.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_version_that_cannot_start_takes_no_route() {
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    let bad = registry.version("shop", "throw 1");
+    registry.promote(&bad);
+    registry.settled("shop", &bad).await;
+    assert_eq!(node.serves("shop"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_from_its_disk_while_the_registry_is_away_and_catches_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start_on(listener);
+    let version = registry.version("shop", "export default {}");
+    registry.promote(&version);
+    let config = TestNode::config(&registry, data.path());
+    let node = TestNode::start(config.clone()).await;
+    registry.settled("shop", &version).await;
+    node.until(|status| status.link == Link::Following).await;
+    let key = std::fs::read(data.path().join("node.key")).unwrap();
+    node.follower.stop().await;
+
+    registry.book.lock().refusal = Some((StatusCode::SERVICE_UNAVAILABLE, "away"));
+    let node = TestNode::start(FollowerConfig { token_file: None, ..config }).await;
+    assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()), "at once, without the registry");
+    assert!(node.runs.warmed.lock().is_empty());
+    let next = registry.version("shop", "export default 2");
+    registry.append(promotion(&next));
+    registry.book.lock().refusal = None;
+    registry.settled("shop", &next).await;
+    assert_eq!(node.serves("shop").as_deref(), Some(next.id.as_str()));
+    assert_eq!(std::fs::read(data.path().join("node.key")).unwrap(), key, "the identity stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_never_joined_joins_as_soon_as_the_registry_is_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start_on(listener);
+    registry.book.lock().refusal = Some((StatusCode::SERVICE_UNAVAILABLE, "away"));
+    let version = registry.version("shop", "export default {}");
+    registry.append(promotion(&version));
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    node.until(|status| matches!(&status.link, Link::Disconnected(reason) if reason.contains("away"))).await;
+    assert_eq!(node.serves("shop"), None);
+    registry.book.lock().refusal = None;
+    registry.settled("shop", &version).await;
+    assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_refuses_the_join_fails_the_start_by_name() {
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    registry.book.lock().refusal = Some((StatusCode::CONFLICT, "node_name_taken"));
+    let config = TestNode::config(&registry, data.path());
+    let started = Follower::start(config.clone(), Runs::default(), ActiveRoutes::default().into()).await;
+    let error = started.err().expect("the name is taken");
+    assert!(matches!(&error, FollowError::Join { reason, .. } if reason.contains("node_name_taken")), "{error}");
+    let started = Follower::start(FollowerConfig { token_file: None, ..config }, Runs::default(), ActiveRoutes::default().into()).await;
+    assert!(matches!(started.err(), Some(FollowError::Token { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_follows_no_more_and_goes_on_serving() {
+    for by_feed in [true, false] {
+        let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+        let version = registry.version("shop", "export default {}");
+        registry.promote(&version);
+        let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+        registry.settled("shop", &version).await;
+        if by_feed {
+            registry.commit(vec![Change::NodeRemoved { node: "node-1".parse().unwrap() }]);
+        } else {
+            registry.book.lock().refusal = Some((StatusCode::UNAUTHORIZED, "node_revoked"));
+            registry.say("nonsense, so that the feed is opened again\n".into());
+        }
+        node.until(|status| matches!(status.link, Link::Removed(_))).await;
+        assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_that_cannot_be_fetched_now_is_fetched_later() {
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    let version = registry.version("shop", "export default {}");
+    registry.book.lock().blobs_away = 2;
+    registry.promote(&version);
+    assert_eq!(registry.settled("shop", &version).await.state, WorkerState::Active);
+    assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_that_was_damaged_on_disk_is_fetched_again() {
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    let version = registry.version("shop", "export default {}");
+    registry.promote(&version);
+    let config = TestNode::config(&registry, data.path());
+    let node = TestNode::start(config.clone()).await;
+    registry.settled("shop", &version).await;
+    node.until(|status| status.link == Link::Following).await;
+    node.follower.stop().await;
+    for file in std::fs::read_dir(data.path().join("bundles")).unwrap() {
+        std::fs::write(file.unwrap().path(), "damaged").unwrap();
+    }
+    let node = TestNode::start(config).await;
+    node.until(|status| status.workers.values().any(|worker| worker.state == WorkerState::Active)).await;
+    assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()));
+}
