@@ -41,6 +41,10 @@ pub const SHARES_MAX: usize = 16;
 pub const WORKERS_MAX: usize = 20_000;
 /// Routes of one owner.
 pub const ROUTES_PER_OWNER_MAX: usize = 2_000;
+/// Routes of all owners: a snapshot of the feed must hold them, at some 400 bytes each.
+pub const ROUTES_MAX: usize = 100_000;
+/// Bytes of the records of all versions that take traffic: a snapshot of the feed must hold them.
+pub const SERVING_BYTES_MAX: usize = 64 << 20;
 /// Site files.
 pub const SITES_MAX: usize = 5_000;
 /// Bytes of a route's pattern.

@@ -13,7 +13,7 @@ use crate::client::request_message;
 use crate::keys::{BadKey, PublicKey, Purpose, Signature};
 use crate::ledger::Ledger;
 use crate::limits::NODE_CLOCK_SKEW;
-use crate::registry::NodeName;
+use crate::registry::{NodeName, Refusal};
 use crate::tokens::Token;
 
 /// Requests of one node that are remembered, so that none is played twice. Older ones fall to the clock's bound.
@@ -151,8 +151,11 @@ fn claim(ledger: &Ledger, text: &str) -> Result<Claim, ApiError> {
     let node: NodeName = part("node")?.parse().map_err(|_| unreadable())?;
     let at_us: u64 = part("ts")?.parse().map_err(|_| unreadable())?;
     let signature: Signature = part("sig")?.parse().map_err(|_| unreadable())?;
-    let key = ledger.read(|state, _| state.nodes().get(&node).map(|record| record.key));
-    let key = key.ok_or_else(|| ApiError::Unauthorized(format!("node {node} has not joined here, or was removed")))?;
+    let key = ledger.read(|state, _| match state.nodes().get(&node) {
+        Some(record) => Ok(record.key),
+        None if state.was_removed(&node) => Err(ApiError::from(Refusal::NodeRevoked { node: node.clone() })),
+        None => Err(ApiError::Unauthorized(format!("node {node} has not joined here"))),
+    })?;
     // Two machines' clocks are compared here, so this is the system's clock.
     let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
     let apart_us = now_us.abs_diff(u128::from(at_us));

@@ -53,6 +53,10 @@ async fn collect(mut body: Incoming, bytes_max: usize) -> Result<Bytes, ApiError
 impl Asked {
     /// The body as JSON.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        // serde would take an array for a struct, by position.
+        if !self.body.trim_ascii_start().starts_with(b"{") {
+            return Err(ApiError::Malformed("the body is not a JSON object".to_owned()));
+        }
         serde_json::from_slice(&self.body).map_err(|error| ApiError::Malformed(format!("the body is not the expected JSON: {error}")))
     }
 

@@ -35,11 +35,27 @@ pub fn next_chain(chain: &Digest, entry: &[u8]) -> Digest {
     Digest::of(&[chain.as_str().as_bytes(), entry].concat())
 }
 
-/// For fuzzing: gives each line of the bytes to a verifier; nothing may be accepted that is not signed.
+/// For fuzzing: gives each line of the bytes to a verifier, as it is (nothing may be accepted that is not signed), and as the content of
+/// frames that are signed (what is signed may still be malformed, and nothing else).
 pub fn fuzz(bytes: &[u8]) {
-    let Ok(key) = crate::keys::SigningKey::generate() else { return };
+    static KEY: std::sync::OnceLock<Option<crate::keys::SigningKey>> = std::sync::OnceLock::new();
+    let Some(key) = KEY.get_or_init(|| crate::keys::SigningKey::generate().ok()) else { return };
     let mut verifier = FeedVerifier::new(key.public(), None);
     for line in bytes.split(|byte| *byte == b'\n') {
-        assert!(verifier.accept(line).is_err(), "nobody holds the key");
+        assert!(verifier.accept(line).is_err(), "nobody has signed it");
+        let signer = FeedSigner::new(key);
+        let epoch = Epoch::generate();
+        let at = Position { epoch: epoch.clone(), seq: 1, chain: Digest::zero() };
+        let next = Position { epoch, seq: 2, chain: next_chain(&at.chain, line) };
+        let mut verifier = FeedVerifier::new(key.public(), Some(at));
+        let before = verifier.position().cloned();
+        // A line that is no JSON has no frame.
+        let Ok(frame) = signer.entry(&next, line) else { continue };
+        match verifier.accept(&frame) {
+            Ok(_) => assert_eq!(verifier.position(), Some(&next)),
+            // White space around the entry is no part of it once it is in a frame: another chain.
+            Err(FeedError::Malformed(_) | FeedError::Chain { .. }) => assert_eq!(verifier.position(), before.as_ref()),
+            Err(error) => panic!("{error}"),
+        }
     }
 }

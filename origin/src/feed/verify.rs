@@ -121,6 +121,10 @@ impl FeedVerifier {
             return Err(FeedError::TooLong { bytes_len: line.len() });
         }
         let malformed = |error: serde_json::Error| FeedError::Malformed(error.to_string());
+        // serde would take an array for a struct, by position.
+        if !line.starts_with(b"{") {
+            return Err(FeedError::Malformed("not a JSON object".to_owned()));
+        }
         let line: Line<'_> = serde_json::from_slice(line).map_err(malformed)?;
         let Line { epoch, seq, chain, entry, reset, heartbeat, sig } = line;
         let position = Position { epoch, seq, chain };
@@ -174,6 +178,179 @@ impl FeedVerifier {
                 Err(FeedError::Rewind { epoch: reset.epoch.clone(), seq: reset.seq })
             }
             _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::FeedSigner;
+    use crate::keys::SigningKey;
+
+    /// A registry's log as a node gets it: a reset, then entries.
+    struct Log {
+        key: SigningKey,
+        at: Position,
+    }
+
+    impl Log {
+        fn new() -> Self {
+            let key = SigningKey::generate().expect("random bytes");
+            Self { key, at: Position { epoch: Epoch::generate(), seq: 7, chain: Digest::of(b"before") } }
+        }
+
+        fn reset(&self) -> Vec<u8> {
+            FeedSigner::new(&self.key).reset(&self.at, &Desired::default()).expect("a line").to_vec()
+        }
+
+        fn entry(&mut self, reason: &str) -> Vec<u8> {
+            let entry = Entry { at_ms: 1, actor: "admin".into(), reason: Some(reason.into()), changes: vec![], before: vec![] };
+            let bytes = serde_json::to_vec(&entry).expect("JSON");
+            self.at = Position { seq: self.at.seq + 1, chain: next_chain(&self.at.chain, &bytes), ..self.at.clone() };
+            FeedSigner::new(&self.key).entry(&self.at, &bytes).expect("a line").to_vec()
+        }
+
+        fn heartbeat(&self) -> Vec<u8> {
+            FeedSigner::new(&self.key).heartbeat(&self.at, 5).expect("a line").to_vec()
+        }
+
+        fn follower(&self) -> FeedVerifier {
+            let mut verifier = FeedVerifier::new(self.key.public(), None);
+            verifier.accept(&self.reset()).expect("signed");
+            verifier
+        }
+    }
+
+    fn replace(line: &[u8], from: &str, to: &str) -> Vec<u8> {
+        let text = String::from_utf8(line.to_vec()).expect("JSON");
+        assert!(text.contains(from), "{text}");
+        text.replacen(from, to, 1).into_bytes()
+    }
+
+    #[test]
+    fn entries_in_order_are_accepted_with_and_without_line_feed() {
+        let mut log = Log::new();
+        let mut verifier = log.follower();
+        for reason in ["one", "two", "three"] {
+            let line = log.entry(reason);
+            let Accepted::Entry(entry) = verifier.accept(line.trim_ascii_end()).expect("signed") else { panic!("an entry") };
+            assert_eq!(entry.reason.as_deref(), Some(reason));
+            assert_eq!(verifier.position(), Some(&log.at));
+        }
+        assert_eq!(verifier.accept(&log.heartbeat()), Ok(Accepted::Heartbeat { seq: 10, at_ms: 5 }));
+    }
+
+    #[test]
+    fn a_tampered_entry_is_refused() {
+        let mut log = Log::new();
+        let mut verifier = log.follower();
+        let line = log.entry("pay alice");
+        let before = verifier.position().cloned();
+        assert_eq!(verifier.accept(&replace(&line, "alice", "mally")), Err(FeedError::Chain { seq: 8 }));
+        assert_eq!(verifier.accept(&replace(&line, "{\"at_ms\"", "{ \"at_ms\"")), Err(FeedError::Chain { seq: 8 }), "the bytes count");
+        assert_eq!(verifier.accept(&replace(&line, "\"seq\":8", "\"seq\":9")), Err(FeedError::Forged { seq: 9 }));
+        let chain = log.at.chain.to_string();
+        assert_eq!(verifier.accept(&replace(&line, &chain, &Digest::zero().to_string())), Err(FeedError::Forged { seq: 8 }));
+        assert_eq!(verifier.position().cloned(), before, "a refused frame moves nothing");
+        verifier.accept(&line).expect("the true one is still welcome");
+    }
+
+    #[test]
+    fn reordered_repeated_and_missing_entries_are_refused() {
+        let mut log = Log::new();
+        let mut verifier = log.follower();
+        let (first, second) = (log.entry("one"), log.entry("two"));
+        assert_eq!(verifier.accept(&second), Err(FeedError::Order { got: 9, expected: 8 }));
+        verifier.accept(&first).expect("the next one");
+        assert_eq!(verifier.accept(&first), Err(FeedError::Order { got: 8, expected: 9 }));
+        verifier.accept(&second).expect("the next one");
+    }
+
+    #[test]
+    fn another_key_another_log_and_another_epoch_are_refused() {
+        let mut log = Log::new();
+        let mut other = Log::new();
+        let mut verifier = log.follower();
+        assert_eq!(verifier.accept(&other.entry("forged")), Err(FeedError::Forged { seq: 8 }));
+        assert_eq!(verifier.accept(&other.reset()), Err(FeedError::Forged { seq: 8 }));
+        assert_eq!(verifier.accept(&other.heartbeat()), Err(FeedError::Forged { seq: 8 }));
+        log.at.epoch = Epoch::generate();
+        assert!(matches!(verifier.accept(&log.entry("later life")), Err(FeedError::OtherEpoch { seq: 8, .. })));
+    }
+
+    #[test]
+    fn a_registry_that_lost_entries_is_noticed() {
+        let mut log = Log::new();
+        let mut verifier = log.follower();
+        let restored = log.at.clone();
+        verifier.accept(&log.entry("acknowledged")).expect("the next one");
+        verifier.accept(&log.entry("lost")).expect("the next one");
+        log.at = restored;
+        log.entry("something else");
+        log.entry("again");
+        assert_eq!(verifier.accept(&log.entry("more")), Err(FeedError::Chain { seq: 10 }));
+        log.at.seq = 8;
+        assert!(matches!(verifier.accept(&log.reset()), Err(FeedError::Rewind { seq: 8, .. })));
+    }
+
+    #[test]
+    fn an_old_snapshot_does_not_roll_a_node_back() {
+        let mut log = Log::new();
+        let old = log.reset();
+        let mut verifier = log.follower();
+        verifier.accept(&log.entry("one")).expect("the next one");
+        assert!(matches!(verifier.accept(&old), Err(FeedError::Rewind { seq: 7, .. })));
+        let earlier = log.at.clone();
+        log.at = Position { epoch: Epoch::generate(), seq: 1, chain: Digest::zero() };
+        verifier.accept(&log.reset()).expect("a later epoch begins anew");
+        log.at = earlier;
+        assert!(matches!(verifier.accept(&log.reset()), Err(FeedError::Rewind { .. })), "and there is no way back");
+    }
+
+    #[test]
+    fn a_snapshot_is_signed_with_its_content() {
+        let log = Log::new();
+        let mut verifier = FeedVerifier::new(log.key.public(), None);
+        let line = replace(&log.reset(), "\"workers\":{}", "\"workers\": {}");
+        assert_eq!(verifier.accept(&line), Err(FeedError::Forged { seq: 7 }));
+        assert!(verifier.position().is_none());
+    }
+
+    #[test]
+    fn nothing_is_applied_before_the_first_snapshot() {
+        let mut log = Log::new();
+        let mut verifier = FeedVerifier::new(log.key.public(), None);
+        assert_eq!(verifier.accept(&log.entry("early")), Err(FeedError::NoState { seq: 8 }));
+    }
+
+    #[test]
+    fn one_kind_of_frame_does_not_pass_for_another() {
+        let mut log = Log::new();
+        let mut verifier = log.follower();
+        let entry = log.entry("{}");
+        for line in [
+            replace(&entry, "\"entry\"", "\"reset\""),
+            replace(&log.reset(), "\"reset\"", "\"entry\""),
+            replace(&log.heartbeat(), "\"heartbeat\":5", "\"heartbeat\":6"),
+            replace(&log.heartbeat(), "\"heartbeat\":5", "\"reset\":5"),
+        ] {
+            assert!(matches!(verifier.accept(&line), Err(FeedError::Forged { .. })), "{}", String::from_utf8_lossy(&line));
+        }
+    }
+
+    #[test]
+    fn malformed_lines_are_refused() {
+        let log = Log::new();
+        let mut verifier = log.follower();
+        let heartbeat = log.heartbeat();
+        let both = replace(&heartbeat, "\"heartbeat\":5", "\"heartbeat\":5,\"entry\":{}");
+        let none = replace(&heartbeat, "\"heartbeat\":5,", "");
+        let extra = replace(&heartbeat, "{", "{\"extra\":1,");
+        let twice = replace(&heartbeat, "{", "{\"seq\":1,");
+        let cut = heartbeat[..heartbeat.len() / 2].to_vec();
+        for line in [b"".to_vec(), b"null".to_vec(), b"\xff".to_vec(), both, none, extra, twice, cut] {
+            assert!(matches!(verifier.accept(&line), Err(FeedError::Malformed(_))), "{}", String::from_utf8_lossy(&line));
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The rules for traffic: promote versions, roll back, delete a worker.
 
 use super::route::{self, TakenOver};
+use super::state;
 use super::version::{bad, check_message};
 use super::{
     Before, Change, Deployment, Moment, Plan, Refusal, RouteOwner, RouteRecord, Share, State, VersionId, VersionRecord, WorkerName,
     WorkerState,
 };
 use crate::api::wire::{NewDeployment, Rollback};
-use crate::limits::SHARES_MAX;
+use crate::limits::{SERVING_BYTES_MAX, SHARES_MAX};
 
 /// What a promotion or rollback gives back.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,7 @@ pub fn promote(state: &State, moment: &Moment, worker: &WorkerName, new: &NewDep
     check_message(new.message.as_deref())?;
     check_shares(&new.versions)?;
     let mut plan = deploy(known, moment, worker, &new.versions, new.message.clone())?;
+    check_room(state, worker, &plan.changes)?;
     if let Some(specs) = &new.routes {
         let owner = RouteOwner::Worker(worker.clone());
         let routes = route::own(&owner, specs)?;
@@ -60,6 +62,7 @@ pub fn rollback(state: &State, moment: &Moment, worker: &WorkerName, rollback: &
         }
     };
     let mut plan = deploy(known, moment, worker, &shares, rollback.message.clone())?;
+    check_room(state, worker, &plan.changes)?;
     plan.answer.routes = leading_to(state, worker);
     Ok(plan)
 }
@@ -77,6 +80,17 @@ pub fn delete(state: &State, worker: &WorkerName) -> Result<Plan<Vec<String>>, R
     let routes = state.routes_of(&owner);
     let answer = routes.iter().map(|route| route.pattern.clone()).collect();
     Ok(Plan { changes: vec![Change::WorkerDeleted { worker: worker.clone() }], before: vec![Before::Routes { owner, routes }], answer })
+}
+
+/// A snapshot of the feed must hold what all workers serve.
+fn check_room(state: &State, worker: &WorkerName, changes: &[Change]) -> Result<(), Refusal> {
+    let others: usize = state.workers().iter().filter(|(name, _)| *name != worker).map(|(_, known)| known.serving_bytes).sum();
+    let own: usize =
+        changes.iter().map(|change| if let Change::Promoted { versions, .. } = change { state::size(versions) } else { 0 }).sum();
+    if others.saturating_add(own) > SERVING_BYTES_MAX {
+        return Err(Refusal::Limit { what: "bytes of the records of all serving versions".to_owned(), max: SERVING_BYTES_MAX });
+    }
+    Ok(())
 }
 
 fn leading_to(state: &State, worker: &WorkerName) -> Vec<RouteRecord> {

@@ -13,6 +13,8 @@ mod records;
 mod refusal;
 mod route;
 mod state;
+#[cfg(test)]
+mod tests;
 mod version;
 
 pub use deployment::{Made, delete, promote, rollback};

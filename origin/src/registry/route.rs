@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::version::{bad, check_message};
 use super::{Before, CacheSettings, Change, NodeName, Plan, Refusal, RouteOwner, RouteRecord, State, WorkerName, pattern};
 use crate::api::wire::SiteApply;
-use crate::limits::{COLLAPSE_WAIT_MS_MAX, ENTRY_BYTES_MAX, ROUTES_PER_OWNER_MAX, SITES_MAX, UPSTREAM_BYTES_MAX};
+use crate::limits::{COLLAPSE_WAIT_MS_MAX, ENTRY_BYTES_MAX, ROUTES_MAX, ROUTES_PER_OWNER_MAX, SITES_MAX, UPSTREAM_BYTES_MAX};
 
 /// A route as its owner declares it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -198,7 +198,11 @@ pub(super) fn set(state: &State, owner: &RouteOwner, routes: Vec<RouteRecord>, t
             None => diff.added.push(route.clone()),
         }
     }
-    let stays = |held: &RouteRecord| routes.iter().any(|route| route.pattern == held.pattern);
+    if state.routes().len().saturating_sub(mine.len()).saturating_add(routes.len()) > ROUTES_MAX {
+        return Err(Refusal::Limit { what: "routes of all owners".to_owned(), max: ROUTES_MAX });
+    }
+    let declared: BTreeSet<&str> = routes.iter().map(|route| route.pattern.as_str()).collect();
+    let stays = |held: &RouteRecord| declared.contains(held.pattern.as_str());
     diff.removed = mine.iter().filter(|held| !stays(held)).cloned().collect();
     let mut changes = Vec::new();
     let mut before = vec![Before::Routes { owner: owner.clone(), routes: mine }];

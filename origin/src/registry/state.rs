@@ -1,7 +1,7 @@
 //! What the log adds up to, for the registry: every record. Rebuilt from the store's records at start, and changed by committed
 //! changes only.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::limits::{DEPLOYMENTS_KEPT, VERSIONS_KEPT};
 pub struct State {
     workers: BTreeMap<WorkerName, WorkerState>,
     nodes: BTreeMap<NodeName, NodeRecord>,
-    revoked: BTreeSet<PublicKey>,
+    revoked: BTreeMap<PublicKey, NodeName>,
     desired: Desired,
 }
 
@@ -27,6 +27,8 @@ pub struct WorkerState {
     pub versions: VecDeque<VersionRecord>,
     /// Its kept deployments, oldest first; the last one takes the traffic.
     pub deployments: VecDeque<Deployment>,
+    /// Bytes that its serving versions take in a snapshot of the feed, about.
+    pub serving_bytes: usize,
 }
 
 /// A worker's own record.
@@ -116,7 +118,12 @@ impl State {
 
     /// Whether a removed node had this key.
     pub fn is_revoked(&self, key: &PublicKey) -> bool {
-        self.revoked.contains(key)
+        self.revoked.contains_key(key)
+    }
+
+    /// Whether a node of this name was removed.
+    pub fn was_removed(&self, node: &NodeName) -> bool {
+        self.revoked.values().any(|removed| removed == node)
     }
 
     /// How many keys are revoked.
@@ -150,8 +157,9 @@ impl State {
                 worker.versions.push_back(VersionRecord::clone(version));
                 worker.record.made = version.number;
             }
-            Change::Promoted { worker, deployment, .. } => {
+            Change::Promoted { worker, deployment, versions } => {
                 let worker = self.workers.entry(worker.clone()).or_default();
+                worker.serving_bytes = size(versions);
                 let surplus = worker.surplus_deployments(1);
                 worker.deployments.retain(|kept| !surplus.contains(&kept.id));
                 worker.deployments.push_back(deployment.clone());
@@ -167,7 +175,7 @@ impl State {
             }
             Change::NodeRemoved { node } => {
                 if let Some(record) = self.nodes.remove(node) {
-                    self.revoked.insert(record.key);
+                    self.revoked.insert(record.key, node.clone());
                 }
             }
         }
@@ -231,9 +239,10 @@ impl State {
             // Ids of version 7 order by time; numbers say it without looking into them.
             worker.versions.make_contiguous().sort_by_key(|version| version.number);
             worker.deployments.make_contiguous().sort_by(|a, b| a.id.cmp(&b.id));
-            if let Some(deployment) = worker.deployments.back() {
-                let versions = deployment.versions.iter().filter_map(|share| worker.version(&share.version)).cloned().collect();
-                desired.apply(&Change::Promoted { worker: name.clone(), deployment: deployment.clone(), versions });
+            if let Some(deployment) = worker.deployments.back().cloned() {
+                let versions: Vec<_> = deployment.versions.iter().filter_map(|share| worker.version(&share.version)).cloned().collect();
+                worker.serving_bytes = size(&versions);
+                desired.apply(&Change::Promoted { worker: name.clone(), deployment, versions });
             }
         }
         Ok(state)
@@ -259,12 +268,18 @@ impl State {
                 self.nodes.insert(name(rest)?, decode(value)?);
             }
             "revoked" => {
-                self.revoked.insert(rest.parse().map_err(|error: crate::keys::BadKey| error.to_string())?);
+                let key = rest.parse().map_err(|error: crate::keys::BadKey| error.to_string())?;
+                self.revoked.insert(key, decode(value)?);
             }
             _ => return Err("a table that this build does not know".to_owned()),
         }
         Ok(())
     }
+}
+
+/// Bytes of versions' records as JSON.
+pub(super) fn size(versions: &[VersionRecord]) -> usize {
+    encode(&versions).map_or(0, |bytes| bytes.len())
 }
 
 fn worker_key(worker: &WorkerName) -> String {

@@ -1,5 +1,7 @@
 //! The API over real sockets, with the typed client and with raw bytes.
 
+mod malformed;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -270,7 +272,7 @@ async fn a_removed_node_is_cut_off_and_cannot_come_back_with_its_key() {
     feed.next().await.expect("a line").expect("a reset");
     fixture.admin.remove_node(identity.name()).await.expect("removed");
     while let Some(_line) = feed.next().await.expect("ends") {}
-    assert_eq!(node.report(&report(0, vec![])).await.expect_err("removed").code(), Some("unauthorized"));
+    assert_eq!(node.report(&report(0, vec![])).await.expect_err("removed").code(), Some("node_revoked"));
     assert_eq!(joining.join(&identity, "here", None).await.expect_err("revoked").code(), Some("node_revoked"));
     assert_eq!(fixture.admin.remove_node(identity.name()).await.expect_err("gone").code(), Some("no_node"));
 }
@@ -323,4 +325,39 @@ async fn cleartext_is_for_loopback_only() {
     drop(fixture.origin);
     let refused = fixture.admin.status().await.expect_err("nobody there").to_string();
     assert!(refused.contains(fixture.admin.url()), "{refused}");
+}
+
+#[tokio::test]
+async fn a_signed_request_holds_once_and_only_as_it_was_signed() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let fixture = fixture().await;
+    let joining = Client::connect(&fixture.origin.url(), fixture.origin.node_token()).expect("a client");
+    let identity = NodeIdentity::generate("edge-1".parse().expect("a name")).expect("a key");
+    joining.join(&identity, "here", None).await.expect("joins");
+    let now_us = || u64::try_from(std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_micros()).expect("before 586524");
+    let body = serde_json::to_vec(&report(0, vec![])).expect("JSON");
+    let path = "/v1/nodes/self/report";
+    let address = fixture.origin.address();
+    let send = async |authorization: &str, body: &[u8]| {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: {authorization}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+        stream.write_all(&[head.as_bytes(), body].concat()).await.expect("sends");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answers");
+        answer
+    };
+    let good = identity.authorization("POST", path, &body, now_us());
+    assert!(send(&good, &body).await.starts_with("HTTP/1.1 200"));
+    assert!(send(&good, &body).await.contains("made before"));
+    let other = serde_json::to_vec(&report(1, vec![])).expect("JSON");
+    assert!(send(&identity.authorization("POST", path, &body, now_us()), &other).await.contains("not that of node edge-1"));
+    assert!(send(&identity.authorization("POST", "/v1/nodes/self", &body, now_us()), &body).await.contains("not that of node"));
+    let late = send(&identity.authorization("POST", path, &body, now_us() - 90_000_000), &body).await;
+    assert!(late.starts_with("HTTP/1.1 401") && late.contains("90 s apart"), "{late}");
+    for broken in ["Selvedge-Node", "Selvedge-Node node", "Selvedge-Node node=\"edge-1\"", "Selvedge-Node node=edge-1, ts=1, sig=2"] {
+        assert!(send(broken, &body).await.starts_with("HTTP/1.1 401"), "{broken}");
+    }
 }
