@@ -63,7 +63,8 @@ impl Hooks {
         let start_clock: v8::Local<v8::Function> = holder.get(scope, name.into())?.try_into().ok()?;
         let undefined = v8::undefined(scope);
         start_clock.call(scope, undefined.into(), &[])?;
-        for name in [HOLDER, "Deno", "__bootstrap"] {
+        // V8 itself puts SharedArrayBuffer back when it restores a snapshot.
+        for name in [HOLDER, "Deno", "__bootstrap", "SharedArrayBuffer"] {
             let name = v8::String::new(scope, name)?;
             global.delete(scope, name.into())?;
         }

@@ -46,6 +46,8 @@ pub(crate) struct Invocations {
     pub(crate) expects_async: Cell<bool>,
     rejections: RefCell<Vec<Rejection>>,
     pub(crate) terminated: Cell<bool>,
+    /// What is rejected in this turn is nobody's news: it was rejected by ending an invocation.
+    pub(crate) quiet: Cell<bool>,
     /// An exception is being formatted: the worker's `Error.prepareStackTrace` must not run.
     pub(crate) formatting: Cell<bool>,
     pub(crate) stack_getter: RefCell<Option<v8::Global<v8::Value>>>,
@@ -112,6 +114,7 @@ impl Invocations {
             expects_async: Cell::new(false),
             rejections: RefCell::default(),
             terminated: Cell::new(false),
+            quiet: Cell::new(false),
             formatting: Cell::new(false),
             stack_getter: RefCell::default(),
             site_to_string: RefCell::default(),
@@ -177,6 +180,12 @@ impl Invocations {
 
     pub(crate) fn is_live(&self, stream: StreamId) -> bool {
         self.live.borrow().contains_key(&stream)
+    }
+
+    /// The stream that the edge still knows: it may have ended in this turn, but not before.
+    fn attributable(&self, stream: StreamId) -> StreamId {
+        let known = self.is_live(stream) || self.ended.borrow().iter().any(|(other, _)| *other == stream);
+        if known { stream } else { 0 }
     }
 
     pub(crate) fn live_streams(&self) -> Vec<LiveStream> {
@@ -278,7 +287,7 @@ impl Invocations {
     }
 
     fn log_exception(&self, stream: StreamId, message: String) {
-        let stream = if self.is_live(stream) { stream } else { 0 };
+        let stream = self.attributable(stream);
         self.surroundings.send(ToEdge::Log { stream, slot: self.slot.get(), level: LogLevel::Error, message, exception: true });
     }
 
@@ -295,8 +304,9 @@ impl Invocations {
         self.modules.clear();
     }
 
-    pub(crate) fn has_rejections(&self) -> bool {
-        !self.rejections.borrow().is_empty()
+    /// Whether there is something that only a turn deals with.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        !self.rejections.borrow().is_empty() || !self.ended.borrow().is_empty()
     }
 }
 
@@ -355,20 +365,7 @@ impl Host for Invocations {
 
     fn failed(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, exception: v8::Local<'_, v8::Value>, heading: Option<String>) {
         let message = exception::describe(scope, self, exception, heading);
-        let answered = {
-            let live = self.live.borrow();
-            let Some(live) = live.get(&stream) else { return };
-            live.answered && !live.outgoing.iter().any(|body| body.part == 0)
-        };
-        if answered {
-            // The client has its whole answer: what failed is a promise given to waitUntil.
-            if let Some(live) = self.live.borrow_mut().get_mut(&stream) {
-                live.outcome = Outcome::Exception;
-            }
-            self.log_exception(stream, message);
-        } else {
-            self.fail(stream, message);
-        }
+        self.fail(stream, message);
     }
 
     fn ended(&self, stream: u32) {
@@ -473,12 +470,22 @@ impl Host for Invocations {
             4 => LogLevel::Error,
             _ => LogLevel::Log,
         };
-        let stream = if self.is_live(stream) { stream } else { 0 };
+        let stream = self.attributable(stream);
         self.surroundings.send(ToEdge::Log { stream, slot: self.slot.get(), level, message, exception: false });
     }
 
-    fn report(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, exception: v8::Local<'_, v8::Value>, heading: Option<String>) {
+    fn report(
+        &self,
+        scope: &mut v8::PinScope<'_, '_>,
+        stream: u32,
+        exception: v8::Local<'_, v8::Value>,
+        heading: Option<String>,
+        counts: bool,
+    ) {
         let message = exception::describe(scope, self, exception, heading);
+        if counts && let Some(live) = self.live.borrow_mut().get_mut(&stream) {
+            live.outcome = Outcome::Exception;
+        }
         self.log_exception(stream, message);
     }
 

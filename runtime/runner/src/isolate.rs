@@ -250,6 +250,7 @@ impl Isolate {
             let number = v8::Number::new(scope, stream.into());
             // First the end, so that nothing that the worker does about it reaches the edge.
             state.end(stream, outcome);
+            state.quiet.set(true);
             state.call(scope, Hook::Cancel, &[number.into(), message]);
         })
     }
@@ -327,7 +328,8 @@ impl Isolate {
             {
                 return Pulse::Terminated;
             }
-            if self.state.has_rejections() && self.turn(0, |_, _| {}) == Pulse::Terminated {
+            // Continuations may have run in there: what they left is taken up in a turn.
+            if self.state.has_leftovers() && self.turn(0, |_, _| {}) == Pulse::Terminated {
                 return Pulse::Terminated;
             }
         }
@@ -404,6 +406,7 @@ impl Isolate {
             enter_context(scope, stream);
             run(scope, &state);
             settle(scope, &state);
+            state.quiet.set(false);
             state.forget_timers(scope);
             enter_context(scope, 0);
             if scope.has_terminated() || scope.is_execution_terminating() {
@@ -431,6 +434,7 @@ fn furnish(isolate: &mut v8::Isolate, state: &Rc<Invocations>) {
     isolate.set_promise_reject_callback(promise_rejected);
     isolate.set_prepare_stack_trace_callback(exception::prepare_stack_trace);
     isolate.set_host_import_module_dynamically_callback(modules::import_dynamically);
+    isolate.set_host_import_module_with_phase_dynamically_callback(modules::import_dynamically_with_phase);
     isolate.set_host_initialize_import_meta_object_callback(modules::import_meta);
     isolate.set_allow_wasm_code_generation_callback(modules::wasm_allowed);
     isolate.set_allow_atomics_wait(false);
@@ -476,11 +480,7 @@ fn settle(scope: &mut v8::PinScope<'_, '_>, state: &Invocations) {
         if rejections.is_empty() {
             return;
         }
-        for rejection in rejections {
-            // What an ended invocation leaves behind is nobody's news: most of it was rejected by ending it.
-            if rejection.stream != 0 && !state.is_live(rejection.stream) {
-                continue;
-            }
+        for rejection in rejections.into_iter().filter(|_| !state.quiet.get()) {
             enter_context(scope, rejection.stream);
             let promise = v8::Local::new(scope, rejection.promise);
             let reason = v8::Local::new(scope, rejection.reason);
@@ -509,7 +509,9 @@ fn evaluate(
         None => match (scope.exception(), scope.message()) {
             (Some(exception), message) => {
                 let mut text = exception::describe(scope, state, exception, None);
-                if let Some(place) = message.and_then(|message| place(scope, state, message)) {
+                if !text.contains("\n    at ")
+                    && let Some(place) = message.and_then(|message| place(scope, state, message))
+                {
                     text.push_str(&place);
                 }
                 Err(text)
@@ -522,8 +524,9 @@ fn evaluate(
 /// Where a syntax error is: it has no stack.
 fn place(scope: &mut v8::PinScope<'_, '_>, state: &Invocations, message: v8::Local<'_, v8::Message>) -> Option<String> {
     let file = message.get_script_resource_name(scope)?.to_rust_string_lossy(scope);
-    let line = message.get_line_number(scope)?;
-    let frame = state.modules.map_frame(&format!("{file}:{line}:{}", message.get_start_column() + 1));
+    let line = message.get_line_number(scope).filter(|line| *line > 0)?;
+    let column = message.get_start_column().checked_add(1)?;
+    let frame = state.modules.map_frame(&format!("{file}:{line}:{column}"));
     Some(format!("\n    at {frame}"))
 }
 

@@ -290,6 +290,18 @@ pub(crate) fn import_dynamically<'s>(
     promise.then(scope, give)
 }
 
+/// V8's callback for `import()`, `import.defer()` and `import.source()`: the phase makes no difference here.
+pub(crate) fn import_dynamically_with_phase<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    options: v8::Local<'s, v8::Data>,
+    referrer: v8::Local<'s, v8::Value>,
+    specifier: v8::Local<'s, v8::String>,
+    _phase: v8::ModuleImportPhase,
+    attributes: v8::Local<'s, v8::FixedArray>,
+) -> Option<v8::Local<'s, v8::Promise>> {
+    import_dynamically(scope, options, referrer, specifier, attributes)
+}
+
 /// V8's callback for `import.meta`: only a URL, which leads nowhere.
 pub(crate) extern "C" fn import_meta(
     context: v8::Local<'_, v8::Context>,

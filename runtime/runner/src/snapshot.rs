@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::{Arc, Once};
 
-use deno_core::{JsRuntime, RuntimeOptions, v8};
+use deno_core::{JsRuntime, RuntimeOptions, SharedArrayBufferStore, v8};
 
 use crate::blobs::CountingBlobs;
 use crate::invocations::Invocations;
@@ -49,6 +49,8 @@ pub(crate) fn options(
         startup_snapshot: Some(SNAPSHOT),
         residual_lazy_js_sources: LAZY_SCRIPTS,
         skip_op_registration: true,
+        // Its own, for one isolate: structuredClone moves transferred buffers through it.
+        shared_array_buffer_store: Some(SharedArrayBufferStore::default()),
         create_params: Some(parameters),
         ..RuntimeOptions::default()
     }

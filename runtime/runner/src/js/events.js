@@ -3,6 +3,7 @@
 import { core } from "ext:core/mod.js";
 import { op_report } from "ext:core/ops";
 
+const webidl = core.loadExtScript("ext:deno_webidl/00_webidl.js");
 const event = core.loadExtScript("ext:deno_web/02_event.js");
 const { DOMException } = core.loadExtScript("ext:deno_web/01_dom_exception.js");
 const { ErrorEvent, PromiseRejectionEvent, listenerCount } = event;
@@ -25,7 +26,7 @@ export function headingOf(exception) {
 }
 
 export function report(exception) {
-  op_report(getAsyncContext() ?? 0, exception, headingOf(exception));
+  op_report(getAsyncContext() ?? 0, exception, headingOf(exception), false);
 }
 
 let reporting = false;
@@ -53,7 +54,7 @@ export function unhandled(promise, reason) {
     const rejection = new PromiseRejectionEvent("unhandledrejection", { cancelable: true, promise, reason });
     if (!globalThis.dispatchEvent(rejection)) return;
   }
-  op_report(getAsyncContext() ?? 0, reason, headingOf(reason));
+  op_report(getAsyncContext() ?? 0, reason, headingOf(reason), false);
 }
 
 export class WorkerGlobalScope extends event.EventTarget {
@@ -64,6 +65,7 @@ export class WorkerGlobalScope extends event.EventTarget {
 
 export function installGlobalTarget(global) {
   event.saveGlobalThisReference(global);
+  global[webidl.brand] = webidl.brand;
   event.setEventTargetData(global);
   event.defineEventHandler(WorkerGlobalScope.prototype, "error", undefined, true);
   event.defineEventHandler(WorkerGlobalScope.prototype, "unhandledrejection");

@@ -139,8 +139,8 @@ installCrypto(globalThis);
 installDate(globalThis);
 installGlobalTarget(globalThis);
 
-// No shared memory, no waiting, no clock but ours.
-for (const name of ["SharedArrayBuffer", "Temporal"]) delete globalThis[name];
+// No waiting, and no clock but ours. (SharedArrayBuffer is deleted by Rust: V8 puts it back with the snapshot.)
+delete globalThis.Temporal;
 for (const name of ["wait", "waitAsync", "notify"]) delete Atomics[name];
 
 // Taken by Rust as soon as the isolate is born, and deleted.

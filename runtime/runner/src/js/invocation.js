@@ -1,7 +1,7 @@
 // JavaScript's half of the running invocations: what each waits for, and what ends with it.
 
 import { core } from "ext:core/mod.js";
-import { op_ended, op_failed, op_respond } from "ext:core/ops";
+import { op_ended, op_failed, op_report, op_respond } from "ext:core/ops";
 import { AbortController, DOMException } from "ext:selvedge/abort.js";
 import { headingOf } from "ext:selvedge/events.js";
 import { Incoming } from "ext:selvedge/incoming.js";
@@ -57,7 +57,7 @@ export class Invocation {
     Promise.resolve(promise).then(
       () => this.release(),
       (error) => {
-        this.fail(error);
+        op_report(this.stream, error, headingOf(error), true);
         this.release();
       },
     );

@@ -134,5 +134,5 @@ pub fn op_safe_dispatch_exception(
 ) {
     let stream = scope.get_continuation_preserved_embedder_data().number_value(scope).unwrap_or(0.0);
     let host = host(&state.borrow());
-    host.report(scope, stream as u32, exception, None);
+    host.report(scope, stream as u32, exception, None, false);
 }

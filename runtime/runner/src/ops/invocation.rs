@@ -106,9 +106,10 @@ pub fn op_report(
     stream: u32,
     exception: v8::Local<'_, v8::Value>,
     #[string] heading: Option<String>,
+    counts: bool,
 ) {
     let host = host(&state.borrow());
-    host.report(scope, stream, exception, heading);
+    host.report(scope, stream, exception, heading, counts);
 }
 
 #[op2(fast)]

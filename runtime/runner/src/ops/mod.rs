@@ -71,8 +71,15 @@ pub trait Host {
     ) -> Result<u32, String>;
     /// A line of the console; level 0 (debug) to 4 (error).
     fn log(&self, stream: u32, level: u8, message: String);
-    /// An uncaught exception outside of the handler's own promise.
-    fn report(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, exception: v8::Local<'_, v8::Value>, heading: Option<String>);
+    /// An uncaught exception outside of the handler's own promise. `counts`: it is the invocation's outcome all the same.
+    fn report(
+        &self,
+        scope: &mut v8::PinScope<'_, '_>,
+        stream: u32,
+        exception: v8::Local<'_, v8::Value>,
+        heading: Option<String>,
+        counts: bool,
+    );
     /// The text of an exception, for `ErrorEvent.message`.
     fn describe(&self, scope: &mut v8::PinScope<'_, '_>, exception: v8::Local<'_, v8::Value>) -> String;
     /// Starts a timer; its id, or none where an invocation has too many or there is no invocation.

@@ -74,8 +74,11 @@ impl Rig {
 
     pub(crate) fn try_modules(modules: Vec<Module>) -> Self {
         let mut rig = Self::blank();
-        let pulse = rig.isolate.load(7, head(&modules), modules);
-        assert_eq!(pulse, Pulse::Alive);
+        {
+            let _entered = rig.runtime.enter();
+            let pulse = rig.isolate.load(7, head(&modules), modules);
+            assert_eq!(pulse, Pulse::Alive);
+        }
         rig
     }
 
@@ -147,7 +150,7 @@ impl Rig {
             if holds(self) {
                 return;
             }
-            assert!(std::time::Instant::now() < deadline, "waited in vain; seen: {:#?}", self.seen());
+            assert!(std::time::Instant::now() < deadline, "waited in vain; said: {:#?}", self.said());
         }
     }
 
