@@ -69,13 +69,12 @@ impl Inner {
         let message = "the worker crossed a limit and could not be stopped: its runner is killed";
         if let Some(culprit) = &culprit {
             tracing::warn!(runner = runner.pid, worker = %culprit.version.worker, version = %culprit.version.id, %outcome, "runner is stuck");
+            // Before anybody is answered: who asks again must not find the version where it was.
+            self.judge(&culprit.version, POINTS_RUNNER_LOST, "could not be stopped at its limit, and its runner was killed");
             culprit.gone(outcome, message.to_owned());
         }
         let burial = Burial { offenders: vec![stream], outcome, message };
         part(link.bury(&burial));
-        if let Some(culprit) = culprit {
-            self.judge(&culprit.version, POINTS_RUNNER_LOST, "could not be stopped at its limit, and its runner was killed");
-        }
     }
 
     /// The process is dead.
@@ -97,14 +96,10 @@ impl Inner {
         let names: Vec<&str> = suspects.iter().map(|suspect| &*suspect.placement.version.worker).collect();
         tracing::warn!(runner = runner.pid, ?ending, suspects = ?names, "runner died");
         let outcome = outcome.unwrap_or(Outcome::RunnerLost);
-        for suspect in &suspects {
-            if suspect.placement.is_loading() {
-                suspect.placement.gone(outcome, format!("the version {why} while it was loaded"));
-            }
+        // The strikes come before the answers: who asks again must not find the version where it was.
+        for link in &runner.links {
+            link.detach();
         }
-        let offenders =
-            |index| suspects.iter().filter(|suspect| suspect.link == index).filter_map(|suspect| suspect.stream).collect::<Vec<_>>();
-        bury(runner, offenders, outcome, "the worker took its runner process with it");
         let mut judged: Vec<&Arc<Version>> = Vec::new();
         for suspect in &suspects {
             let version = &suspect.placement.version;
@@ -112,7 +107,13 @@ impl Inner {
                 judged.push(version);
                 self.judge(version, POINTS_RUNNER_LOST, why);
             }
+            if suspect.placement.is_loading() {
+                suspect.placement.gone(outcome, format!("the version {why} while it was loaded"));
+            }
         }
+        let offenders =
+            |index| suspects.iter().filter(|suspect| suspect.link == index).filter_map(|suspect| suspect.stream).collect::<Vec<_>>();
+        bury(runner, offenders, outcome, "the worker took its runner process with it");
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::Inner;
 use super::counters::count;
 use super::limits::{SPAWN_BACKOFF_MAX, SPAWN_BACKOFF_MIN, STANDBY_WAIT};
-use super::runner::{Runner, StartError};
+use super::runner::{Cause, Runner, StartError};
 
 /// The place of the standby.
 #[derive(Default)]
@@ -73,7 +73,10 @@ pub(super) async fn keep(supervisor: Weak<Inner>) {
         match inner.spawn(false).await {
             Ok(runner) => {
                 backoff = SPAWN_BACKOFF_MIN;
-                standby.put(runner);
+                standby.put(runner.clone());
+                if inner.closing.load(Ordering::Acquire) {
+                    inner.give_up(&runner, Cause::Shutdown);
+                }
             }
             Err(error) => {
                 drop(inner);

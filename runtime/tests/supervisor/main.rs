@@ -1,0 +1,15 @@
+//! Tests of the supervisor with real processes and without V8: the runner is this program again, see `fake`.
+//!
+//! There is no test harness, because the program must become a runner when it is told to. Each test is a sentence below.
+
+mod fake;
+mod stage;
+mod tests;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|argument| argument == "runner") {
+        fake::main(&arguments);
+    }
+    stage::play(&arguments, tests::ALL);
+}

@@ -1,0 +1,163 @@
+//! Runs the tests one by one, and what they share: a supervisor, a host that remembers, requests.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response};
+use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
+use selvedge_runtime::{
+    Body, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module, ModuleKind, Outcome, Report, RunError, Subrequest,
+    WorkerSource,
+};
+
+use crate::fake::Shared;
+
+/// A test: its sentence and what it does.
+pub(crate) type Test = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()>>>);
+
+/// What a test may take.
+const TEST_MAX: Duration = Duration::from_secs(60);
+
+/// Runs the tests whose names contain the first argument that is not an option, or all.
+pub(crate) fn play(arguments: &[String], tests: &[Test]) {
+    let wanted = arguments.iter().find(|argument| !argument.starts_with('-'));
+    if arguments.iter().any(|argument| argument == "--list") {
+        tests.iter().for_each(|(name, _)| println!("{name}: test"));
+        return;
+    }
+    let mut failed = Vec::new();
+    for (name, test) in tests.iter().filter(|(name, _)| wanted.is_none_or(|wanted| name.contains(wanted.as_str()))) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let result = runtime.block_on(async { tokio::time::timeout(TEST_MAX, AssertUnwindSafe(test()).catch_unwind()).await });
+        runtime.shutdown_background();
+        let ok = matches!(result, Ok(Ok(())));
+        println!("test {name} ... {}", if ok { "ok" } else { "FAILED" });
+        if !ok {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "failed: {failed:#?}");
+}
+
+/// A host that answers every fetch with the request's body, and remembers what it is told.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// Lines of the log.
+    pub(crate) lines: Shared<Vec<LogLine>>,
+    /// Reports.
+    pub(crate) reports: Shared<Vec<Report>>,
+    /// Woken at each report.
+    pub(crate) reported: tokio::sync::Notify,
+}
+
+impl Host for Memory {
+    fn fetch(&self, subrequest: Subrequest) -> BoxFuture<'static, Result<Fetched, FetchError>> {
+        async move {
+            let url = subrequest.request.uri().to_string();
+            let body = subrequest.request.into_body().collect(1 << 20).await.map_err(|error| FetchError { message: error.to_string() })?;
+            Ok(Fetched { response: Response::new(Body::full(body)), url, redirects: 0 })
+        }
+        .boxed()
+    }
+
+    fn log(&self, line: LogLine) {
+        self.lines.lock().push(line);
+    }
+
+    fn finished(&self, report: Report) {
+        self.reports.lock().push(report);
+        self.reported.notify_one();
+    }
+}
+
+impl Memory {
+    /// The only report, as soon as there is one.
+    pub(crate) async fn report(&self) -> Report {
+        loop {
+            if let Some(report) = self.reports.lock().first().cloned() {
+                return report;
+            }
+            self.reported.notified().await;
+        }
+    }
+}
+
+/// A supervisor of fake runners with two threads each.
+pub(crate) async fn supervisor() -> Supervisor {
+    start(&[], false).await.expect("a supervisor")
+}
+
+/// A supervisor of fake runners that are told `how` to begin.
+pub(crate) async fn start(how: &[&str], allow_unsandboxed: bool) -> std::io::Result<Supervisor> {
+    let executable = std::fs::File::open(std::env::current_exe()?)?;
+    let arguments = std::iter::once("runner").chain(how.iter().copied()).map(str::to_owned).collect();
+    Supervisor::start(SupervisorConfig { executable, arguments, threads: 2, allow_unsandboxed }).await
+}
+
+/// A version of a worker.
+pub(crate) fn worker(name: &str, version: &str) -> Arc<WorkerSource> {
+    limited(name, version, Limits::default())
+}
+
+/// A version with limits.
+pub(crate) fn limited(name: &str, version: &str, limits: Limits) -> Arc<WorkerSource> {
+    let bytes = Bytes::from(vec![b' '; 200_000]);
+    Arc::new(WorkerSource {
+        worker: name.into(),
+        version: version.into(),
+        cordon: "shared".into(),
+        entry: "index.js".to_owned(),
+        modules: vec![Module { specifier: "index.js".to_owned(), kind: ModuleKind::EsModule, bytes, source_map: None }],
+        vars: Default::default(),
+        compatibility_date: "2026-01-01".to_owned(),
+        compatibility_flags: Vec::new(),
+        limits,
+    })
+}
+
+/// An invocation, and its host.
+pub(crate) fn request(method: Method, path: &str, body: Body) -> (Invocation, Arc<Memory>) {
+    let host = Arc::new(Memory::default());
+    let request = Request::builder().method(method).uri(format!("https://shop.example/{path}")).body(body).expect("a request");
+    let client = ClientInfo { ip: [192, 0, 2, 1].into(), http_protocol: "HTTP/3", tls_version: Some("TLSv1.3"), colo: "node-1".into() };
+    (Invocation { request, client, request_id: "r1".into(), host: host.clone() }, host)
+}
+
+/// Gets a path.
+pub(crate) async fn get(supervisor: &Supervisor, source: &Arc<WorkerSource>, path: &str) -> Result<(u16, Bytes), RunError> {
+    send(supervisor, source, Method::GET, path, Body::empty()).await
+}
+
+/// Sends a request and collects the response.
+pub(crate) async fn send(
+    supervisor: &Supervisor,
+    source: &Arc<WorkerSource>,
+    method: Method,
+    path: &str,
+    body: Body,
+) -> Result<(u16, Bytes), RunError> {
+    let (invocation, _) = request(method, path, body);
+    let response = supervisor.run(source, invocation).await?;
+    let status = response.status().as_u16();
+    let bytes = response.into_body().collect(64 << 20).await.map_err(|error| RunError {
+        outcome: Outcome::ResponseStreamDisconnected,
+        message: error.to_string(),
+        retry_after: None,
+        request_body: None,
+    })?;
+    Ok((status, bytes))
+}
+
+/// Waits until something holds: for what other processes do, which nothing announces.
+pub(crate) async fn until(mut holds: impl FnMut() -> bool) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    while !holds() {
+        ticks.tick().await;
+    }
+}
