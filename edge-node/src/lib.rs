@@ -17,6 +17,7 @@ pub mod request;
 pub mod routes;
 pub mod tasks;
 pub mod upstream;
+pub mod workers;
 
 pub use config::NodeConfig;
 pub use node::{Addresses, Node, StartError};

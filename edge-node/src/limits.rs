@@ -213,3 +213,52 @@ pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After the drain's time: how long dropped tasks may take to be gone.
 pub const ABANDON_WAIT: Duration = Duration::from_secs(1);
+
+// --- the cache ---
+
+/// Keys that are being fetched at one time. Beyond, requests fetch for themselves and store nothing: each fill is a task with buffers.
+pub const FILLS_MAX: usize = 4_096;
+
+/// Requests that follow one fetch. Beyond, they fetch for themselves.
+pub const FILL_READERS_MAX: usize = 4_096;
+
+/// Bytes that a fill holds for its slowest reader once the response is too large to be stored.
+pub const FILL_WINDOW_BYTES: u64 = 1 << 20;
+
+/// What a chunk is charged beyond its bytes, so that many tiny chunks do not pass for few bytes.
+pub const FILL_CHUNK_OVERHEAD_BYTES: u64 = 64;
+
+/// A fill whose upstream sends nothing for this time is given up; the same 30 s as a worker's body.
+pub const FILL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a request looks again after the fetch that it followed gave it nothing (it failed, or was for another variant).
+pub const COLLAPSE_ROUNDS_MAX: usize = 3;
+
+/// How long nobody waits for another's fetch of a key whose answer was not for the cache, in milliseconds. Long enough to spare a burst the wait, short enough
+/// that a page that becomes cacheable is collapsed again soon.
+pub const UNCOLLAPSED_MS: u64 = 10_000;
+
+// --- requests ---
+
+/// Times that a request may have passed through a Selvedge node, by its `CDN-Loop` (RFC 8586). Real chains have two or three.
+pub const LOOP_DEPTH_MAX: u32 = 8;
+
+/// Requests between routes of this node that one client's request may cause in all: workers that fetch from one another multiply.
+pub const NESTED_REQUESTS_MAX: u32 = 200;
+
+/// Addresses of `X-Forwarded-For` that are looked at behind trusted proxies.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+
+/// Redirects that a worker's `fetch()` follows: the number of the Fetch standard, section 4.4.
+pub const REDIRECTS_MAX: u32 = 20;
+
+// --- workers' logs ---
+
+/// Lines that a worker may log at once. A page load with a stack trace has tens.
+pub const WORKER_LOG_BURST: u32 = 500;
+
+/// Lines that a worker may log per second over time; what is beyond is counted and dropped.
+pub const WORKER_LOG_LINES_PER_SECOND: u32 = 100;
+
+/// Bytes of one line of a worker's log; the rest is cut.
+pub const WORKER_LOG_LINE_BYTES_MAX: usize = 16 << 10;

@@ -19,7 +19,7 @@ use crate::config::{ConfigError, NodeConfig};
 use crate::deployments::{Follower, FollowerConfig, FollowerStatus, Link};
 use crate::listen::{self, Answer, Bound, Certificates, Connection, ListenConfig, ListenError, Refusal};
 use crate::metrics::{Metrics, Readings};
-use crate::request::{Observer, Parts, RequestPath};
+use crate::request::{Clock, Observer, Parts, RequestPath};
 use crate::routes::ActiveRoutes;
 use crate::tasks::Tasks;
 use crate::upstream::{Upstreams, UpstreamsConfig};
@@ -105,7 +105,7 @@ impl Node {
         let (metrics, tasks, routes) = (Arc::new(Metrics::default()), Tasks::new(), Arc::new(ActiveRoutes::default()));
         let certificates = open_certificates(&config, &addresses, &routes)?;
         let upstreams = Arc::new(Upstreams::new(upstreams_config(&config, &addresses)?)?);
-        let cache = Arc::new(Cache::new(config.cache_memory_bytes));
+        let cache = Arc::new(Cache::new(config.cache_memory_bytes, metrics.clone()));
         let supervisor = start_supervisor(&config).await?;
 
         let follower_config = FollowerConfig {
@@ -140,7 +140,11 @@ impl Node {
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             observers,
+            clock: Clock::default(),
         });
+        if let Some(https) = addresses.https {
+            path.announce_https(https.port());
+        }
         bound.serve(Arc::new(Front { path, node: name }), certificates, metrics.clone(), &tasks)?;
         if let Some(socket) = admin_socket {
             let sources = Sources {
@@ -283,13 +287,14 @@ impl Sources {
         let runners = self.supervisor.runners();
         let following = self.follower.lock().as_ref().map(Follower::status);
         let following = following.as_deref();
+        let (cache_entries, cache_bytes) = self.cache.usage();
         Readings {
             runners: runners.len(),
             standbys: runners.iter().filter(|runner| runner.cordon.is_none()).count(),
             isolates: runners.iter().map(|runner| runner.versions.len()).sum(),
             invocations: runners.iter().map(|runner| runner.invocations).sum(),
-            cache_entries: 0,
-            cache_bytes: 0,
+            cache_entries,
+            cache_bytes,
             tasks: self.tasks.running(),
             upstream_connections: self.upstreams.connections().0,
             routes: self.routes.load().len(),

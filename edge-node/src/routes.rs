@@ -24,6 +24,7 @@ use http::HeaderValue;
 use selvedge_origin::registry::{CacheSettings, RouteRecord, WorkerName};
 use selvedge_runtime::WorkerSource;
 
+use crate::workers::LogBudget;
 use paths::PathTable;
 pub use pattern::{HostPattern, PATTERN_BYTES_MAX, Pattern, PatternError, WILDCARDS_MAX, host_of};
 
@@ -87,6 +88,8 @@ pub struct ActiveWorker {
     pub name: Arc<str>,
     /// Versions with their share in percent, verified and warmed.
     versions: Vec<ActiveVersion>,
+    /// How much it may log.
+    log: LogBudget,
 }
 
 /// A version as this node runs it.
@@ -107,12 +110,16 @@ impl ActiveWorker {
             let id = HeaderValue::from_str(&source.version).unwrap_or(HeaderValue::from_static("invalid"));
             ActiveVersion { source, share, id }
         });
-        Self { name, versions: versions.collect() }
+        Self { name, versions: versions.collect(), log: LogBudget::default() }
     }
 
     /// Versions that take traffic.
     pub fn versions(&self) -> &[ActiveVersion] {
         &self.versions
+    }
+
+    pub(crate) fn log_budget(&self) -> &LogBudget {
+        &self.log
     }
 
     /// The version for a draw of 0 to 1 (exclusive). None where no version takes traffic.

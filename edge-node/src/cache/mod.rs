@@ -1,12 +1,168 @@
-//! Stored responses: RFC 9111, as pure rules around a memory store.
+//! Stored responses: RFC 9111 as pure rules around a memory store.
+//!
+//! Reading order: a [`key`] names a response, [`control`] and [`freshness`] read what it says of itself, [`policy`] decides what may be stored and used,
+//! [`vary`] which of a key's variants answers, [`validate`] and [`range`] what a client gets of it. An [`entry`] is what is stored, in a [`tier`]; a
+//! [`fill`] is a fetch that others follow, and [`collapse`] sees to it that there is one for each key. [`status`] says what happened.
+//!
+//! The request path asks [`Cache::find`] first: one look-up in memory, no lock beyond the store's, no waiting.
+
+pub mod collapse;
+pub mod control;
+pub mod entry;
+pub mod fill;
+pub mod freshness;
+pub mod key;
+mod memory;
+pub mod policy;
+pub mod range;
+pub mod status;
+pub mod tier;
+pub mod time;
+pub mod validate;
+pub mod vary;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use http::HeaderName;
+use http::header::HeaderMap;
+
+use crate::limits::UNCOLLAPSED_MS;
+use crate::metrics::Metrics;
+
+use collapse::{Company, Duty, Fills};
+use entry::{Entry, Slot};
+use freshness::Standing;
+use key::CacheKey;
+use memory::Memory;
+use status::Forward;
+use tier::Tier;
+use time::Time;
 
 /// Stored responses. Built once by `node.rs`; shared.
-pub struct Cache {}
+pub struct Cache {
+    tier: Box<dyn Tier>,
+    fills: Arc<Fills>,
+    filling_bytes: Arc<AtomicU64>,
+    filling_bytes_max: u64,
+}
+
+/// What is stored for a request.
+pub enum Found {
+    /// A response that is fresh for so many milliseconds more.
+    Fresh(Arc<Entry>, u64),
+    /// One that is stale for so many milliseconds, or must be validated whatever its age.
+    Stale(Arc<Entry>, u64, Hint),
+    /// None.
+    Nothing(Forward, Hint),
+}
+
+/// What a fetch of the key should know beforehand.
+#[derive(Debug, Clone, Default)]
+pub struct Hint {
+    /// The fields that stored responses of the key vary on.
+    pub names: Option<Arc<[HeaderName]>>,
+    /// An answer of the key was not for the cache a moment ago: nobody should wait for another's.
+    pub alone: bool,
+}
 
 impl Cache {
-    /// A cache that holds at most `bytes_max` bytes of responses, their heads and our overhead included.
-    pub fn new(bytes_max: u64) -> Self {
-        let _ = bytes_max;
-        Self {}
+    /// A cache that holds at most `bytes_max` bytes of responses, their heads and our overhead included; fetches that fill it hold at most half as many more.
+    pub fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
+        Self {
+            tier: Box::new(Memory::new(bytes_max, metrics)),
+            fills: Arc::default(),
+            filling_bytes: Arc::default(),
+            filling_bytes_max: bytes_max / 2,
+        }
+    }
+
+    /// Looks a request up.
+    pub fn find(&self, key: &CacheKey, request: &HeaderMap, now: Time) -> Found {
+        let Some(slot) = self.tier.get(key.as_bytes()) else { return Found::Nothing(Forward::UriMiss, Hint::default()) };
+        let hint = |slot: &Slot| Hint {
+            names: slot.variants.first().and_then(|entry| entry.variant.names().cloned()),
+            alone: slot.uncollapsed_until.is_some_and(|until| now < until),
+        };
+        let Some(entry) = slot.select(request) else {
+            let why = if slot.variants.is_empty() { Forward::UriMiss } else { Forward::VaryMiss };
+            return Found::Nothing(why, hint(&slot));
+        };
+        match entry.freshness.standing(now) {
+            Standing::Fresh(left_ms) if !entry.control.no_cache => Found::Fresh(entry.clone(), left_ms),
+            Standing::Fresh(_) => Found::Stale(entry.clone(), 0, hint(&slot)),
+            Standing::Stale(stale_ms) => Found::Stale(entry.clone(), stale_ms, hint(&slot)),
+        }
+    }
+
+    /// Joins the fetch for a key, or takes on the duty to fetch.
+    pub(crate) fn enter(&self, key: &CacheKey, hint: &Hint, request: &HeaderMap, company: Company) -> Duty {
+        let company = if hint.alone { Company::Alone } else { company };
+        self.fills.enter(key.as_bytes(), hint.names.as_ref(), request, company)
+    }
+
+    /// Stores a response.
+    pub(crate) fn store(&self, key: &[u8], entry: Arc<Entry>) {
+        let mut entry = Some(entry);
+        self.tier.change(key, &mut |slot| {
+            let entry = entry.take()?;
+            Some(slot.map_or_else(|| Slot::default().with(entry.clone()), |slot| slot.with(entry.clone())))
+        });
+    }
+
+    /// Remembers that the answer of a key was not for the cache.
+    pub(crate) fn mark_uncollapsed(&self, key: &[u8], now: Time) {
+        self.tier.change(key, &mut |slot| {
+            let variants = slot.map(|slot| slot.variants.clone()).unwrap_or_default();
+            Some(Slot { variants, uncollapsed_until: Some(now.plus_ms(UNCOLLAPSED_MS)) })
+        });
+    }
+
+    /// Forgets what is stored for a key, and what is being fetched for it (RFC 9111, section 4.4).
+    pub fn invalidate(&self, key: &CacheKey) {
+        // First the fetches: one that ends in between must not store again.
+        self.fills.discard(key.as_bytes());
+        self.tier.change(key.as_bytes(), &mut |_| None);
+    }
+
+    /// Keys and bytes that are stored.
+    pub fn usage(&self) -> (u64, u64) {
+        self.tier.usage()
+    }
+
+    /// An account for the bytes that a fill holds.
+    pub(crate) fn filling(&self) -> Filling {
+        Filling { all: self.filling_bytes.clone(), all_max: self.filling_bytes_max, held: 0 }
     }
 }
+
+/// What one fill holds of the bytes that all fills may hold.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    all: Arc<AtomicU64>,
+    all_max: u64,
+    held: u64,
+}
+
+impl Filling {
+    /// It holds so many bytes now. Gives whether all together are within their bound.
+    pub(crate) fn hold(&mut self, bytes: u64) -> bool {
+        let before = if bytes >= self.held {
+            self.all.fetch_add(bytes - self.held, Relaxed)
+        } else {
+            self.all.fetch_sub(self.held - bytes, Relaxed)
+        };
+        let all = before.wrapping_add(bytes).wrapping_sub(self.held);
+        self.held = bytes;
+        all <= self.all_max
+    }
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        self.hold(0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,45 @@
 //! Stage 2, ANSWER: the whole path of a request on one screen.
 
+mod clock;
+mod context;
+mod error;
+mod execute;
+mod fetch;
+mod fields;
+mod lookup;
 mod record;
+mod respond;
+mod route;
+mod store;
+mod trail;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use http::{HeaderValue, Request, Response};
 use ipnet::IpNet;
 use selvedge_runtime::Body;
 use selvedge_runtime::supervisor::Supervisor;
 
 use crate::cache::Cache;
+use crate::cache::status::{self, StatusName};
+use crate::cache::time::Time;
 use crate::listen::Connection;
-use crate::metrics::Metrics;
+use crate::metrics::{CacheResult, Metrics};
 use crate::routes::ActiveRoutes;
 use crate::tasks::Tasks;
 use crate::upstream::Upstreams;
+use crate::workers::Runners;
 
+use context::Context;
+use lookup::{Fetched, Lookup, Question};
+use route::{Aim, Answerer};
+use trail::{Origin, Sinks, Trail};
+
+pub use clock::Clock;
+pub use context::fuzz as fuzz_names;
+pub use error::RequestError;
 pub use record::{Observer, RequestRecord, WorkerLine, WorkerRecord};
+pub(crate) use {context::CDN_LOOP, context::Context as RequestContext, fields::strip_hop, route::Inside, trail::Trail as RequestTrail};
 
 /// What a [`RequestPath`] is made of.
 pub struct Parts {
@@ -37,23 +61,186 @@ pub struct Parts {
     pub tasks: Tasks,
     /// Told of every complete request, in order.
     pub observers: Vec<Arc<dyn Observer>>,
+    /// Tells the time to what decides about freshness.
+    pub clock: Clock,
 }
 
 /// Answers requests of every listener. Built once by `node.rs`, held in an `Arc`.
 pub struct RequestPath {
-    parts: Parts,
+    node: Arc<str>,
+    name: StatusName,
+    via: HeaderValue,
+    routes: Arc<ActiveRoutes>,
+    cache: Arc<Cache>,
+    upstreams: Arc<Upstreams>,
+    runners: Runners,
+    trusted_proxies: Vec<IpNet>,
+    tasks: Tasks,
+    sinks: Arc<Sinks>,
+    clock: Clock,
+    https_port: OnceLock<u16>,
 }
 
 impl RequestPath {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts })
+        let runners = Runners::Supervisor(parts.supervisor.clone());
+        Self::with_runners(parts, runners)
+    }
+
+    fn with_runners(parts: Parts, runners: Runners) -> Arc<Self> {
+        Arc::new(Self {
+            name: StatusName::new(&parts.node),
+            via: HeaderValue::from_str(&format!("1.1 {}", parts.node)).unwrap_or(HeaderValue::from_static("1.1 selvedge")),
+            node: parts.node,
+            routes: parts.routes,
+            cache: parts.cache,
+            upstreams: parts.upstreams,
+            runners,
+            trusted_proxies: parts.trusted_proxies,
+            tasks: parts.tasks,
+            sinks: Arc::new(Sinks { metrics: parts.metrics, observers: parts.observers }),
+            clock: parts.clock,
+            https_port: OnceLock::new(),
+        })
+    }
+
+    /// Where https is served, once that is known: for redirects from cleartext. Without it they go to the default port.
+    pub fn announce_https(&self, port: u16) {
+        let _ = self.https_port.set(port);
     }
 
     /// Answers one request; never fails: errors become responses here. The URI is absolute or origin-form with a Host field, as the listener
     /// got it. Dropping the future cancels the work.
-    pub async fn serve(self: &Arc<Self>, request: http::Request<Body>, connection: &Arc<Connection>) -> http::Response<Body> {
-        let _ = (request, connection, &self.parts.node);
-        http::Response::new(Body::empty())
+    pub async fn serve(self: &Arc<Self>, request: Request<Body>, connection: &Arc<Connection>) -> Response<Body> {
+        let context = Context::of_client(&request, connection, &self.trusted_proxies);
+        let trail = Trail::new(context, Origin::Client, self.sinks.clone());
+        self.reply(request, &trail).await
+    }
+
+    /// The answer or the error's response, noted in the trail.
+    async fn reply(self: &Arc<Self>, request: Request<Body>, trail: &Arc<Trail>) -> Response<Body> {
+        let response = match self.answer(request, trail).await {
+            Ok(response) => response,
+            Err(error) => respond::error(&error, trail, self),
+        };
+        trail.answered(response)
+    }
+
+    /// Answers one request: which route, then [`Self::fulfil`].
+    async fn answer(self: &Arc<Self>, request: Request<Body>, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
+        trail.context.check()?;
+        let aim = route::resolve(&trail.context, &self.routes.load())?;
+        trail.routed(&aim.route.pattern);
+        if aim.route.redirect_to_https && !trail.context.secure {
+            return Ok(respond::to_https(&trail.context, self.https_port.get().copied()));
+        }
+        self.fulfil(request, &aim, trail).await
+    }
+
+    /// The whole path behind a route, in order, and every branch of it.
+    async fn fulfil(self: &Arc<Self>, request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
+        let Some(question) = Question::new(request.headers(), aim, trail) else {
+            return self.forward(request, aim, trail).await;
+        };
+        let now = self.now();
+        let (why, detail) = match question.ask(self, request.method(), request.headers(), request.body(), now)? {
+            Lookup::Fresh(entry, left_ms) => {
+                trail.cached(CacheResult::Hit);
+                return Ok(respond::from_entry(self, &entry, request.headers(), trail, respond::fresh(left_ms), now));
+            }
+            Lookup::Refreshing(entry, stale_ms) => {
+                trail.cached(CacheResult::Stale);
+                store::refresh(self, &question, request.headers(), aim, (entry.clone(), stale_ms), trail);
+                let ttl = respond::ttl_seconds(&entry, now);
+                return Ok(respond::from_entry(self, &entry, request.headers(), trail, respond::Say::Hit(ttl), now));
+            }
+            Lookup::Fetch => match lookup::fetch(self, &question, request.headers(), aim, trail).await? {
+                Fetched::Response(response) => return Ok(response),
+                Fetched::Alone(why, detail) => (why, detail),
+            },
+            Lookup::Bypass(why, detail) => (why, detail),
+        };
+        trail.cached(CacheResult::Bypass);
+        let mut response = self.forward(request, aim, trail).await?;
+        store::invalidate(self, aim, &trail.context, &response);
+        let ours = self.name.forward(why, Some(response.status()), false, false, Some(detail));
+        status::add(response.headers_mut(), ours);
+        Ok(response)
+    }
+
+    /// Asks whoever answers, without the cache.
+    async fn forward(self: &Arc<Self>, request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
+        match &aim.answerer {
+            Answerer::Worker(worker, version) => execute::run(self, request, worker, version, trail).await,
+            Answerer::Upstream(upstream) => fetch::get(self, request, upstream, trail).await,
+        }
+    }
+
+    /// Answers a worker's request of another route of this node, on behalf of its client.
+    pub(crate) async fn serve_nested(self: &Arc<Self>, request: Request<Body>, context: Context, asking: &Trail) -> Response<Body> {
+        let trail = Trail::new(context, Origin::Worker, asking.sinks().clone());
+        self.reply(request, &trail).await
+    }
+
+    /// Answers a worker's request of its own route: from the route's upstream, through the cache.
+    pub(crate) async fn serve_behind(
+        self: &Arc<Self>,
+        request: Request<Body>,
+        context: Context,
+        route: &Arc<crate::routes::Route>,
+        worker: &Arc<str>,
+        asking: &Trail,
+    ) -> Result<Response<Body>, RequestError> {
+        context.check()?;
+        let aim = route::behind(route, worker)?;
+        let trail = Trail::new(context, Origin::Worker, asking.sinks().clone());
+        trail.routed(&aim.route.pattern);
+        let response = self.fulfil(request, &aim, &trail).await.inspect_err(|error| trail.failed("behind", error.to_string()))?;
+        Ok(trail.answered(response))
+    }
+
+    /// Where a worker's `fetch()` goes.
+    pub(crate) fn inside(&self, asked: &Context, own: &Context, worker: &str) -> Inside {
+        route::inside(&self.routes.load(), asked, own, worker)
+    }
+
+    pub(crate) fn node(&self) -> &Arc<str> {
+        &self.node
+    }
+
+    pub(crate) fn name(&self) -> &StatusName {
+        &self.name
+    }
+
+    pub(crate) fn via(&self) -> &HeaderValue {
+        &self.via
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    pub(crate) fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    pub(crate) fn runners(&self) -> &Runners {
+        &self.runners
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    pub(crate) fn observers(&self) -> &[Arc<dyn Observer>] {
+        &self.sinks.observers
     }
 }
+
+#[cfg(test)]
+mod tests;

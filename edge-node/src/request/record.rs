@@ -39,8 +39,8 @@ pub struct RequestRecord {
     pub error: Option<&'static str>,
     /// Details for the operator, never sent.
     pub error_text: Option<String>,
-    /// What the cache did.
-    pub cache: CacheResult,
+    /// What the cache did; none where the route has none.
+    pub cache: Option<CacheResult>,
     /// Until the response's head.
     pub head_wall: Duration,
     /// Until everything had ended.

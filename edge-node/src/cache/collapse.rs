@@ -1,0 +1,167 @@
+//! One fetch for each key and node: who fetches has an [`Obligation`], the others follow its [`Fill`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::header::HeaderMap;
+use http::{HeaderName, Response};
+use parking_lot::Mutex;
+use selvedge_runtime::{Body, BodyError};
+use smallvec::SmallVec;
+
+use super::fill::{Fill, Head, Reader};
+use super::policy::Refusal;
+use super::vary::Variant;
+use crate::limits::FILLS_MAX;
+
+/// All fetches that fill the cache now.
+#[derive(Debug, Default)]
+pub(super) struct Fills {
+    by_key: Mutex<HashMap<Box<[u8]>, SmallVec<[Registered; 1]>>>,
+}
+
+#[derive(Debug)]
+struct Registered {
+    /// What tells the variants of the key apart, as far as it was known when the fetch began.
+    discriminator: Box<[u8]>,
+    /// Others may follow it.
+    open: bool,
+    fill: Arc<Fill>,
+}
+
+/// Whether others may follow a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// They may.
+    Open,
+    /// Its answer is probably not for them.
+    Alone,
+}
+
+/// What a request that needs a fetch has to do.
+pub(crate) enum Duty {
+    /// Fetch.
+    Fetch(Obligation, Reader),
+    /// Follow one that fetches.
+    Follow(Reader),
+    /// Fetch without the cache: too much is going on.
+    Refused(&'static str),
+}
+
+/// The duty to fetch for a key, and to tell those who wait. Dropping it frees them.
+#[derive(Debug)]
+#[must_use]
+pub struct Obligation {
+    fills: Arc<Fills>,
+    key: Box<[u8]>,
+    fill: Arc<Fill>,
+}
+
+impl Fills {
+    /// Joins the fetch of this key and variant, or begins one. `names` are the fields that responses under the key are known to vary on.
+    pub(super) fn enter(self: &Arc<Self>, key: &[u8], names: Option<&Arc<[HeaderName]>>, request: &HeaderMap, company: Company) -> Duty {
+        let discriminator = names.map(|names| Variant::new(names, request).discriminator()).unwrap_or_default();
+        let mut by_key = self.by_key.lock();
+        if company == Company::Open
+            && let Some(registered) =
+                by_key.get(key).and_then(|list| list.iter().find(|one| one.open && one.discriminator == discriminator))
+        {
+            return registered.fill.reader(false).map_or(Duty::Refused("waiters"), Duty::Follow);
+        }
+        if by_key.len() >= FILLS_MAX {
+            return Duty::Refused("fills");
+        }
+        let fill = Fill::new();
+        let Some(reader) = fill.reader(true) else { return Duty::Refused("waiters") };
+        let registered = Registered { discriminator, open: company == Company::Open, fill: fill.clone() };
+        by_key.entry(key.into()).or_default().push(registered);
+        Duty::Fetch(Obligation { fills: self.clone(), key: key.into(), fill }, reader)
+    }
+
+    /// What is being fetched for this key is not to be stored, and nobody else follows it.
+    pub(super) fn discard(&self, key: &[u8]) {
+        let gone = self.by_key.lock().remove(key);
+        gone.into_iter().flatten().for_each(|registered| registered.fill.discard());
+    }
+
+    fn leave(&self, key: &[u8], fill: &Arc<Fill>) {
+        let mut by_key = self.by_key.lock();
+        if let Some(list) = by_key.get_mut(key) {
+            list.retain(|registered| !Arc::ptr_eq(&registered.fill, fill));
+            if list.is_empty() {
+                by_key.remove(key);
+            }
+        }
+    }
+}
+
+impl Obligation {
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// Whether others follow already.
+    pub fn has_company(&self) -> bool {
+        self.fill.readers() > 1
+    }
+
+    /// Tells all what was found out.
+    pub fn tell(&self, head: Head) {
+        self.fill.tell(head);
+    }
+
+    /// Ends with a response that is not for the cache.
+    pub fn give(self, response: Response<Body>, refusal: Refusal) {
+        self.fill.give(response, refusal);
+    }
+
+    /// Bytes have arrived; gives what is held now, in bytes.
+    pub fn push(&self, chunk: bytes::Bytes) -> u64 {
+        self.fill.push(chunk)
+    }
+
+    /// Too large to be stored: no new readers, and at the pace of those that are there.
+    pub fn pace(&self) {
+        self.fills.leave(&self.key, &self.fill);
+        self.fill.pace();
+    }
+
+    /// Waits until a paced fill may go on. False: nobody reads any more.
+    pub async fn room(&self) -> bool {
+        self.fill.room().await
+    }
+
+    /// Whether what is fetched is not to be stored: it was invalidated meanwhile.
+    pub fn is_discarded(&self) -> bool {
+        self.fill.is_discarded()
+    }
+
+    /// All bytes that have arrived.
+    pub fn all_chunks(&self) -> Vec<bytes::Bytes> {
+        self.fill.all_chunks()
+    }
+
+    /// Tells all at once: the head, and that the body that has arrived is whole.
+    pub fn finish(self, head: Head) {
+        self.fill.end(Ok(()));
+        self.fill.tell(head);
+    }
+
+    /// Ends the body.
+    pub fn end(self, end: Result<(), BodyError>) {
+        self.fill.end(end);
+    }
+}
+
+impl Drop for Obligation {
+    fn drop(&mut self) {
+        self.fills.leave(&self.key, &self.fill);
+        if self.fill.has_head() {
+            // Only readers of a body that never ended see this.
+            self.fill.end(Err(BodyError::Aborted("the fetch was given up".into())));
+        } else {
+            self.fill.tell(Head::Abandoned);
+        }
+    }
+}

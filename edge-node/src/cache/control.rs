@@ -1,0 +1,263 @@
+//! `Cache-Control` and `CDN-Cache-Control`, parsed. Pure; takes any bytes.
+
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
+
+/// Larger numbers of seconds mean this one (RFC 9111, section 1.2.2).
+pub const SECONDS_MAX: u64 = 1 << 31;
+
+/// RFC 9213.
+pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+/// The directives of a request or a response. A directive that is given twice counts as first given (RFC 9111, section 4.2.1). `no-cache` and `private`
+/// with field names count as without, as section 5.2.2 allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "the names of RFC 9111, section 5.2, RFC 5861 and RFC 8246")]
+pub struct Control {
+    pub no_store: bool,
+    pub no_cache: bool,
+    pub private: bool,
+    pub public: bool,
+    pub must_revalidate: bool,
+    pub proxy_revalidate: bool,
+    pub must_understand: bool,
+    pub no_transform: bool,
+    pub immutable: bool,
+    pub only_if_cached: bool,
+    pub max_age: Option<u64>,
+    pub s_maxage: Option<u64>,
+    pub stale_while_revalidate: Option<u64>,
+    pub stale_if_error: Option<u64>,
+    pub min_fresh: Option<u64>,
+    /// Without a number: any age.
+    pub max_stale: Option<u64>,
+    /// It came from `CDN-Cache-Control`: `Expires` and `Cache-Control` say nothing here (RFC 9213, section 2.2).
+    pub targeted: bool,
+}
+
+impl Control {
+    /// What `Cache-Control` says.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut control = Self::default();
+        for line in headers.get_all(CACHE_CONTROL) {
+            control.parse(line.as_bytes());
+        }
+        control
+    }
+
+    /// What holds for a shared cache: `CDN-Cache-Control` where it is valid and not empty, else `Cache-Control`.
+    pub fn of_response(headers: &HeaderMap) -> Self {
+        let mut lines = headers.get_all(CDN_CACHE_CONTROL).iter().peekable();
+        if lines.peek().is_some()
+            && let Some(control) = Self::targeted(lines)
+        {
+            return control;
+        }
+        Self::of(headers)
+    }
+
+    fn parse(&mut self, line: &[u8]) {
+        let mut rest = line;
+        while let Some((name, argument, after)) = next_directive(rest) {
+            self.set(name, argument);
+            rest = after;
+        }
+    }
+
+    fn set(&mut self, name: &[u8], argument: Option<&[u8]>) {
+        let flag = |flag: &mut bool| *flag = true;
+        // A number that is none makes the response stale at once (section 4.2.1).
+        let seconds = |slot: &mut Option<u64>, without: u64| {
+            slot.get_or_insert_with(|| argument.map_or(without, |argument| parse_seconds(argument).unwrap_or(0)));
+        };
+        // By length first: names have few in common.
+        match name.len() {
+            6 if name.eq_ignore_ascii_case(b"public") => flag(&mut self.public),
+            7 if name.eq_ignore_ascii_case(b"private") => flag(&mut self.private),
+            7 if name.eq_ignore_ascii_case(b"max-age") => seconds(&mut self.max_age, 0),
+            8 if name.eq_ignore_ascii_case(b"no-store") => flag(&mut self.no_store),
+            8 if name.eq_ignore_ascii_case(b"no-cache") => flag(&mut self.no_cache),
+            8 if name.eq_ignore_ascii_case(b"s-maxage") => seconds(&mut self.s_maxage, 0),
+            9 if name.eq_ignore_ascii_case(b"immutable") => flag(&mut self.immutable),
+            9 if name.eq_ignore_ascii_case(b"min-fresh") => seconds(&mut self.min_fresh, 0),
+            9 if name.eq_ignore_ascii_case(b"max-stale") => seconds(&mut self.max_stale, SECONDS_MAX),
+            12 if name.eq_ignore_ascii_case(b"no-transform") => flag(&mut self.no_transform),
+            14 if name.eq_ignore_ascii_case(b"only-if-cached") => flag(&mut self.only_if_cached),
+            14 if name.eq_ignore_ascii_case(b"stale-if-error") => seconds(&mut self.stale_if_error, 0),
+            15 if name.eq_ignore_ascii_case(b"must-revalidate") => flag(&mut self.must_revalidate),
+            15 if name.eq_ignore_ascii_case(b"must-understand") => flag(&mut self.must_understand),
+            16 if name.eq_ignore_ascii_case(b"proxy-revalidate") => flag(&mut self.proxy_revalidate),
+            22 if name.eq_ignore_ascii_case(b"stale-while-revalidate") => seconds(&mut self.stale_while_revalidate, 0),
+            _ => {}
+        }
+    }
+
+    /// `CDN-Cache-Control` is a structured dictionary (RFC 9213, section 2.1): one error and it is not there. Numbers are integers, flags are `?1`.
+    fn targeted<'a>(lines: impl Iterator<Item = &'a HeaderValue>) -> Option<Self> {
+        let mut joined = Vec::new();
+        for line in lines {
+            if !joined.is_empty() {
+                joined.extend_from_slice(b", ");
+            }
+            joined.extend_from_slice(line.as_bytes());
+        }
+        let dictionary = sfv::Parser::new(&joined).parse::<sfv::Dictionary>().ok()?;
+        if dictionary.is_empty() {
+            return None;
+        }
+        let mut control = Self { targeted: true, ..Self::default() };
+        for (name, value) in &dictionary {
+            let sfv::ListEntry::Item(item) = value else { continue };
+            match &item.bare_item {
+                sfv::BareItem::Boolean(true) => control.set(name.as_str().as_bytes(), None),
+                sfv::BareItem::Integer(number) => control.set(name.as_str().as_bytes(), Some(i64::from(*number).to_string().as_bytes())),
+                // Of another type than its directive: ignored, as section 2.1 wants. `private` and `no-cache` with field names are strings.
+                sfv::BareItem::String(_) if matches!(name.as_str(), "private" | "no-cache") => control.set(name.as_str().as_bytes(), None),
+                _ => {}
+            }
+        }
+        Some(control)
+    }
+}
+
+/// The next `name[=token|"quoted"]` of a list, and what is after it. Broken pieces are passed over up to the next comma.
+#[allow(clippy::type_complexity, reason = "name, argument, rest")]
+fn next_directive(line: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+    let start = line.iter().position(|b| !matches!(b, b' ' | b'\t' | b','))?;
+    let line = line.get(start..)?;
+    let end = line.iter().position(|b| matches!(b, b'=' | b',')).unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let Some(rest) = rest.strip_prefix(b"=") else { return Some((name.trim_ascii(), None, rest)) };
+    if let Some(quoted) = rest.strip_prefix(b"\"") {
+        let mut escaped = false;
+        let close = quoted.iter().position(|b| {
+            let closes = *b == b'"' && !escaped;
+            escaped = *b == b'\\' && !escaped;
+            closes
+        });
+        // Without its end the string takes all that is left: nothing inside it may pass for a directive.
+        let close = close.unwrap_or(quoted.len());
+        let after = quoted.get(close + 1..).unwrap_or_default();
+        let comma = after.iter().position(|b| *b == b',').unwrap_or(after.len());
+        return Some((name.trim_ascii(), quoted.get(..close), after.get(comma..).unwrap_or_default()));
+    }
+    let end = rest.iter().position(|b| *b == b',').unwrap_or(rest.len());
+    let (argument, rest) = rest.split_at(end);
+    Some((name.trim_ascii(), Some(argument.trim_ascii()), rest))
+}
+
+/// Digits only; more than fit mean [`SECONDS_MAX`].
+pub(super) fn parse_seconds(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = text.iter().fold(0u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+    Some(number.min(SECONDS_MAX))
+}
+
+/// For tests/fuzz: any bytes are a field value or are none; parsing neither panics nor makes numbers beyond the bound.
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let mut headers = HeaderMap::new();
+    headers.append(CACHE_CONTROL, value.clone());
+    headers.append(CDN_CACHE_CONTROL, value);
+    for control in [Control::of(&headers), Control::of_response(&headers)] {
+        for seconds in [
+            control.max_age,
+            control.s_maxage,
+            control.stale_if_error,
+            control.stale_while_revalidate,
+            control.min_fresh,
+            control.max_stale,
+        ] {
+            assert!(seconds.is_none_or(|seconds| seconds <= SECONDS_MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control(lines: &[&'static str]) -> Control {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(CACHE_CONTROL, HeaderValue::from_static(line));
+        }
+        Control::of(&headers)
+    }
+
+    #[test]
+    fn directives_are_read_in_any_case_and_over_lines() {
+        let read = control(&["Max-Age=60,PUBLIC ,, s-maxage=\"120\"", "must-revalidate, Stale-While-Revalidate=5"]);
+        let expected = Control {
+            max_age: Some(60),
+            public: true,
+            s_maxage: Some(120),
+            must_revalidate: true,
+            stale_while_revalidate: Some(5),
+            ..Control::default()
+        };
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn numbers_that_are_none_mean_stale_and_large_ones_are_capped() {
+        for (line, expected) in [
+            ("max-age=abc", 0),
+            ("max-age=-1", 0),
+            ("max-age=1.5", 0),
+            ("max-age", 0),
+            ("max-age=", 0),
+            ("max-age= 60", 60),
+            ("max-age=99999999999999999999999", SECONDS_MAX),
+            ("max-age=1, max-age=2", 1),
+        ] {
+            assert_eq!(control(&[line]).max_age, Some(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn nothing_inside_a_quoted_string_is_a_directive() {
+        let read = control(&["private=\"set-cookie, no-store, max-age=9\", max-age=60"]);
+        assert!(read.private && !read.no_store);
+        assert_eq!(read.max_age, Some(60));
+        let read = control(&["ext=\"a\\\", no-store\", max-age=5"]);
+        assert!(!read.no_store);
+        assert_eq!(read.max_age, Some(5));
+        assert!(!control(&["ext=\"no end, no-store"]).no_store);
+    }
+
+    #[test]
+    fn names_that_only_begin_like_a_directive_are_none() {
+        assert_eq!(control(&["max-age-ish=60, xno-store, no-stored, no store"]), Control::default());
+    }
+
+    #[test]
+    fn cdn_cache_control_wins_where_it_is_valid() {
+        let read = |cdn: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.append(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers.append(CDN_CACHE_CONTROL, HeaderValue::from_static(cdn));
+            Control::of_response(&headers)
+        };
+        assert_eq!(read("max-age=60"), Control { max_age: Some(60), targeted: true, ..Control::default() });
+        assert!(read("max-age=").no_store, "an invalid dictionary is not there");
+        assert!(read("").no_store, "nor is an empty one");
+        assert_eq!(read("max-age=\"60\", public").max_age, None, "a string is no integer");
+        assert_eq!(read("max-age=60, max-age=1").max_age, Some(1), "a dictionary's last key counts");
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_parsed_without_a_panic() {
+        let alphabet = b"max-age=\"\\,0s no-store\t;?1:=\xff";
+        let mut seed = 1u64;
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..24 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                bytes.push(alphabet[(seed >> 33) as usize % alphabet.len()]);
+            }
+            fuzz(&bytes);
+        }
+    }
+}

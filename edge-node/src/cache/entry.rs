@@ -1,0 +1,274 @@
+//! One stored response, ready to be sent: its fields need only `Age` and `Cache-Status`, its bytes are shared.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AGE, DATE, HeaderMap, HeaderValue};
+use http::{StatusCode, response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use selvedge_runtime::{Body, BodyError};
+use smallvec::SmallVec;
+
+use super::control::Control;
+use super::freshness::Freshness;
+use super::status::CACHE_STATUS;
+use super::time::{Time, format_date};
+use super::vary::Variant;
+
+/// Bodies up to this many bytes are kept in one piece: they are sent with one write and need no list.
+const ONE_PIECE_BYTES_MAX: u64 = 256 << 10;
+/// Larger bodies are kept in pieces of about this size, whatever pieces they came in.
+const PIECE_BYTES: usize = 64 << 10;
+/// What an entry weighs beyond its bytes: structures and the store's own.
+const ENTRY_OVERHEAD_BYTES: usize = 700;
+/// What a field weighs beyond its bytes.
+const FIELD_OVERHEAD_BYTES: usize = 72;
+
+/// A stored response. Never changed: freshening makes a new one that shares the bytes.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields: those of a hop are gone, and `Age` and `Cache-Status` hold places that a hit fills without moving the others.
+    headers: HeaderMap,
+    /// A cache nearer to the upstream has written its own `Cache-Status`.
+    foreign_status: bool,
+    /// Its bytes.
+    pub body: StoredBody,
+    /// Its directives.
+    pub control: Control,
+    /// How long it is fresh.
+    pub freshness: Freshness,
+    /// Which requests it answers.
+    pub variant: Variant,
+}
+
+/// The bytes of a response.
+#[derive(Debug, Clone)]
+pub struct StoredBody {
+    pieces: Pieces,
+    len: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Pieces {
+    One(Bytes),
+    Many(Arc<[Bytes]>),
+}
+
+impl Entry {
+    /// Of a response whose hop-by-hop fields are gone.
+    pub fn new(mut head: response::Parts, body: StoredBody, control: Control, freshness: Freshness, variant: Variant) -> Self {
+        let foreign_status = head.headers.contains_key(CACHE_STATUS);
+        prepare(&mut head.headers, foreign_status, freshness.received);
+        Self { status: head.status, headers: head.headers, foreign_status, body, control, freshness, variant }
+    }
+
+    /// Its fields, as stored.
+    pub fn fields(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// Its fields for a response that is sent now.
+    pub fn fields_now(&self, now: Time, cache_status: HeaderValue) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        headers.insert(AGE, HeaderValue::from(self.freshness.age_ms(now) / 1000));
+        if self.foreign_status {
+            headers.append(CACHE_STATUS, cache_status);
+        } else {
+            headers.insert(CACHE_STATUS, cache_status);
+        }
+        headers
+    }
+
+    /// The same bytes with other fields: after a `304`.
+    pub fn freshened(&self, fields: HeaderMap, control: Control, freshness: Freshness) -> Self {
+        let mut headers = fields;
+        let foreign_status = self.foreign_status;
+        prepare(&mut headers, foreign_status, freshness.received);
+        Self { status: self.status, headers, foreign_status, body: self.body.clone(), control, freshness, variant: self.variant.clone() }
+    }
+
+    /// Bytes that it takes, our own included.
+    pub fn weight(&self) -> usize {
+        let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES).sum();
+        usize::try_from(self.body.len).unwrap_or(usize::MAX).saturating_add(fields + self.variant.weight() + ENTRY_OVERHEAD_BYTES)
+    }
+}
+
+/// Puts `Date` where there is none (RFC 9110, section 6.6.1: whoever stores adds it), and holds the places that a hit fills.
+fn prepare(headers: &mut HeaderMap, foreign_status: bool, received: Time) {
+    if !headers.contains_key(DATE) {
+        headers.insert(DATE, format_date(received));
+    }
+    headers.insert(AGE, HeaderValue::from_static("0"));
+    if !foreign_status {
+        headers.insert(CACHE_STATUS, HeaderValue::from_static("place"));
+    }
+}
+
+impl StoredBody {
+    /// Of the pieces in which it came. They are copied together, so that none pins the larger buffer that it was read into.
+    pub fn new(came: &[Bytes]) -> Self {
+        let len: u64 = came.iter().map(|piece| piece.len() as u64).sum();
+        if let [only] = came {
+            return Self { pieces: Pieces::One(only.clone()), len };
+        }
+        let whole = if len <= ONE_PIECE_BYTES_MAX { len as usize } else { PIECE_BYTES };
+        let mut pieces = Vec::new();
+        let mut piece = BytesMut::new();
+        for part in came {
+            // Large parts are taken as they are.
+            if part.len() >= whole && piece.is_empty() {
+                pieces.push(part.clone());
+                continue;
+            }
+            piece.reserve(part.len().max(whole.saturating_sub(piece.len())));
+            piece.extend_from_slice(part);
+            if piece.len() >= whole {
+                pieces.push(piece.split().freeze());
+            }
+        }
+        if !piece.is_empty() {
+            pieces.push(piece.freeze());
+        }
+        match pieces.as_slice() {
+            [] => Self { pieces: Pieces::One(Bytes::new()), len },
+            [only] => Self { pieces: Pieces::One(only.clone()), len },
+            _ => Self { pieces: Pieces::Many(pieces.into()), len },
+        }
+    }
+
+    /// Its length, in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All of it.
+    pub fn whole(&self) -> Body {
+        match &self.pieces {
+            Pieces::One(bytes) => Body::full(bytes.clone()),
+            Pieces::Many(pieces) => Body::stream(PiecesBody { pieces: pieces.clone(), at: 0, skip: 0, left: self.len }),
+        }
+    }
+
+    /// A part of it; what lies beyond its end is left out.
+    pub fn part(&self, range: Range<u64>) -> Body {
+        let end = range.end.min(self.len);
+        let start = range.start.min(end);
+        match &self.pieces {
+            Pieces::One(bytes) => Body::full(bytes.slice(start as usize..end as usize)),
+            Pieces::Many(pieces) => {
+                let (mut at, mut skip) = (0, start);
+                while let Some(piece) = pieces.get(at).filter(|piece| piece.len() as u64 <= skip) {
+                    skip -= piece.len() as u64;
+                    at += 1;
+                }
+                Body::stream(PiecesBody { pieces: pieces.clone(), at, skip: skip as usize, left: end - start })
+            }
+        }
+    }
+}
+
+/// Sends pieces one by one.
+struct PiecesBody {
+    pieces: Arc<[Bytes]>,
+    at: usize,
+    skip: usize,
+    left: u64,
+}
+
+impl HttpBody for PiecesBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let skip = std::mem::take(&mut self.skip);
+        let Some(piece) = self.pieces.get(self.at).map(|piece| piece.slice(skip.min(piece.len())..)) else { return Poll::Ready(None) };
+        let piece = piece.slice(..piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX)));
+        self.at += 1;
+        self.left -= piece.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// All that is stored under one key: the variants, newest first, or the mark that its responses are not for the cache.
+#[derive(Debug, Default)]
+pub struct Slot {
+    /// Newest first, at most [`super::vary::VARIANTS_MAX`].
+    pub variants: SmallVec<[Arc<Entry>; 1]>,
+    /// Until then nobody waits for another's fetch of this key: its answer was not for the cache ("hit for miss").
+    pub uncollapsed_until: Option<Time>,
+}
+
+impl Slot {
+    /// The newest response that answers a request with these fields.
+    pub fn select(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
+        self.variants.iter().find(|entry| entry.variant.matches(request))
+    }
+
+    /// This slot with one more entry, which takes the place of those for the same requests.
+    pub fn with(&self, entry: Arc<Entry>) -> Self {
+        let mut variants: SmallVec<[Arc<Entry>; 1]> = SmallVec::new();
+        variants.push(entry.clone());
+        variants
+            .extend(self.variants.iter().filter(|other| !other.variant.same(&entry.variant)).take(super::vary::VARIANTS_MAX - 1).cloned());
+        Self { variants, uncollapsed_until: None }
+    }
+
+    /// Bytes that it takes.
+    pub fn weight(&self) -> usize {
+        self.variants.iter().map(|entry| entry.weight()).fold(200, usize::saturating_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(body: Body) -> Vec<u8> {
+        futures::executor::block_on(body.collect(u64::MAX)).expect("a stored body").to_vec()
+    }
+
+    #[test]
+    fn a_body_is_the_bytes_that_came_in_whatever_pieces() {
+        let all: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+        for size in [1_000, 65_536, 70_000, 300_000] {
+            let came: Vec<Bytes> = all.chunks(size).map(Bytes::copy_from_slice).collect();
+            let body = StoredBody::new(&came);
+            assert_eq!(body.len(), 300_000);
+            assert_eq!(bytes(body.whole()), all, "{size}");
+            for range in [0..1, 65_535..65_537, 299_999..300_000, 0..300_000, 100..100, 299_000..400_000] {
+                let expected = &all[range.start as usize..(range.end as usize).min(all.len())];
+                assert_eq!(bytes(body.part(range.clone())), expected, "{size} {range:?}");
+            }
+        }
+        assert!(StoredBody::new(&[]).is_empty());
+        assert_eq!(bytes(StoredBody::new(&[]).whole()), b"");
+    }
+
+    #[test]
+    fn small_bodies_are_one_piece() {
+        let came: Vec<Bytes> = (0..100).map(|_| Bytes::from_static(b"0123456789")).collect();
+        assert!(StoredBody::new(&came).whole().as_whole().is_some());
+    }
+}

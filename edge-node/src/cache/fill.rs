@@ -1,0 +1,350 @@
+//! One fetch that fills the cache, and its readers: they get bytes as they arrive. The fetch belongs to none of them.
+//!
+//! While the response may be stored, the fill runs as fast as the upstream, and a slow or vanished reader hurts nobody. When it turns out too large to be
+//! stored, it goes on at the pace of its slowest reader, holding a bounded window, and takes no new ones.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{Response, response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
+use selvedge_runtime::{Body, BodyError};
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::entry::Entry;
+use super::policy::Refusal;
+use super::vary::Variant;
+use crate::limits::{FILL_CHUNK_OVERHEAD_BYTES, FILL_READERS_MAX, FILL_WINDOW_BYTES};
+use crate::request::RequestError;
+
+/// What a fill has found out, for its readers.
+#[derive(Debug, Clone)]
+pub enum Head {
+    /// A response that is being stored: read on.
+    Streaming(Arc<StreamHead>),
+    /// A stored response that the upstream has confirmed.
+    Confirmed(Arc<Entry>),
+    /// A stored response in the place of an upstream that fails.
+    Stale(Arc<Entry>),
+    /// Not for the cache: whoever ordered the fill takes the response, the others fetch for themselves.
+    Private(Refusal),
+    /// There is no response.
+    Failed(Arc<RequestError>),
+    /// The fill has gone without a word.
+    Abandoned,
+}
+
+/// The head of a response that is being stored.
+#[derive(Debug)]
+pub struct StreamHead {
+    /// Status and fields, those of a hop removed.
+    pub head: response::Parts,
+    /// Which requests it answers.
+    pub variant: Variant,
+    /// Its length where it is known.
+    pub length: Option<u64>,
+}
+
+/// The meeting point of a fill and its readers.
+#[derive(Debug)]
+pub struct Fill {
+    state: Mutex<State>,
+    /// What it fetches has been invalidated meanwhile: it is not stored.
+    discarded: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    head: Option<Head>,
+    /// For whoever ordered the fill, until taken.
+    private: Option<Response<Body>>,
+    owner_gone: bool,
+    chunks: VecDeque<Bytes>,
+    /// How many chunks have been dropped before `chunks[0]`.
+    dropped: usize,
+    held_bytes: u64,
+    end: Option<Result<(), BodyError>>,
+    /// No longer stored: chunks go when the slowest reader has them.
+    paced: bool,
+    readers: Slab<ReaderState>,
+    filler: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct ReaderState {
+    waker: Option<Waker>,
+    next: usize,
+}
+
+type Wakers = SmallVec<[Waker; 4]>;
+
+impl Fill {
+    /// Nothing known yet.
+    pub(super) fn new() -> Arc<Self> {
+        let state = State {
+            head: None,
+            private: None,
+            owner_gone: false,
+            chunks: VecDeque::new(),
+            dropped: 0,
+            held_bytes: 0,
+            end: None,
+            paced: false,
+            readers: Slab::new(),
+            filler: None,
+        };
+        Arc::new(Self { state: Mutex::new(state), discarded: AtomicBool::new(false) })
+    }
+
+    /// A reader from the first byte; none where there are too many, or the first bytes have gone.
+    pub(super) fn reader(self: &Arc<Self>, owner: bool) -> Option<Reader> {
+        let mut state = self.state.lock();
+        if state.readers.len() >= FILL_READERS_MAX || state.paced {
+            return None;
+        }
+        let id = state.readers.insert(ReaderState { waker: None, next: 0 });
+        Some(Reader { fill: self.clone(), id, owner })
+    }
+
+    /// What it fetches is not to be stored.
+    pub(super) fn discard(&self) {
+        self.discarded.store(true, Relaxed);
+    }
+
+    /// Whether it is not to be stored.
+    pub(super) fn is_discarded(&self) -> bool {
+        self.discarded.load(Relaxed)
+    }
+
+    /// Readers waiting now.
+    pub(super) fn readers(&self) -> usize {
+        self.state.lock().readers.len()
+    }
+
+    pub(super) fn has_head(&self) -> bool {
+        self.state.lock().head.is_some()
+    }
+
+    /// Tells the readers; only the first time.
+    pub(super) fn tell(&self, head: Head) {
+        let wakers = {
+            let mut state = self.state.lock();
+            if state.head.is_some() {
+                return;
+            }
+            state.head = Some(head);
+            state.take_wakers()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Leaves a response for whoever ordered the fill, and tells the others that it is not for them.
+    pub(super) fn give(&self, response: Response<Body>, refusal: Refusal) {
+        let mut unwanted = Some(response);
+        let wakers = {
+            let mut state = self.state.lock();
+            if state.head.is_some() {
+                return;
+            }
+            state.head = Some(Head::Private(refusal));
+            if !state.owner_gone {
+                state.private = unwanted.take();
+            }
+            state.take_wakers()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        drop(unwanted);
+    }
+
+    /// Bytes have arrived. Gives what is held now, in bytes.
+    pub(super) fn push(&self, chunk: Bytes) -> u64 {
+        let (wakers, held) = {
+            let mut state = self.state.lock();
+            state.held_bytes += chunk.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES;
+            state.chunks.push_back(chunk);
+            (state.take_wakers(), state.held_bytes)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        held
+    }
+
+    /// It is not stored any more: from here on at the pace of the readers.
+    pub(super) fn pace(&self) {
+        let mut state = self.state.lock();
+        state.paced = true;
+        state.forget_read();
+    }
+
+    /// Waits until a paced fill may go on. False: nobody reads any more.
+    pub(super) async fn room(&self) -> bool {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.readers.is_empty() {
+                Poll::Ready(false)
+            } else if state.held_bytes <= FILL_WINDOW_BYTES {
+                Poll::Ready(true)
+            } else {
+                state.filler = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// The body has ended.
+    pub(super) fn end(&self, end: Result<(), BodyError>) {
+        let wakers = {
+            let mut state = self.state.lock();
+            state.end.get_or_insert(end);
+            state.take_wakers()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// All chunks, where none has been dropped.
+    pub(super) fn all_chunks(&self) -> Vec<Bytes> {
+        self.state.lock().chunks.iter().cloned().collect()
+    }
+}
+
+impl State {
+    fn take_wakers(&mut self) -> Wakers {
+        self.readers.iter_mut().filter_map(|(_, reader)| reader.waker.take()).collect()
+    }
+
+    /// Drops the chunks that every reader has. Only for paced fills.
+    fn forget_read(&mut self) {
+        if !self.paced {
+            return;
+        }
+        let slowest = self.readers.iter().map(|(_, reader)| reader.next).min().unwrap_or(usize::MAX);
+        while self.dropped < slowest
+            && let Some(chunk) = self.chunks.pop_front()
+        {
+            self.dropped += 1;
+            self.held_bytes = self.held_bytes.saturating_sub(chunk.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES);
+        }
+        if (self.readers.is_empty() || self.held_bytes <= FILL_WINDOW_BYTES)
+            && let Some(filler) = self.filler.take()
+        {
+            filler.wake();
+        }
+    }
+}
+
+/// One reader of a fill.
+#[derive(Debug)]
+#[must_use]
+pub struct Reader {
+    fill: Arc<Fill>,
+    id: usize,
+    owner: bool,
+}
+
+impl Reader {
+    /// Waits for the head. Cancel-safe.
+    pub async fn head(&self) -> Head {
+        std::future::poll_fn(|cx| {
+            let mut state = self.fill.state.lock();
+            if let Some(head) = &state.head {
+                return Poll::Ready(head.clone());
+            }
+            if let Some(reader) = state.readers.get_mut(self.id) {
+                reader.waker = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The response that is not for the cache, once, for whoever ordered the fill.
+    pub fn take_private(&self) -> Option<Response<Body>> {
+        if self.owner { self.fill.state.lock().private.take() } else { None }
+    }
+
+    /// The body, from its first byte. Whole at once where all of it is there already.
+    pub fn into_body(self, length: Option<u64>) -> Body {
+        let whole = {
+            let state = self.fill.state.lock();
+            match (&state.end, state.chunks.len(), state.dropped) {
+                (Some(Ok(())), 0, 0) => Some(Bytes::new()),
+                (Some(Ok(())), 1, 0) => state.chunks.front().cloned(),
+                _ => None,
+            }
+        };
+        match whole {
+            Some(bytes) => Body::full(bytes),
+            None => Body::stream(Following { reader: self, length, read: 0, done: false }),
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let unwanted = {
+            let mut state = self.fill.state.lock();
+            state.readers.try_remove(self.id);
+            state.forget_read();
+            state.owner_gone |= self.owner;
+            if self.owner { state.private.take() } else { None }
+        };
+        drop(unwanted);
+    }
+}
+
+/// A body that follows a fill.
+struct Following {
+    reader: Reader,
+    length: Option<u64>,
+    read: u64,
+    done: bool,
+}
+
+impl HttpBody for Following {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let (answer, done) = {
+            let mut state = self.reader.fill.state.lock();
+            let next = state.readers.get(self.reader.id).map_or(0, |reader| reader.next);
+            let chunk = next.checked_sub(state.dropped).and_then(|at| state.chunks.get(at)).cloned();
+            if let Some(chunk) = chunk {
+                if let Some(reader) = state.readers.get_mut(self.reader.id) {
+                    reader.next += 1;
+                }
+                state.forget_read();
+                (Some(Ok(chunk)), false)
+            } else if let Some(end) = &state.end {
+                (end.clone().err().map(Err), true)
+            } else {
+                if let Some(reader) = state.readers.get_mut(self.reader.id) {
+                    reader.waker = Some(cx.waker().clone());
+                }
+                return Poll::Pending;
+            }
+        };
+        self.done = done;
+        if let Some(Ok(chunk)) = &answer {
+            self.read += chunk.len() as u64;
+        }
+        Poll::Ready(answer.map(|answer| answer.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, |length| SizeHint::with_exact(length.saturating_sub(self.read)))
+    }
+}

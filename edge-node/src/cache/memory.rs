@@ -1,0 +1,79 @@
+//! The memory tier: moka, by weight. The only file that knows moka; freshness is not its business (its clock cannot be set).
+
+use std::sync::Arc;
+
+use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
+use moka::sync::Cache;
+
+use super::entry::Slot;
+use super::tier::Tier;
+use crate::metrics::Metrics;
+
+/// What moka and the key's own structures take for each key, in bytes.
+const KEY_OVERHEAD_BYTES: usize = 250;
+
+/// Responses in memory.
+pub(super) struct Memory {
+    slots: Cache<Box<[u8]>, Arc<Slot>>,
+}
+
+impl Memory {
+    /// At most `bytes_max` bytes, by weight.
+    pub(super) fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
+        let slots = Cache::builder()
+            .max_capacity(bytes_max)
+            .weigher(|key: &Box<[u8]>, slot: &Arc<Slot>| {
+                u32::try_from(key.len().saturating_add(KEY_OVERHEAD_BYTES).saturating_add(slot.weight())).unwrap_or(u32::MAX)
+            })
+            .eviction_listener(move |_, _, cause| {
+                if cause == RemovalCause::Size {
+                    metrics.cache_evictions.add(1);
+                }
+            })
+            .build();
+        Self { slots }
+    }
+}
+
+impl Tier for Memory {
+    fn get(&self, key: &[u8]) -> Option<Arc<Slot>> {
+        self.slots.get(key)
+    }
+
+    fn change(&self, key: &[u8], change: &mut dyn FnMut(Option<&Slot>) -> Option<Slot>) {
+        self.slots.entry(key.into()).and_compute_with(|old| {
+            let old = old.map(|entry| entry.into_value());
+            match (change(old.as_deref()), old) {
+                (Some(slot), _) => Op::Put(Arc::new(slot)),
+                (None, Some(_)) => Op::Remove,
+                (None, None) => Op::Nop,
+            }
+        });
+    }
+
+    fn usage(&self) -> (u64, u64) {
+        self.slots.run_pending_tasks();
+        (self.slots.entry_count(), self.slots.weighted_size())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::tests::entry;
+
+    #[test]
+    fn memory_stays_within_its_bytes() {
+        let metrics = Arc::new(Metrics::default());
+        let memory = Memory::new(1 << 20, metrics.clone());
+        for number in 0..2_000u32 {
+            let mut slot = Some(Slot::default().with(entry(&vec![0; 4 << 10])));
+            memory.change(&number.to_be_bytes(), &mut |_| slot.take());
+        }
+        let (keys, bytes) = memory.usage();
+        assert!(bytes <= 1 << 20, "{bytes}");
+        assert!(keys >= 100, "{keys}");
+        assert!(metrics.cache_evictions.get() > 1_000);
+    }
+}

@@ -1,0 +1,143 @@
+//! `Cache-Status` of this node: RFC 9211.
+
+use std::fmt::Write;
+
+use http::HeaderValue;
+use http::header::{HeaderMap, HeaderName};
+
+/// The field.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Why a request went forward: section 2.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forward {
+    /// The request is not for the cache.
+    Bypass,
+    /// Its method is not.
+    Method,
+    /// Nothing is stored for its URI.
+    UriMiss,
+    /// Something is, but for requests that differ in what the response varies on.
+    VaryMiss,
+    /// What is stored is stale.
+    Stale,
+}
+
+impl Forward {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// The node's name as a member of the list: a token where it is one, else a string.
+#[derive(Debug, Clone)]
+pub struct StatusName(Box<str>);
+
+impl StatusName {
+    /// Of a node. What cannot be in a structured string becomes `_`.
+    pub fn new(node: &str) -> Self {
+        let token = node.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if token && node.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            return Self(node.into());
+        }
+        let safe: String = node.chars().map(|c| if c.is_ascii_graphic() && c != '"' && c != '\\' { c } else { '_' }).collect();
+        Self(format!("\"{safe}\"").into())
+    }
+
+    /// As it stands in the field, also in `Proxy-Status`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// `node; hit; ttl=N`; the seconds are negative for a stale response.
+    pub fn hit(&self, ttl_seconds: i64) -> HeaderValue {
+        // The one that is made for every hit: no formatter's detours.
+        let mut bytes = bytes::BytesMut::with_capacity(self.0.len() + 32);
+        bytes.extend_from_slice(self.0.as_bytes());
+        bytes.extend_from_slice(b"; hit; ttl=");
+        push_decimal(&mut bytes, ttl_seconds);
+        HeaderValue::from_maybe_shared(bytes.freeze()).unwrap_or(HeaderValue::from_static("hit"))
+    }
+
+    /// `node; fwd=WHY; fwd-status=N; stored; collapsed; detail="..."`
+    pub fn forward(
+        &self,
+        why: Forward,
+        status: Option<http::StatusCode>,
+        stored: bool,
+        collapsed: bool,
+        detail: Option<&str>,
+    ) -> HeaderValue {
+        let mut text = String::with_capacity(self.0.len() + 64);
+        let _ = write!(text, "{}; fwd={}", self.0, why.name());
+        if let Some(status) = status {
+            let _ = write!(text, "; fwd-status={}", status.as_u16());
+        }
+        if stored {
+            text.push_str("; stored");
+        }
+        if collapsed {
+            text.push_str("; collapsed");
+        }
+        if let Some(detail) = detail {
+            let _ = write!(text, "; detail={detail}");
+        }
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("fwd"))
+    }
+}
+
+fn push_decimal(bytes: &mut bytes::BytesMut, number: i64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut left = number.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        bytes.extend_from_slice(b"-");
+    }
+    bytes.extend_from_slice(&digits[at..]);
+}
+
+/// Puts our member after those of caches nearer to the upstream (section 2).
+pub fn add(headers: &mut HeaderMap, ours: HeaderValue) {
+    headers.append(CACHE_STATUS, ours);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_structured_fields() {
+        let node = StatusName::new("edge-1");
+        assert_eq!(node.hit(60), "edge-1; hit; ttl=60");
+        assert_eq!(node.hit(-5), "edge-1; hit; ttl=-5");
+        assert_eq!(node.hit(0), "edge-1; hit; ttl=0");
+        let full = node.forward(Forward::Stale, Some(http::StatusCode::NOT_MODIFIED), true, true, Some("late"));
+        assert_eq!(full, "edge-1; fwd=stale; fwd-status=304; stored; collapsed; detail=late");
+        for name in ["edge-1", "1-edge", "a \"b\"", ""] {
+            let value = StatusName::new(name).hit(1);
+            assert!(sfv::Parser::new(value.as_bytes()).parse::<sfv::List>().is_ok(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn ours_comes_after_those_of_nearer_caches() {
+        let mut headers = HeaderMap::new();
+        add(&mut headers, HeaderValue::from_static("a; hit"));
+        add(&mut headers, HeaderValue::from_static("b; hit"));
+        assert_eq!(headers.get_all(CACHE_STATUS).iter().collect::<Vec<_>>(), ["a; hit", "b; hit"]);
+    }
+}

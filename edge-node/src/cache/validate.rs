@@ -1,0 +1,200 @@
+//! Conditions, both ways: those that we ask an upstream by, and those that clients ask us by. RFC 9110, section 13; RFC 9111, section 4.3. Pure.
+
+use http::header::{
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TRAILER, TRANSFER_ENCODING,
+};
+
+use super::time::parse_date;
+
+/// Fields by which a client asks only for what it does not have. A fill asks for all of it.
+const CONDITIONS: [HeaderName; 6] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE];
+
+/// Makes a client's fields those of a fill: without conditions and ranges, and with those that validate `stored` (the fields of a stored response), where there
+/// is one.
+pub fn ask(request: &mut HeaderMap, stored: Option<&HeaderMap>) {
+    for name in CONDITIONS {
+        request.remove(name);
+    }
+    let Some(stored) = stored else { return };
+    if let Some(etag) = stored.get(ETAG) {
+        request.insert(IF_NONE_MATCH, etag.clone());
+    }
+    if let Some(modified) = stored.get(LAST_MODIFIED) {
+        request.insert(IF_MODIFIED_SINCE, modified.clone());
+    }
+}
+
+/// Whether a `304` to our own condition speaks of the stored response. Without an entity tag it does; with one, the tags must agree (RFC 9111, section 4.3.4).
+pub fn confirms(not_modified: &HeaderMap, stored: &HeaderMap) -> bool {
+    match (not_modified.get(ETAG), stored.get(ETAG)) {
+        (Some(told), Some(stored)) => weakly_equal(told.as_bytes(), stored.as_bytes()),
+        _ => true,
+    }
+}
+
+/// The stored fields with those of a `304` (RFC 9111, section 3.2): each that is there replaces all stored ones of its name, but for those that describe the stored
+/// bytes.
+pub fn freshen(stored: &mut HeaderMap, not_modified: &HeaderMap) {
+    const KEPT: [HeaderName; 7] = [CONNECTION, TRANSFER_ENCODING, TRAILER, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE];
+    for name in not_modified.keys().filter(|name| !KEPT.contains(name)) {
+        let mut values = not_modified.get_all(name).iter();
+        if let Some(first) = values.next() {
+            stored.insert(name, first.clone());
+        }
+        for value in values {
+            stored.append(name, value.clone());
+        }
+    }
+}
+
+/// Whether a GET or HEAD with these fields is answered by `304` from a response with those (RFC 9110, section 13.2.2, steps 3 and 4): whether the client has what
+/// it would get.
+pub fn client_has(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    let mut tags = request.get_all(IF_NONE_MATCH).iter().peekable();
+    if tags.peek().is_some() {
+        let stored = stored.get(ETAG).map(HeaderValue::as_bytes);
+        return tags.any(|line| names_tag(line.as_bytes(), stored));
+    }
+    let Some(since) = request.get(IF_MODIFIED_SINCE).and_then(parse_date) else { return false };
+    stored.get(LAST_MODIFIED).and_then(parse_date).is_some_and(|modified| modified <= since)
+}
+
+/// Whether a client asks on a condition that only the upstream should decide: one that must not be answered with a stored `200` by mistake.
+pub fn has_precondition(request: &HeaderMap) -> bool {
+    request.contains_key(IF_MATCH) || request.contains_key(IF_UNMODIFIED_SINCE)
+}
+
+/// Whether `If-Range` lets a range of the response be sent (RFC 9110, section 13.1.5): a strong tag, or the exact date of a response that is not weaker than it.
+pub fn range_applies(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    let Some(condition) = request.get(IF_RANGE).map(HeaderValue::as_bytes) else { return true };
+    if condition.starts_with(b"\"") {
+        return stored.get(ETAG).is_some_and(|tag| tag.as_bytes() == condition);
+    }
+    if condition.starts_with(b"W/") {
+        return false;
+    }
+    // Section 8.8.2.2: a date is strong where it is at least a second before the response's own.
+    let modified = stored.get(LAST_MODIFIED);
+    let strong = match (modified.and_then(parse_date), stored.get(http::header::DATE).and_then(parse_date)) {
+        (Some(modified), Some(date)) => date.ms_since(modified) >= 1000,
+        _ => false,
+    };
+    strong && modified.is_some_and(|modified| modified.as_bytes() == condition)
+}
+
+/// Whether a line of `If-None-Match` names the tag (weak comparison, section 8.8.3.2), or is `*`.
+fn names_tag(line: &[u8], stored: Option<&[u8]>) -> bool {
+    let mut rest = line.trim_ascii();
+    if rest == b"*" {
+        return true;
+    }
+    let Some(stored) = stored else { return false };
+    while !rest.is_empty() {
+        let weak = if rest.starts_with(b"W/") { 2 } else { 0 };
+        let Some(opened) = rest.get(weak..).and_then(|tag| tag.strip_prefix(b"\"")) else { return false };
+        let Some(close) = opened.iter().position(|b| *b == b'"') else { return false };
+        let (tag, after) = rest.split_at(weak + close + 2);
+        if weakly_equal(tag, stored) {
+            return true;
+        }
+        let after = after.trim_ascii_start();
+        rest = after.strip_prefix(b",").unwrap_or_default().trim_ascii_start();
+    }
+    false
+}
+
+fn weakly_equal(a: &[u8], b: &[u8]) -> bool {
+    a.strip_prefix(b"W/").unwrap_or(a) == b.strip_prefix(b"W/").unwrap_or(b)
+}
+
+/// For tests/fuzz: any bytes as conditions.
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let mut stored = HeaderMap::new();
+    stored.insert(ETAG, HeaderValue::from_static("\"a\""));
+    stored.insert(LAST_MODIFIED, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
+    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE] {
+        let request: HeaderMap = [(name, value.clone())].into_iter().collect();
+        let _ = client_has(&request, &stored);
+        let _ = range_applies(&request, &stored);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_client_has_what_its_tags_or_its_date_name() {
+        let cases: &[(&[(&'static str, &'static str)], &[(&'static str, &'static str)], bool)] = &[
+            (&[("if-none-match", "\"a\"")], &[("etag", "\"a\"")], true),
+            (&[("if-none-match", "W/\"a\"")], &[("etag", "\"a\"")], true),
+            (&[("if-none-match", "\"a\"")], &[("etag", "W/\"a\"")], true),
+            (&[("if-none-match", "\"x\", \"a\"")], &[("etag", "\"a\"")], true),
+            (&[("if-none-match", "\"x\""), ("if-none-match", "\"a\"")], &[("etag", "\"a\"")], true),
+            (&[("if-none-match", "\"x,\\\", \"a\"")], &[("etag", "\"a\"")], true),
+            (&[("if-none-match", "\"b\"")], &[("etag", "\"a\"")], false),
+            (&[("if-none-match", "a")], &[("etag", "\"a\"")], false),
+            (&[("if-none-match", "*")], &[("etag", "\"a\"")], true),
+            (&[("if-none-match", "*")], &[], true),
+            (&[("if-none-match", "\"a\"")], &[], false),
+            (&[("if-none-match", "\"b\""), ("if-modified-since", DATE)], &[("etag", "\"a\""), ("last-modified", DATE)], false),
+            (&[("if-modified-since", DATE)], &[("last-modified", DATE)], true),
+            (&[("if-modified-since", DATE)], &[("last-modified", "Sun, 06 Nov 1994 08:49:38 GMT")], false),
+            (&[("if-modified-since", "yesterday")], &[("last-modified", DATE)], false),
+            (&[("if-modified-since", DATE)], &[], false),
+            (&[], &[("etag", "\"a\"")], false),
+        ];
+        for (request, stored, expected) in cases {
+            assert_eq!(client_has(&headers(request), &headers(stored)), *expected, "{request:?} {stored:?}");
+        }
+    }
+
+    #[test]
+    fn a_fill_asks_by_the_stored_validators_only() {
+        let mut request = headers(&[("if-none-match", "\"client\""), ("range", "bytes=0-1"), ("if-match", "\"x\""), ("accept", "*/*")]);
+        ask(&mut request, Some(&headers(&[("etag", "\"a\""), ("last-modified", DATE)])));
+        assert_eq!(request, headers(&[("if-none-match", "\"a\""), ("accept", "*/*"), ("if-modified-since", DATE)]));
+        ask(&mut request, None);
+        assert_eq!(request, headers(&[("accept", "*/*")]));
+    }
+
+    #[test]
+    fn a_304_without_a_tag_confirms_and_one_with_another_does_not() {
+        let stored = headers(&[("etag", "\"a\"")]);
+        assert!(confirms(&headers(&[]), &stored));
+        assert!(confirms(&headers(&[("etag", "W/\"a\"")]), &stored));
+        assert!(!confirms(&headers(&[("etag", "\"b\"")]), &stored));
+    }
+
+    #[test]
+    fn freshening_replaces_fields_but_not_those_of_the_bytes() {
+        let mut stored = headers(&[("x-a", "1"), ("x-a", "2"), ("content-length", "9"), ("content-type", "a/b"), ("x-b", "1")]);
+        freshen(&mut stored, &headers(&[("x-a", "3"), ("content-length", "0"), ("content-type", "c/d"), ("cache-control", "max-age=5")]));
+        assert_eq!(
+            stored,
+            headers(&[("x-a", "3"), ("content-length", "9"), ("content-type", "a/b"), ("x-b", "1"), ("cache-control", "max-age=5")])
+        );
+    }
+
+    #[test]
+    fn if_range_needs_a_strong_validator() {
+        let stored = headers(&[("etag", "\"a\""), ("last-modified", DATE), ("date", "Sun, 06 Nov 1994 08:49:38 GMT")]);
+        let applies = |value| range_applies(&headers(&[("if-range", value)]), &stored);
+        assert!(applies("\"a\"") && applies(DATE));
+        assert!(!applies("\"b\"") && !applies("W/\"a\"") && !applies("Sun, 06 Nov 1994 08:49:36 GMT"));
+        assert!(range_applies(&headers(&[]), &stored));
+        assert!(!range_applies(&headers(&[("if-range", DATE)]), &headers(&[("last-modified", DATE), ("date", DATE)])));
+    }
+}

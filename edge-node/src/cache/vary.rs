@@ -1,0 +1,177 @@
+//! Which stored response answers which request of one key: RFC 9111, section 4.1. Pure.
+
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderName, VARY};
+
+/// Fields that one response may vary on. More are taken for `*`: each is compared on every hit.
+pub const VARY_FIELDS_MAX: usize = 16;
+/// Stored variants of one key; beyond, the oldest goes. Without a bound a client could fill the cache with one URL.
+pub const VARIANTS_MAX: usize = 16;
+
+/// What `Vary` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Vary {
+    /// Nothing.
+    Nothing,
+    /// On these fields, sorted.
+    On(Arc<[HeaderName]>),
+    /// On what nobody can know: `*`, names that are none, or too many.
+    Anything,
+}
+
+impl Vary {
+    /// Of a response.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut lines = headers.get_all(VARY).iter().peekable();
+        if lines.peek().is_none() {
+            return Self::Nothing;
+        }
+        let mut names: Vec<HeaderName> = Vec::new();
+        for name in lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(<[u8]>::trim_ascii) {
+            if name.is_empty() {
+                continue;
+            }
+            let Ok(name) = HeaderName::from_bytes(name) else { return Self::Anything };
+            if name.as_str() == "*" || (!names.contains(&name) && names.len() == VARY_FIELDS_MAX) {
+                return Self::Anything;
+            }
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        if names.is_empty() { Self::Nothing } else { Self::On(names.into()) }
+    }
+}
+
+/// The fields that a stored response varies on, and what they were in the request that it answered.
+#[derive(Debug, Clone, Default)]
+pub struct Variant {
+    names: Option<Arc<[HeaderName]>>,
+    values: Box<[Option<Box<[u8]>>]>,
+}
+
+impl Variant {
+    /// Of a response whose `Vary` names these fields, to this request.
+    pub fn new(names: &Arc<[HeaderName]>, request: &HeaderMap) -> Self {
+        let values = names.iter().map(|name| normalised(request, name)).collect();
+        Self { names: Some(names.clone()), values }
+    }
+
+    /// Whether the response answers a request with these fields too.
+    pub fn matches(&self, request: &HeaderMap) -> bool {
+        let Some(names) = &self.names else { return true };
+        names.iter().zip(&self.values).all(|(name, stored)| {
+            let mut lines = request.get_all(name).iter();
+            match (lines.next(), lines.next(), stored) {
+                (None, _, None) => true,
+                // The usual case, without an allocation.
+                (Some(only), None, Some(stored)) if only.as_bytes() == stored.as_ref() => true,
+                (Some(_), _, Some(stored)) => normalised(request, name).is_some_and(|value| value == *stored),
+                _ => false,
+            }
+        })
+    }
+
+    /// The fields, where there are some.
+    pub fn names(&self) -> Option<&Arc<[HeaderName]>> {
+        self.names.as_ref()
+    }
+
+    /// Whether both stand for the same requests.
+    pub fn same(&self, other: &Self) -> bool {
+        self.names == other.names && self.values == other.values
+    }
+
+    /// One byte string for it, to find a fill by.
+    pub fn discriminator(&self) -> Box<[u8]> {
+        let mut bytes = Vec::new();
+        for (name, value) in self.names.iter().flat_map(|names| names.iter()).zip(&self.values) {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            // No field value has a line end in it, so no value can pass for another field.
+            bytes.push(if value.is_some() { b'=' } else { b'-' });
+            bytes.extend_from_slice(value.as_deref().unwrap_or_default());
+            bytes.push(b'\n');
+        }
+        bytes.into()
+    }
+
+    /// Bytes that it takes.
+    pub fn weight(&self) -> usize {
+        self.values.iter().map(|value| 24 + value.as_ref().map_or(0, |value| value.len())).sum()
+    }
+}
+
+/// All lines of a field as one, without white space around the members of its list. (Two requests that differ in more than that are different.)
+fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
+    let mut lines = request.get_all(name).iter().peekable();
+    lines.peek()?;
+    let mut value = Vec::new();
+    for line in lines {
+        for member in line.as_bytes().split(|b| *b == b',') {
+            if !value.is_empty() {
+                value.push(b',');
+            }
+            value.extend_from_slice(member.trim_ascii());
+        }
+    }
+    Some(value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn variant(vary: &'static str, request: &[(&'static str, &'static str)]) -> Variant {
+        match Vary::of(&headers(&[("vary", vary)])) {
+            Vary::On(names) => Variant::new(&names, &headers(request)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn star_anywhere_is_anything() {
+        for vary in ["*", "accept, *", "*, accept", "acc ept"] {
+            assert_eq!(Vary::of(&headers(&[("vary", vary)])), Vary::Anything, "{vary}");
+        }
+        assert_eq!(Vary::of(&headers(&[("vary", "accept"), ("vary", "*")])), Vary::Anything);
+        assert_eq!(Vary::of(&headers(&[("vary", "")])), Vary::Nothing);
+        assert_eq!(Vary::of(&headers(&[])), Vary::Nothing);
+        let many: String = (0..=VARY_FIELDS_MAX).map(|n| format!("x-{n},")).collect();
+        let mut too_many = HeaderMap::new();
+        too_many.insert(VARY, HeaderValue::from_str(&many).unwrap());
+        assert_eq!(Vary::of(&too_many), Vary::Anything);
+    }
+
+    #[test]
+    fn a_variant_answers_requests_with_the_same_fields() {
+        let stored = variant("Accept-Encoding, X-A", &[("accept-encoding", "gzip, br")]);
+        assert!(stored.matches(&headers(&[("accept-encoding", "gzip, br"), ("other", "1")])));
+        assert!(stored.matches(&headers(&[("accept-encoding", "gzip,br")])), "white space in a list says nothing");
+        assert!(stored.matches(&headers(&[("accept-encoding", "gzip"), ("accept-encoding", "br")])), "nor do lines");
+        assert!(!stored.matches(&headers(&[("accept-encoding", "br, gzip")])));
+        assert!(!stored.matches(&headers(&[])));
+        assert!(!stored.matches(&headers(&[("accept-encoding", "gzip, br"), ("x-a", "")])), "an empty field is not an absent one");
+        assert!(variant("x-a", &[]).matches(&headers(&[])));
+        assert!(Variant::default().matches(&headers(&[("x-a", "1")])));
+    }
+
+    #[test]
+    fn order_and_case_of_names_say_nothing() {
+        let a = variant("X-B, X-A", &[("x-a", "1")]);
+        let b = variant("x-a,x-b,x-a", &[("x-a", "1")]);
+        assert!(a.same(&b));
+        assert_eq!(a.discriminator(), b.discriminator());
+        assert_ne!(a.discriminator(), variant("x-a, x-b", &[("x-b", "1")]).discriminator());
+    }
+}

@@ -1,0 +1,130 @@
+//! Runs a worker for a request.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderName};
+use http::uri::{Authority, Scheme};
+use http::{Method, Request, Response, Uri};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use selvedge_runtime::{Body, BodyError, ClientInfo, Invocation};
+
+use super::RequestPath;
+use super::context::Context;
+use super::error::RequestError;
+use super::fetch;
+use super::fields;
+use super::trail::Trail;
+use crate::routes::{ActiveVersion, ActiveWorker};
+use crate::workers::WorkerHost;
+
+/// Names the version whose worker answered.
+const SELVEDGE_VERSION: HeaderName = HeaderName::from_static("selvedge-version");
+
+/// Runs one version of a worker. Dropping the future, or the response's body before its end, cancels the invocation.
+pub(super) async fn run(
+    path: &Arc<RequestPath>,
+    mut request: Request<Body>,
+    worker: &Arc<ActiveWorker>,
+    version: &ActiveVersion,
+    trail: &Arc<Trail>,
+) -> Result<Response<Body>, RequestError> {
+    trail.runs(version);
+    let bytes_max = version.source.limits.request_body_bytes_max;
+    let too_large = Arc::new(AtomicBool::new(false));
+    let body = bounded(std::mem::take(request.body_mut()), bytes_max, &too_large)?;
+    fields::identify(request.headers_mut(), &trail.context);
+    *request.uri_mut() = absolute(&trail.context).ok_or(RequestError::Malformed("the address is not one"))?;
+    let invocation = Invocation {
+        request: request.map(|_| body),
+        client: ClientInfo {
+            ip: trail.context.client,
+            http_protocol: trail.context.protocol.name(),
+            tls_version: trail.context.tls_version,
+            colo: path.node().clone(),
+        },
+        request_id: trail.context.id(),
+        host: Arc::new(WorkerHost::new(path.clone(), trail.clone(), worker.clone(), version.source.version.clone())),
+    };
+    let answer = path.runners().run(&version.source, invocation).await;
+    // Whatever the worker made of it: the client is told what was wrong with its request.
+    if too_large.load(Relaxed) {
+        return Err(RequestError::BodyTooLarge { bytes_max });
+    }
+    let mut response = answer.map_err(|error| match error.request_body {
+        Some(error) => RequestError::Body(error),
+        None => RequestError::Run { worker: worker.name.clone(), version: version.source.version.clone(), error },
+    })?;
+    fetch::clean(response.headers_mut());
+    correct_length(&mut response, &trail.context.method);
+    response.headers_mut().insert(SELVEDGE_VERSION, version.id.clone());
+    Ok(response)
+}
+
+/// The request's body, if it is not too large; a stream that may turn out to be is cut at the bound.
+fn bounded(body: Body, bytes_max: u64, too_large: &Arc<AtomicBool>) -> Result<Body, RequestError> {
+    if body.size_hint().lower() > bytes_max {
+        return Err(RequestError::BodyTooLarge { bytes_max });
+    }
+    if body.size_hint().upper().is_some_and(|upper| upper <= bytes_max) {
+        return Ok(body);
+    }
+    Ok(Body::stream(Bounded { inner: body, left: bytes_max, bytes_max, too_large: too_large.clone() }))
+}
+
+/// What a worker says of its body's length must be true: a field that is not would break the connection's framing. (In answer to HEAD there is no body to
+/// contradict it.)
+fn correct_length(response: &mut Response<Body>, method: &Method) {
+    if *method == Method::HEAD || !response.headers().contains_key(CONTENT_LENGTH) {
+        return;
+    }
+    let said = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if said.is_none() || said != response.body().size_hint().exact() {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+}
+
+fn absolute(context: &Context) -> Option<Uri> {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(if context.secure { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(Authority::from_maybe_shared(Bytes::copy_from_slice(context.authority.as_bytes())).ok()?);
+    parts.path_and_query = Some(context.target.clone());
+    Uri::from_parts(parts).ok()
+}
+
+/// A body of a bounded length.
+struct Bounded {
+    inner: Body,
+    left: u64,
+    bytes_max: u64,
+    too_large: Arc<AtomicBool>,
+}
+
+impl HttpBody for Bounded {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &polled {
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let Some(left) = self.left.checked_sub(bytes) else {
+                self.too_large.store(true, Relaxed);
+                return Poll::Ready(Some(Err(BodyError::TooLarge { bytes_max: self.bytes_max })));
+            };
+            self.left = left;
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

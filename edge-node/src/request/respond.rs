@@ -1,0 +1,294 @@
+//! Stage 2, last: responses. The only file that chooses an HTTP status for an error, by one table (RFC 9209 recommends a status for each type).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue,
+    LAST_MODIFIED, LOCATION, RANGE, RETRY_AFTER, VARY,
+};
+use http::{Method, Response, StatusCode};
+use selvedge_runtime::{Body, BodyError, Outcome, RunError};
+
+use super::RequestPath;
+use super::context::Context;
+use super::error::RequestError;
+use super::fields::X_REQUEST_ID;
+use super::trail::Trail;
+use crate::cache::entry::Entry;
+use crate::cache::fill::{Reader, StreamHead};
+use crate::cache::freshness::Standing;
+use crate::cache::range::{Selected, select};
+use crate::cache::status;
+use crate::cache::time::Time;
+use crate::cache::validate::{client_has, range_applies};
+use crate::upstream::UpstreamError;
+
+/// RFC 9209.
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// What `Cache-Status` says of a stored response.
+pub(super) enum Say {
+    /// A hit; seconds of freshness that are left, negative for a stale one.
+    Hit(i64),
+    /// This.
+    As(HeaderValue),
+}
+
+/// A hit that is fresh for so many milliseconds more.
+pub(super) fn fresh(left_ms: u64) -> Say {
+    Say::Hit(i64::try_from(left_ms / 1000).unwrap_or(i64::MAX))
+}
+
+/// Seconds of freshness that are left, negative for a stale entry.
+pub(super) fn ttl_seconds(entry: &Entry, now: Time) -> i64 {
+    let (ms, sign) = match entry.freshness.standing(now) {
+        Standing::Fresh(ms) => (ms, 1),
+        Standing::Stale(ms) => (ms, -1),
+    };
+    i64::try_from(ms / 1000).unwrap_or(i64::MAX) * sign
+}
+
+/// A response from what is stored: conditions, then a range, then all of it (RFC 9110, section 13.2.2).
+pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap, trail: &Trail, say: Say, now: Time) -> Response<Body> {
+    let cache_status = match say {
+        Say::Hit(ttl) => path.name().hit(ttl),
+        Say::As(value) => value,
+    };
+    let mut headers = entry.fields_now(now, cache_status);
+    if entry.status == StatusCode::OK {
+        if client_has(request, entry.fields()) {
+            return not_modified(headers);
+        }
+        if let Some(range) = request.get(RANGE).filter(|_| trail.context.method == Method::GET && range_applies(request, entry.fields())) {
+            match select(Some(range), entry.body.len()) {
+                Selected::Whole => {}
+                Selected::Part(part) => {
+                    let text = format!("bytes {}-{}/{}", part.start, part.end - 1, entry.body.len());
+                    insert(&mut headers, CONTENT_RANGE, &text);
+                    headers.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
+                    return with(StatusCode::PARTIAL_CONTENT, headers, entry.body.part(part));
+                }
+                Selected::Unsatisfiable => {
+                    insert(&mut headers, CONTENT_RANGE, &format!("bytes */{}", entry.body.len()));
+                    headers.remove(CONTENT_LENGTH);
+                    headers.remove(CONTENT_TYPE);
+                    return with(StatusCode::RANGE_NOT_SATISFIABLE, headers, Body::empty());
+                }
+            }
+        }
+    }
+    let body = if trail.context.method == Method::HEAD { Body::empty() } else { entry.body.whole() };
+    with(entry.status, headers, body)
+}
+
+/// A response that is being stored while it is sent.
+pub(super) fn from_stream(stream: &Arc<StreamHead>, reader: Reader, request: &HeaderMap, cache_status: HeaderValue) -> Response<Body> {
+    let mut headers = stream.head.headers.clone();
+    status::add(&mut headers, cache_status);
+    if stream.head.status == StatusCode::OK && client_has(request, &headers) {
+        return not_modified(headers);
+    }
+    with(stream.head.status, headers, reader.into_body(stream.length))
+}
+
+/// A response that the cache did not want, to a request that may have been asked without its conditions.
+pub(super) fn private(mut response: Response<Body>, request: &HeaderMap, cache_status: HeaderValue) -> Response<Body> {
+    status::add(response.headers_mut(), cache_status);
+    if response.status() == StatusCode::OK && client_has(request, response.headers()) {
+        return not_modified(response.into_parts().0.headers);
+    }
+    response
+}
+
+/// RFC 9110, section 15.4.5: of the fields, those that a `200` would have had and that may have changed.
+fn not_modified(mut headers: HeaderMap) -> Response<Body> {
+    const KEPT: [HeaderName; 10] = [
+        CACHE_CONTROL,
+        CONTENT_LOCATION,
+        DATE,
+        ETAG,
+        EXPIRES,
+        LAST_MODIFIED,
+        VARY,
+        http::header::AGE,
+        status::CACHE_STATUS,
+        crate::cache::control::CDN_CACHE_CONTROL,
+    ];
+    let gone: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("content-") && !KEPT.contains(name)).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
+    with(StatusCode::NOT_MODIFIED, headers, Body::empty())
+}
+
+/// The same address over https. `308` keeps the method and the body.
+pub(super) fn to_https(context: &Context, port: Option<u16>) -> Response<Body> {
+    let port = port.filter(|port| *port != 443).map(|port| format!(":{port}")).unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    insert(&mut headers, LOCATION, &format!("https://{}{port}{}", context.host(), context.target));
+    with(StatusCode::PERMANENT_REDIRECT, headers, Body::empty())
+}
+
+/// One row of the table.
+struct Row {
+    status: StatusCode,
+    /// The error type of RFC 9209, section 2.3.
+    kind: &'static str,
+    /// For the client: names what failed and nothing inside.
+    text: String,
+    retry_after: Option<Duration>,
+}
+
+/// The response for an error: short text, `Proxy-Status`, the request's id.
+pub(super) fn error(error: &RequestError, trail: &Trail, path: &RequestPath) -> Response<Body> {
+    let row = row(error);
+    trail.failed(row.kind, error.to_string());
+    if let RequestError::Run { error, worker, version } = error {
+        trail.ended(error.outcome);
+        if error.outcome == Outcome::InternalError {
+            tracing::error!(worker.name = &**worker, worker.version = &**version, request.id = &*trail.context.id(), "{error}");
+        }
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let details: String =
+        row.text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).filter(|c| !matches!(c, '"' | '\\')).collect();
+    insert(&mut headers, PROXY_STATUS, &format!("{}; error={}; details=\"{details}\"", path.name().as_str(), row.kind));
+    let id = trail.context.id();
+    insert(&mut headers, X_REQUEST_ID, &id);
+    if let Some(after) = row.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+    }
+    if let RequestError::Method(_) = error {
+        headers.insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    let text = format!("{}\n{}\nrequest {id}\n", row.status, row.text);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    let body = if trail.context.method == Method::HEAD { Body::empty() } else { Body::full(text) };
+    with(row.status, headers, body)
+}
+
+/// The table.
+fn row(error: &RequestError) -> Row {
+    let row = |status, kind, text: String| Row { status, kind, text, retry_after: None };
+    match error {
+        RequestError::Malformed(reason) => row(StatusCode::BAD_REQUEST, "http_request_error", (*reason).to_owned()),
+        RequestError::Method(Method::TRACE) => row(StatusCode::METHOD_NOT_ALLOWED, "http_request_denied", "TRACE is not served".into()),
+        RequestError::Method(method) => row(StatusCode::NOT_IMPLEMENTED, "http_request_denied", format!("{method} is not served")),
+        RequestError::NoRoute { authority, path } => {
+            row(StatusCode::NOT_FOUND, "destination_not_found", format!("no route for {authority}{path}"))
+        }
+        RequestError::Loop { .. } => row(StatusCode::BAD_GATEWAY, "proxy_loop_detected", "the request goes around in a loop".into()),
+        RequestError::TooManyNested { .. } => {
+            row(StatusCode::BAD_GATEWAY, "proxy_loop_detected", "the request causes too many others".into())
+        }
+        RequestError::NotActive { worker } => Row {
+            retry_after: Some(Duration::from_secs(1)),
+            ..row(StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable", format!("worker {worker} is not active here"))
+        },
+        RequestError::NoUpstream { .. } => row(StatusCode::BAD_GATEWAY, "destination_not_found", "the route has no upstream".into()),
+        RequestError::BodyTooLarge { bytes_max } => {
+            row(StatusCode::PAYLOAD_TOO_LARGE, "http_request_error", format!("the request's body is larger than {bytes_max} bytes"))
+        }
+        RequestError::NotStored => {
+            row(StatusCode::GATEWAY_TIMEOUT, "http_request_denied", "nothing is stored, and only-if-cached was asked".into())
+        }
+        RequestError::Upstream(error) => upstream_row(error),
+        RequestError::Run { worker, error, .. } => run_row(worker, error),
+        RequestError::Body(error) => body_row(error),
+    }
+}
+
+/// Texts here name no address: an upstream's may be private.
+fn upstream_row(error: &UpstreamError) -> Row {
+    use UpstreamError as E;
+    let (status, kind, text) = match error {
+        E::Dns { .. } => (StatusCode::BAD_GATEWAY, "dns_error", "the upstream's name does not resolve"),
+        E::Prohibited { .. } => (StatusCode::BAD_GATEWAY, "destination_ip_prohibited", "the address may not be reached"),
+        E::Connect { .. } => (StatusCode::BAD_GATEWAY, "connection_refused", "no connection to the upstream"),
+        E::ConnectTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "connection_timeout", "no connection to the upstream in time"),
+        E::Tls { .. } => (StatusCode::BAD_GATEWAY, "tls_certificate_error", "no secure connection to the upstream"),
+        E::HeadTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout", "no answer of the upstream in time"),
+        E::Protocol { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error", "the upstream's answer is not HTTP"),
+        E::RequestBody { error, .. } => return body_row(error),
+        E::BadRequest { .. } => (StatusCode::BAD_REQUEST, "http_request_error", "the request cannot be sent on"),
+        E::Overloaded { .. } => {
+            return Row {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                kind: "connection_limit_reached",
+                text: "too much waits for the upstream".into(),
+                retry_after: Some(Duration::from_secs(1)),
+            };
+        }
+    };
+    Row { status, kind, text: text.into(), retry_after: None }
+}
+
+/// A request's body that ended early: the client's doing.
+fn body_row(error: &BodyError) -> Row {
+    let (status, text) = match error {
+        BodyError::TooLarge { bytes_max } => {
+            (StatusCode::PAYLOAD_TOO_LARGE, format!("the request's body is larger than {bytes_max} bytes"))
+        }
+        BodyError::Stalled { .. } => (StatusCode::REQUEST_TIMEOUT, "the request's body stopped".into()),
+        BodyError::Aborted(_) | BodyError::Worker(_) => (StatusCode::BAD_REQUEST, "the request's body ended early".into()),
+    };
+    Row { status, kind: "http_request_error", text, retry_after: None }
+}
+
+/// Each outcome by its name; what the worker threw stays with its owner.
+fn run_row(worker: &str, error: &RunError) -> Row {
+    let (status, kind) = match error.outcome {
+        Outcome::Ok | Outcome::InternalError => (StatusCode::INTERNAL_SERVER_ERROR, "proxy_internal_error"),
+        Outcome::Exception => (StatusCode::INTERNAL_SERVER_ERROR, "http_response_incomplete"),
+        Outcome::StartupFailed => (StatusCode::INTERNAL_SERVER_ERROR, "destination_unavailable"),
+        Outcome::ExceededCpu | Outcome::ExceededMemory => (StatusCode::SERVICE_UNAVAILABLE, "http_response_incomplete"),
+        Outcome::ExceededWallTime => (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout"),
+        Outcome::LoadShed => (StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached"),
+        Outcome::RunnerLost => (StatusCode::SERVICE_UNAVAILABLE, "connection_terminated"),
+        Outcome::Disabled => (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable"),
+        Outcome::Canceled => (StatusCode::SERVICE_UNAVAILABLE, "connection_terminated"),
+        Outcome::ResponseStreamDisconnected => (StatusCode::BAD_GATEWAY, "http_response_incomplete"),
+    };
+    let passing = matches!(error.outcome, Outcome::LoadShed | Outcome::RunnerLost | Outcome::Canceled).then_some(Duration::from_secs(1));
+    Row { status, kind, text: format!("worker {worker}: {}", error.outcome), retry_after: error.retry_after.or(passing) }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+fn with(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_has_its_own_5xx_and_names_itself() {
+        for number in 1..=11 {
+            let outcome = Outcome::from_wire(number).expect("an outcome");
+            let row = run_row("w", &RunError { outcome, message: "secret stack".into(), retry_after: None, request_body: None });
+            assert!(row.status.is_server_error(), "{outcome}");
+            assert_eq!(row.text, format!("worker w: {outcome}"));
+        }
+        let lost = run_row("w", &RunError { outcome: Outcome::RunnerLost, message: String::new(), retry_after: None, request_body: None });
+        assert_eq!((lost.status, lost.retry_after), (StatusCode::SERVICE_UNAVAILABLE, Some(Duration::from_secs(1))));
+    }
+
+    #[test]
+    fn texts_for_clients_name_no_upstream() {
+        let error = UpstreamError::Connect { host: "10.0.0.7".into(), reason: "refused by 10.0.0.7:443".into() };
+        assert!(!upstream_row(&error).text.contains("10."));
+    }
+}

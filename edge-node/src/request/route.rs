@@ -1,0 +1,105 @@
+//! Which route answers, and what of it: the first decision about a request.
+
+use std::sync::Arc;
+
+use http::{Method, Uri};
+
+use super::context::Context;
+use super::error::RequestError;
+use crate::cache::key::{CacheKey, Space};
+use crate::routes::{ActiveVersion, ActiveWorker, Route, RouteTable, Target, draw};
+
+/// What will answer a request.
+#[derive(Debug, Clone)]
+pub(crate) struct Aim {
+    pub(crate) route: Arc<Route>,
+    pub(crate) answerer: Answerer,
+    /// The cache has a part in it.
+    pub(crate) cached: bool,
+}
+
+/// Who.
+#[derive(Debug, Clone)]
+pub(crate) enum Answerer {
+    /// This version of this worker.
+    Worker(Arc<ActiveWorker>, ActiveVersion),
+    /// The customer's server at this address.
+    Upstream(Arc<Uri>),
+}
+
+/// The route for a client's request, or a worker's request of another route.
+pub(crate) fn resolve(context: &Context, table: &RouteTable) -> Result<Aim, RequestError> {
+    // A tunnel is no request to a route (RFC 9110, section 9.3.6), and TRACE would show a client the fields that proxies add (section 9.3.8).
+    if context.method == Method::CONNECT || context.method == Method::TRACE {
+        return Err(RequestError::Method(context.method.clone()));
+    }
+    let path = context.target.path();
+    let Some(route) = table.find(context.host(), path) else {
+        let path: String = path.chars().take(200).collect();
+        return Err(RequestError::NoRoute { authority: context.authority.clone(), path: path.into() });
+    };
+    aim(route)
+}
+
+fn aim(route: &Arc<Route>) -> Result<Aim, RequestError> {
+    let answerer = match &route.target {
+        Target::Worker(worker) => {
+            let draw = if worker.versions().len() > 1 { draw() } else { 0.0 };
+            let version = worker.choose(draw).ok_or_else(|| RequestError::NotActive { worker: worker.name.clone() })?;
+            Answerer::Worker(worker.clone(), version.clone())
+        }
+        Target::Upstream => match &route.upstream {
+            Some(upstream) => Answerer::Upstream(upstream.clone()),
+            None => return Err(RequestError::NoRoute { authority: "".into(), path: route.pattern.as_ref().into() }),
+        },
+    };
+    let cached = route.cache.enabled.unwrap_or(matches!(answerer, Answerer::Upstream(_)));
+    Ok(Aim { route: route.clone(), answerer, cached })
+}
+
+/// What is behind a worker's own route: its upstream, through the cache unless the route turns it off; never the worker.
+pub(crate) fn behind(route: &Arc<Route>, worker: &Arc<str>) -> Result<Aim, RequestError> {
+    let Some(upstream) = &route.upstream else {
+        return Err(RequestError::NoUpstream { pattern: route.pattern.clone(), worker: worker.clone() });
+    };
+    Ok(Aim { route: route.clone(), answerer: Answerer::Upstream(upstream.clone()), cached: route.cache.enabled.unwrap_or(true) })
+}
+
+/// Where a worker's `fetch()` of an address goes.
+pub(crate) enum Inside {
+    /// To the upstream of the worker's own route.
+    Behind(Arc<Route>),
+    /// To another route.
+    Other,
+    /// Out of the node.
+    Outside,
+}
+
+/// Whether a worker's request is for a route of this node. `own` is the authority that the worker was asked by: routes without a host are this node's only under that
+/// name (they match every name, and a worker must be able to reach the rest of the world), and a port is this node's only where it is the scheme's or that
+/// one's.
+pub(crate) fn inside(table: &RouteTable, asked: &Context, own: &Context, worker: &str) -> Inside {
+    let port = |context: &Context| context.authority.get(context.host().len()..).unwrap_or_default().to_owned();
+    let own_name = asked.authority == own.authority || (asked.host() == own.host() && port(asked) == port(own));
+    if !own_name && !port(asked).is_empty() && port(asked) != port(own) {
+        return Inside::Outside;
+    }
+    let path = asked.target.path();
+    let route = if own_name { table.find(asked.host(), path) } else { table.find_by_host(asked.host(), path) };
+    match route {
+        None => Inside::Outside,
+        Some(route) => match &route.target {
+            Target::Worker(target) if &*target.name == worker => Inside::Behind(route.clone()),
+            _ => Inside::Other,
+        },
+    }
+}
+
+/// The key of what answers.
+pub(crate) fn key(aim: &Aim, context: &Context) -> CacheKey {
+    let space = match &aim.answerer {
+        Answerer::Worker(_, version) => Space::Worker(&version.source.version),
+        Answerer::Upstream(_) => Space::Upstream,
+    };
+    CacheKey::new(space, context.scheme(), &context.authority, context.target.as_str())
+}

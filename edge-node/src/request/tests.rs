@@ -1,0 +1,1 @@
+//! The request path against real upstreams and scripted workers.

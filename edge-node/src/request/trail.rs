@@ -1,0 +1,279 @@
+//! What a request leaves behind while it is answered. When the last holder lets go (the response's body has been sent, the worker's invocation has ended),
+//! it becomes the request's record: counted, logged, shown to the observers.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
+use selvedge_runtime::{Body, BodyError, Outcome, Report};
+
+use super::context::Context;
+use super::record::{Observer, RequestRecord, WorkerRecord};
+use crate::metrics::{CacheResult, Metrics};
+use crate::routes::ActiveVersion;
+
+/// Where records go.
+pub(crate) struct Sinks {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) observers: Vec<Arc<dyn Observer>>,
+}
+
+/// Whose request it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client's.
+    Client,
+    /// A worker's `fetch()` of another route of this node.
+    Worker,
+    /// Ours: a background refresh. Logged for whoever looks closely, counted nowhere.
+    Refresh,
+}
+
+/// A request on its way.
+pub(crate) struct Trail {
+    pub(crate) context: Context,
+    origin: Origin,
+    sinks: Arc<Sinks>,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    route: Option<Arc<str>>,
+    version: Option<ActiveVersion>,
+    outcome: Option<Outcome>,
+    report: Option<Report>,
+    status: Option<StatusCode>,
+    error: Option<&'static str>,
+    error_text: Option<String>,
+    cache: Option<CacheResult>,
+    head_wall: Duration,
+    response_bytes: u64,
+    complete: bool,
+}
+
+impl Trail {
+    /// Begins one.
+    pub(crate) fn new(context: Context, origin: Origin, sinks: Arc<Sinks>) -> Arc<Self> {
+        if origin == Origin::Client {
+            sinks.metrics.requests_running.add(1);
+        }
+        Arc::new(Self { context, origin, sinks, notes: Mutex::default() })
+    }
+
+    /// One for a background refresh of what this request asked for.
+    pub(crate) fn refresh(&self) -> Arc<Self> {
+        Self::new(self.context.refresh(), Origin::Refresh, self.sinks.clone())
+    }
+
+    pub(crate) fn sinks(&self) -> &Arc<Sinks> {
+        &self.sinks
+    }
+
+    pub(crate) fn routed(&self, pattern: &Arc<str>) {
+        self.notes.lock().route = Some(pattern.clone());
+    }
+
+    pub(crate) fn runs(&self, version: &ActiveVersion) {
+        self.notes.lock().version = Some(version.clone());
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        self.notes.lock().outcome = Some(outcome);
+    }
+
+    pub(crate) fn reported(&self, report: Report) {
+        self.sinks.metrics.invoked(&report);
+        let mut notes = self.notes.lock();
+        // What the run told the client stands: a worker killed for its CPU may be "canceled" in the end.
+        notes.outcome.get_or_insert(report.outcome);
+        notes.report = Some(report);
+    }
+
+    pub(crate) fn cached(&self, result: CacheResult) {
+        self.notes.lock().cache = Some(result);
+    }
+
+    pub(crate) fn failed(&self, kind: &'static str, text: String) {
+        let mut notes = self.notes.lock();
+        notes.error = Some(kind);
+        notes.error_text = Some(text);
+    }
+
+    /// The response is ready: notes its head, and follows its body where it is a stream.
+    pub(crate) fn answered(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
+        let head_wall = self.context.started.elapsed();
+        let whole = response.body().as_whole();
+        let cache = {
+            let mut notes = self.notes.lock();
+            notes.status = Some(response.status());
+            notes.head_wall = head_wall;
+            if let Some(whole) = &whole {
+                notes.response_bytes = whole.len() as u64;
+                notes.complete = true;
+            }
+            notes.cache
+        };
+        if self.origin == Origin::Client {
+            let metrics = &self.sinks.metrics;
+            metrics.answered(self.context.protocol, response.status(), cache.unwrap_or(CacheResult::Bypass));
+            metrics.head_duration.observe(head_wall);
+        }
+        if whole.is_some() {
+            return response;
+        }
+        let trail = self.clone();
+        response.map(|inner| Body::stream(Followed { inner, trail, bytes: 0, complete: false }))
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        let notes = std::mem::take(self.notes.get_mut());
+        if self.origin == Origin::Client {
+            self.sinks.metrics.requests_running.add(-1);
+            self.sinks.metrics.sent_bytes.add(notes.response_bytes);
+        }
+        let watched = !self.sinks.observers.is_empty() && self.origin != Origin::Refresh;
+        let logged = match self.origin {
+            Origin::Refresh => tracing::enabled!(target: "selvedge::request", tracing::Level::DEBUG),
+            _ => tracing::enabled!(target: "selvedge::request", tracing::Level::INFO),
+        };
+        if !watched && !logged {
+            return;
+        }
+        let record = self.record(notes);
+        if logged {
+            log(&record, self.origin);
+        }
+        if watched {
+            self.sinks.observers.iter().for_each(|observer| observer.request(&record));
+        }
+    }
+}
+
+impl Trail {
+    fn record(&self, notes: Notes) -> RequestRecord {
+        let context = &self.context;
+        let worker = notes.version.map(|version| WorkerRecord {
+            name: version.source.worker.clone(),
+            version: version.source.version.clone(),
+            outcome: notes.outcome,
+            report: notes.report,
+            cpu_ms_max: version.source.limits.cpu_ms,
+            heap_bytes_max: version.source.limits.heap_bytes_max,
+        });
+        RequestRecord {
+            id: context.id(),
+            method: context.method.clone(),
+            scheme: context.scheme(),
+            authority: context.authority.as_ref().into(),
+            path: context.target.as_str().into(),
+            protocol: context.protocol,
+            client: context.client,
+            depth: context.nesting,
+            route: notes.route,
+            worker,
+            status: notes.status,
+            error: notes.error,
+            error_text: notes.error_text,
+            cache: notes.cache,
+            head_wall: notes.head_wall,
+            wall: context.started.elapsed(),
+            response_bytes: notes.response_bytes,
+            complete: notes.complete,
+        }
+    }
+}
+
+/// One wide event. The names of its fields are stable.
+fn log(record: &RequestRecord, origin: Origin) {
+    let worker = record.worker.as_ref();
+    let report = worker.and_then(|worker| worker.report.as_ref());
+    macro_rules! event {
+        ($level:expr) => {
+            tracing::event!(
+                target: "selvedge::request",
+                $level,
+                request.id = &*record.id,
+                request.method = record.method.as_str(),
+                request.scheme = record.scheme,
+                request.authority = &*record.authority,
+                request.path = &*record.path,
+                request.protocol = record.protocol.name(),
+                request.depth = record.depth,
+                client.ip = %record.client,
+                route.pattern = record.route.as_deref(),
+                worker.name = worker.map(|worker| &*worker.name),
+                worker.version = worker.map(|worker| &*worker.version),
+                worker.outcome = worker.and_then(|worker| worker.outcome).map(Outcome::name),
+                worker.cpu_us = report.map(|report| report.cpu_us),
+                worker.heap_bytes = report.map(|report| report.heap_bytes),
+                worker.subrequests = report.map(|report| report.subrequests),
+                worker.cold_start = report.map(|report| report.cold_start),
+                response.status = record.status.map(|status| status.as_u16()),
+                response.bytes = record.response_bytes,
+                response.complete = record.complete,
+                cache.result = record.cache.map(CacheResult::name),
+                error.kind = record.error,
+                error.text = record.error_text.as_deref(),
+                duration.head_us = us(record.head_wall),
+                duration.us = us(record.wall),
+            )
+        };
+    }
+    match origin {
+        Origin::Refresh => event!(tracing::Level::DEBUG),
+        Origin::Client | Origin::Worker => event!(tracing::Level::INFO),
+    }
+}
+
+fn us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A response's body that notes how much of it was sent, and whether all.
+struct Followed {
+    inner: Body,
+    trail: Arc<Trail>,
+    bytes: u64,
+    complete: bool,
+}
+
+impl HttpBody for Followed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Poll::Ready(Some(Err(error))) => self.trail.failed("response_body", error.to_string()),
+            Poll::Ready(None) => self.complete = true,
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        let mut notes = self.trail.notes.lock();
+        notes.response_bytes = self.bytes;
+        // A listener that knows the length does not poll past the last byte.
+        notes.complete = self.complete || self.inner.is_end_stream();
+    }
+}

@@ -1,0 +1,297 @@
+//! What a worker can reach: the capabilities of one invocation. Every check is here, in Rust.
+
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, COOKIE, HOST, HeaderMap, LOCATION,
+};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use selvedge_runtime::{Body, FetchError, Fetched, Host, LogLine, Redirect, Report, Subrequest};
+use tokio::time::Instant;
+
+use super::log;
+use crate::limits::REDIRECTS_MAX;
+use crate::request::{CDN_LOOP, Inside, RequestContext, RequestPath, RequestTrail, WorkerLine, strip_hop};
+use crate::routes::{ActiveWorker, Route};
+use crate::upstream::Reach;
+
+/// The capabilities of one invocation.
+pub(crate) struct WorkerHost(Arc<Capabilities>);
+
+struct Capabilities {
+    path: Arc<RequestPath>,
+    trail: Arc<RequestTrail>,
+    worker: Arc<ActiveWorker>,
+    version: Arc<str>,
+}
+
+impl WorkerHost {
+    pub(crate) fn new(path: Arc<RequestPath>, trail: Arc<RequestTrail>, worker: Arc<ActiveWorker>, version: Arc<str>) -> Self {
+        Self(Arc::new(Capabilities { path, trail, worker, version }))
+    }
+}
+
+impl Host for WorkerHost {
+    fn fetch(&self, subrequest: Subrequest) -> BoxFuture<'static, Result<Fetched, FetchError>> {
+        let capabilities = self.0.clone();
+        async move { capabilities.follow(subrequest).await }.boxed()
+    }
+
+    fn log(&self, line: LogLine) {
+        let Some(dropped) = self.0.worker.log_budget().take(Instant::now()) else { return };
+        let line = log::cut(line);
+        let line = WorkerLine {
+            worker: self.0.worker.name.clone(),
+            version: self.0.version.clone(),
+            request_id: self.0.trail.context.id(),
+            level: line.level,
+            message: line.message,
+            exception: line.exception,
+        };
+        log::write(&line, dropped);
+        self.0.path.observers().iter().for_each(|observer| observer.worker_line(&line));
+    }
+
+    fn finished(&self, report: Report) {
+        self.0.trail.reported(report);
+    }
+}
+
+impl Capabilities {
+    /// One `fetch()`: its request, and those of the redirects that it follows, each checked like the first.
+    async fn follow(&self, subrequest: Subrequest) -> Result<Fetched, FetchError> {
+        let Subrequest { mut request, redirect, redirects_max } = subrequest;
+        let mut redirects = 0;
+        loop {
+            let again = match redirect {
+                Redirect::Follow => Resend::of(&request),
+                Redirect::Manual | Redirect::Error => None,
+            };
+            let url = request.uri().clone();
+            let response = self.send(request).await?;
+            let Some(location) = redirection(&response) else { return Ok(fetched(response, &url, redirects)) };
+            match redirect {
+                Redirect::Manual => return Ok(fetched(response, &url, redirects)),
+                Redirect::Error => return Err(refuse(&url, "redirects, and redirect is \"error\"")),
+                Redirect::Follow => {}
+            }
+            if redirects == REDIRECTS_MAX {
+                return Err(refuse(&url, "redirects more than 20 times"));
+            }
+            if redirects == redirects_max {
+                return Err(refuse(&url, "redirects more often than the limit of subrequests allows"));
+            }
+            redirects += 1;
+            let next = resolve(&url, location).ok_or_else(|| refuse(&url, "redirects to what is no http or https address"))?;
+            let status = response.status();
+            drop(response);
+            request =
+                again.and_then(|again| again.to(next, status)).ok_or_else(|| refuse(&url, "redirects a body that cannot be sent twice"))?;
+        }
+    }
+
+    /// One request, to where its address belongs.
+    async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, FetchError> {
+        let url = request.uri().clone();
+        if !matches!(url.scheme_str(), Some("http" | "https")) || url.authority().is_none() {
+            return Err(refuse(&url, "is no http or https address"));
+        }
+        // The name is the address's; framing follows from the body, not from what the worker says of it.
+        for name in [HOST, CONTENT_LENGTH] {
+            request.headers_mut().remove(name);
+        }
+        strip_hop(request.headers_mut());
+        let own = &self.trail.context;
+        let asked = own.asks(&request);
+        match self.path.inside(&asked, own, &self.worker.name) {
+            Inside::Behind(route) => self.behind(request, asked.counted(), &route).await,
+            Inside::Other => Ok(self.path.serve_nested(request, asked.counted(), &self.trail).await),
+            Inside::Outside => self.outside(request, own).await,
+        }
+    }
+
+    /// A URL of the worker's own route: its upstream, through the cache, never back into the worker.
+    async fn behind(&self, request: Request<Body>, asked: RequestContext, route: &Arc<Route>) -> Result<Response<Body>, FetchError> {
+        let url = request.uri().clone();
+        let answer = self.path.serve_behind(request, asked, route, &self.worker.name, &self.trail).await;
+        answer.map_err(|error| refuse(&url, &error.to_string()))
+    }
+
+    /// The rest of the world.
+    async fn outside(&self, mut request: Request<Body>, own: &RequestContext) -> Result<Response<Body>, FetchError> {
+        own.check().map_err(|error| refuse(request.uri(), &error.to_string()))?;
+        request.headers_mut().insert(CDN_LOOP, own.cdn_loop_onward());
+        let mut response = self
+            .path
+            .upstreams()
+            .send(request, Reach::Worker)
+            .await
+            .map_err(|error| FetchError { message: format!("fetch failed: {error}") })?;
+        strip_hop(response.headers_mut());
+        Ok(response)
+    }
+}
+
+/// What of a request is sent again after a redirect.
+struct Resend {
+    method: Method,
+    from: Uri,
+    headers: HeaderMap,
+    body: Option<bytes::Bytes>,
+}
+
+impl Resend {
+    fn of(request: &Request<Body>) -> Option<Self> {
+        let (method, from) = (request.method().clone(), request.uri().clone());
+        Some(Self { method, from, headers: request.headers().clone(), body: request.body().as_whole() })
+    }
+
+    /// The Fetch standard, "HTTP-redirect fetch": 303 becomes GET, and so does a POST by 301 or 302; the credentials of one origin are not another's. None: the body
+    /// was a stream, and is gone.
+    fn to(mut self, next: Uri, status: StatusCode) -> Option<Request<Body>> {
+        let to_get = match status.as_u16() {
+            303 => self.method != Method::GET && self.method != Method::HEAD,
+            301 | 302 => self.method == Method::POST,
+            _ => false,
+        };
+        if to_get {
+            self.method = Method::GET;
+            self.body = Some(bytes::Bytes::new());
+            for name in [CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LOCATION, CONTENT_TYPE, CONTENT_LENGTH] {
+                self.headers.remove(name);
+            }
+        }
+        if next.scheme() != self.from.scheme() || next.authority() != self.from.authority() {
+            for name in [AUTHORIZATION, COOKIE] {
+                self.headers.remove(name);
+            }
+        }
+        let mut request = Request::new(Body::full(self.body?));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = next;
+        *request.headers_mut() = self.headers;
+        Some(request)
+    }
+}
+
+/// Where a response redirects to.
+fn redirection(response: &Response<Body>) -> Option<&HeaderValue> {
+    matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308).then(|| response.headers().get(LOCATION)).flatten()
+}
+
+/// A `Location` against the address that it came from (RFC 3986, section 5.2): absolute, or with an absolute path, or relative to the last `/`.
+fn resolve(base: &Uri, location: &HeaderValue) -> Option<Uri> {
+    let location = location.to_str().ok()?;
+    let location = location.split('#').next().unwrap_or_default();
+    let scheme_end = location.find(':').unwrap_or(0);
+    let has_scheme =
+        scheme_end > 0 && location.bytes().take(scheme_end).all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+    let absolute = if has_scheme {
+        location.to_owned()
+    } else {
+        let (scheme, authority) = (base.scheme_str()?, base.authority()?);
+        if location.starts_with("//") {
+            format!("{scheme}:{location}")
+        } else if location.starts_with('/') {
+            format!("{scheme}://{authority}{location}")
+        } else if location.starts_with('?') {
+            format!("{scheme}://{authority}{}{location}", base.path())
+        } else if location.is_empty() {
+            base.to_string()
+        } else {
+            let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+            format!("{scheme}://{authority}{}", without_dots(&format!("{folder}/{location}")))
+        }
+    };
+    let uri: Uri = absolute.parse().ok()?;
+    let named = uri.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
+    (matches!(uri.scheme_str(), Some("http" | "https")) && named).then_some(uri)
+}
+
+/// RFC 3986, section 5.2.4, on the path before a query.
+fn without_dots(target: &str) -> String {
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            other => kept.push(other),
+        }
+    }
+    let path = format!("/{}", kept.join("/"));
+    query.map_or(path.clone(), |query| format!("{path}?{query}"))
+}
+
+fn fetched(response: Response<Body>, url: &Uri, redirects: u32) -> Fetched {
+    Fetched { response, url: url.to_string(), redirects }
+}
+
+/// Names the address without its query, which may hold secrets of whoever calls.
+fn refuse(url: &Uri, reason: &str) -> FetchError {
+    let scheme = url.scheme_str().unwrap_or_default();
+    let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    FetchError { message: format!("fetch failed: {scheme}://{authority}{}: {reason}", url.path()) }
+}
+
+/// For tests/fuzz: any bytes as a `Location`.
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let base = Uri::from_static("https://a.org/b/c?d");
+    if let Some(uri) = resolve(&base, &value) {
+        assert!(uri.scheme().is_some() && uri.authority().is_some());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_resolve_against_where_they_came_from() {
+        let base = Uri::from_static("https://a.org/b/c?d");
+        for (location, expected) in [
+            ("http://x.org/y", Some("http://x.org/y")),
+            ("//x.org/y", Some("https://x.org/y")),
+            ("/y?z#f", Some("https://a.org/y?z")),
+            ("y", Some("https://a.org/b/y")),
+            ("../y", Some("https://a.org/y")),
+            ("./y/../z?q", Some("https://a.org/b/z?q")),
+            ("?q", Some("https://a.org/b/c?q")),
+            ("", Some("https://a.org/b/c?d")),
+            ("y?u=http://e.org", Some("https://a.org/b/y?u=http://e.org")),
+            ("ftp://x.org/", None),
+            ("https://user@x.org/", None),
+            ("https:///x", None),
+        ] {
+            let found = resolve(&base, &HeaderValue::from_static(location)).map(|uri| uri.to_string());
+            assert_eq!(found.as_deref(), expected, "{location}");
+        }
+    }
+
+    #[test]
+    fn redirects_change_method_and_keep_credentials_at_home() {
+        let request = |method: &str| {
+            let builder =
+                Request::builder().method(method).uri("https://a.org/").header("authorization", "s").header("content-type", "a/b");
+            Resend::of(&builder.body(Body::full("body")).expect("a request")).expect("it")
+        };
+        let next = Uri::from_static("https://b.org/");
+        let sent = request("POST").to(next.clone(), StatusCode::FOUND).expect("it");
+        assert_eq!((sent.method(), sent.headers().len()), (&Method::GET, 0));
+        let sent = request("PUT").to(Uri::from_static("https://a.org/x"), StatusCode::TEMPORARY_REDIRECT).expect("it");
+        assert_eq!((sent.method(), sent.headers().len(), sent.body().as_whole().expect("whole").len()), (&Method::PUT, 2, 4));
+        let sent = request("PUT").to(next, StatusCode::SEE_OTHER).expect("it");
+        assert_eq!(sent.method(), Method::GET);
+    }
+}
