@@ -438,6 +438,7 @@ fn furnish(isolate: &mut v8::Isolate, state: &Rc<Invocations>) {
     isolate.set_host_initialize_import_meta_object_callback(modules::import_meta);
     isolate.set_allow_wasm_code_generation_callback(modules::wasm_allowed);
     isolate.set_allow_atomics_wait(false);
+    isolate.set_oom_error_handler(crate::last_words::on_out_of_memory);
 }
 
 /// V8's own `stack` getter (none where it is plain data) and `CallSite.prototype.toString`, before any worker ran.

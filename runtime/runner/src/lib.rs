@@ -5,20 +5,29 @@
 //! ([`isolate`] answers them) and writes once per turn, and `watchdog` keeps the time of them all from outside.
 //! There is no code here that opens a file or a connection.
 
+mod alarm;
 pub mod arguments;
 mod blobs;
 mod engine;
 mod exception;
+mod heap;
 mod hooks;
 mod invocations;
 pub mod isolate;
+mod last_words;
 pub mod limits;
+mod link;
+mod meter;
 mod modules;
 #[allow(unreachable_pub, missing_docs, reason = "the macros of deno_core make public items")]
 mod ops;
 mod run;
 pub mod sandbox;
 pub mod snapshot;
+mod span;
+mod station;
+mod thread;
 mod timers;
+mod watchdog;
 
 pub use run::{main, run};

@@ -22,13 +22,24 @@ pub const MESSAGES_PER_TURN_MAX: usize = 512;
 pub const INBOX_BYTES_MAX: usize = 4 << 20;
 /// Bytes in the outbox above which lines of the log are dropped: a loop around `console.log` must not fill it.
 pub const LOG_OUTBOX_BYTES_MAX: usize = 1 << 20;
-/// Bytes in the outbox above which the edge is taken for dead: all credit that it may have given (see
-/// `protocol::CREDIT_MAX`) to a reasonable number of streams.
-pub const OUTBOX_BYTES_MAX: usize = 256 << 20;
+/// Bytes in the outbox above which the edge is taken for dead. All its streams' credit is `STREAMS_MAX * CREDIT_MAX`, four times
+/// as much, but a thread takes nothing new above `protocol::OUTBOX_BYTES_MAX`.
+pub const OUTBOX_ABANDON_BYTES: usize = 256 << 20;
+/// Reads from a socket in one turn, of `protocol::READ_BYTES` each, before what they brought is attended to.
+pub const READS_PER_TURN_MAX: usize = 4;
 /// Stack of a JavaScript thread, in bytes: V8 takes about 1 MiB of it, its parser and our own frames need some more.
 pub const STACK_BYTES: usize = 8 << 20;
 /// Threads of a JavaScript thread's blocking pool (`crypto.subtle`): they belong to nobody, so few.
 pub const BLOCKING_THREADS_MAX: usize = 2;
+/// Rounds over the isolates that were woken, in one turn.
+pub const POLL_ROUNDS_MAX: usize = 4;
+/// How long nothing must have been loaded before a thread makes the next blank isolate: it stands still for 3 ms then, and
+/// right after a cold start it has better things to do.
+pub const REFILL_AFTER: Duration = Duration::from_millis(20);
+/// An isolate's memory is measured again after so long at the earliest (it costs about a microsecond).
+pub const HEAP_LOOK_AFTER: Duration = Duration::from_millis(1);
+/// A thread that has held one turn so long is looked at every [`TICK`], and so is the memory that it holds outside its heap.
+pub const LOOK_AFTER: Duration = Duration::from_millis(2);
 /// A thread that has held one turn so long is busy: what has not started on it is given back to the edge.
 pub const BUSY_AFTER: Duration = Duration::from_millis(10);
 /// How often the watchdog looks at a thread that is in a long turn, and repeats a termination.
@@ -40,8 +51,9 @@ pub const CPU_ALARM: Duration = Duration::from_millis(4);
 pub const HEARTBEAT: Duration = Duration::from_millis(250);
 /// A termination that is not obeyed for so long is reported to the edge as `Stuck`.
 pub const STUCK_AFTER: Duration = Duration::from_millis(50);
-/// Thread CPU time of one entry into JavaScript that belongs to no invocation (finalizers, promises of the module itself).
-pub const BACKGROUND_CPU: Duration = Duration::from_millis(50);
+/// Thread CPU time of one entry into JavaScript that belongs to no invocation: finalizers, promises of the module itself, and
+/// V8's own tasks, of which the end of a garbage collection of a full heap is the longest.
+pub const BACKGROUND_CPU: Duration = Duration::from_millis(400);
 /// Thread CPU time of dropping an isolate: tearing down the largest heap takes tens of milliseconds.
 pub const TEARDOWN_CPU: Duration = Duration::from_millis(1000);
 /// Thread CPU time of one turn outside of JavaScript, after which something of ours loops.
@@ -54,6 +66,8 @@ pub const SPAN_EXACT_AFTER: Duration = Duration::from_micros(100);
 /// What a near-heap-limit callback adds to the limit, in bytes, so that V8 reaches the point where it sees the termination
 /// instead of aborting.
 pub const HEAP_GRACE_BYTES: usize = 32 << 20;
+/// How often a limit is raised so; beyond it the process dies of memory, and the edge replaces it.
+pub const HEAP_GRACES_MAX: u32 = 3;
 /// Pages (64 KiB) of one wasm memory: as many bytes as an isolate may have outside its heap by default.
 pub const WASM_PAGES_MAX: u32 = 2048;
 /// Threads that the sandbox's proof looks for. A new process of its own pid namespace numbers them from 1.

@@ -1,0 +1,195 @@
+//! What an isolate is given to call, and the accounts of a thread's invocations: whose CPU time is whose.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use selvedge_runtime::protocol::{STREAMS_MAX, Slot, StreamId, ToEdge};
+use selvedge_runtime::{Limits, Outcome};
+
+use crate::heap::ExternalBudget;
+use crate::isolate::Surroundings;
+use crate::limits::{BACKGROUND_CPU, TEARDOWN_CPU};
+use crate::meter::Meter;
+use crate::span::Entry;
+use crate::station::Station;
+
+/// What all isolates of a thread share.
+pub(super) struct Shared {
+    pub(super) station: &'static Station,
+    pub(super) meter: Meter,
+    /// By the low bits of the stream.
+    accounts: RefCell<Box<[Account]>>,
+    /// Invocations that have ended, not yet told to the edge.
+    pub(super) finished: RefCell<VecDeque<(StreamId, Outcome)>>,
+    /// Invocations that have used up their CPU time between two entries.
+    pub(super) overdrawn: RefCell<VecDeque<StreamId>>,
+}
+
+/// One running invocation.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Account {
+    /// 0: nobody's.
+    stream: StreamId,
+    /// The isolate, by its key on this thread.
+    pub(super) tenant: usize,
+    pub(super) cpu_ns: u64,
+    cpu_max_ns: u64,
+}
+
+/// An isolate's place on its thread.
+pub(super) struct Seat {
+    shared: Rc<Shared>,
+    /// The isolate's number on this thread; never used again.
+    pub(super) number: u64,
+    pub(super) slot: Cell<Slot>,
+    pub(super) external: Arc<ExternalBudget>,
+    external_bytes_max: Cell<u64>,
+    /// What is left for loading; none once it is loaded.
+    load_budget_ns: Cell<Option<u64>>,
+    /// CPU time of everything that belongs to no invocation.
+    pub(super) background_cpu_ns: Cell<u64>,
+    /// The CPU time when the entry that lasts began.
+    entered_ns: Cell<u64>,
+    /// The invocation that ran last.
+    pub(super) last: Cell<StreamId>,
+    /// Its isolate was hit by a termination, in an entry of this invocation, for this reason.
+    pub(super) verdict: Cell<Option<(StreamId, Outcome)>>,
+    /// V8 has called out that the heap is full.
+    pub(super) overflowed: Rc<Cell<bool>>,
+}
+
+impl Shared {
+    pub(super) fn new(station: &'static Station) -> Rc<Self> {
+        let accounts = RefCell::new(vec![Account::default(); STREAMS_MAX].into_boxed_slice());
+        Rc::new(Self { station, meter: Meter::new(), accounts, finished: RefCell::default(), overdrawn: RefCell::default() })
+    }
+
+    /// Opens the account of an invocation; false where its place is taken.
+    pub(super) fn open(&self, stream: StreamId, tenant: usize, cpu_ms: u32) -> bool {
+        let mut accounts = self.accounts.borrow_mut();
+        match accounts.get_mut(index(stream)) {
+            Some(account) if account.stream == 0 && stream != 0 => {
+                *account = Account { stream, tenant, cpu_ns: 0, cpu_max_ns: u64::from(cpu_ms) * 1_000_000 };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The account of a running invocation.
+    pub(super) fn account(&self, stream: StreamId) -> Option<Account> {
+        self.accounts.borrow().get(index(stream)).filter(|account| account.stream == stream && stream != 0).copied()
+    }
+
+    /// Closes it.
+    pub(super) fn close(&self, stream: StreamId) -> Option<Account> {
+        let account = self.account(stream)?;
+        if let Some(place) = self.accounts.borrow_mut().get_mut(index(stream)) {
+            *place = Account::default();
+        }
+        Some(account)
+    }
+
+    fn charge(&self, stream: StreamId, cpu_ns: u64) {
+        let mut accounts = self.accounts.borrow_mut();
+        let Some(account) = accounts.get_mut(index(stream)).filter(|account| account.stream == stream) else { return };
+        let before = account.cpu_ns;
+        account.cpu_ns += cpu_ns;
+        if before < account.cpu_max_ns && account.cpu_ns >= account.cpu_max_ns {
+            self.overdrawn.borrow_mut().push_back(stream);
+        }
+    }
+}
+
+const fn index(stream: StreamId) -> usize {
+    stream as usize & (STREAMS_MAX - 1)
+}
+
+impl Seat {
+    pub(super) fn new(shared: &Rc<Shared>, number: u64, external: Arc<ExternalBudget>) -> Rc<Self> {
+        Rc::new(Self {
+            shared: shared.clone(),
+            number,
+            slot: Cell::new(0),
+            external,
+            external_bytes_max: Cell::new(u64::MAX),
+            load_budget_ns: Cell::new(None),
+            background_cpu_ns: Cell::new(0),
+            entered_ns: Cell::new(0),
+            last: Cell::new(0),
+            verdict: Cell::new(None),
+            overflowed: Rc::default(),
+        })
+    }
+
+    /// The isolate is about to load a version.
+    pub(super) fn take(&self, slot: Slot, limits: &Limits) {
+        self.slot.set(slot);
+        self.external.set_bytes_max(limits.external_bytes_max);
+        self.external_bytes_max.set(limits.external_bytes_max);
+        self.load_budget_ns.set(Some(u64::from(limits.startup_cpu_ms) * 1_000_000));
+    }
+
+    /// It has loaded.
+    pub(super) fn loaded(&self) {
+        self.load_budget_ns.set(None);
+    }
+
+    pub(super) fn is_loading(&self) -> bool {
+        self.load_budget_ns.get().is_some()
+    }
+
+    /// The isolate is dropped, under the watchdog's eyes.
+    pub(super) fn tear_down(&self, drop_it: impl FnOnce()) {
+        self.enter(0, TEARDOWN_CPU.as_nanos() as u64);
+        drop_it();
+        let _ = self.shared.station.span.end();
+        self.shared.station.remove_isolate(self.number);
+    }
+
+    fn enter(&self, stream: StreamId, cpu_budget_ns: u64) {
+        let (station, cpu_start_ns) = (self.shared.station, self.shared.meter.cpu_ns());
+        self.entered_ns.set(cpu_start_ns);
+        station.external_bytes_max.store(self.external_bytes_max.get(), Ordering::Relaxed);
+        if let Some(area) = &station.area {
+            area.turn_begins(station.turn_started_ns(), stream);
+        }
+        station.span.begin(Entry { isolate: self.number, slot: self.slot.get(), stream, cpu_start_ns, cpu_budget_ns });
+    }
+}
+
+impl Surroundings for Seat {
+    fn send(&self, message: ToEdge) {
+        self.shared.station.link.send(&message);
+    }
+
+    fn before_js(&self, stream: StreamId) {
+        let background = BACKGROUND_CPU.as_nanos() as u64;
+        let budget = match self.shared.account(stream) {
+            Some(account) => account.cpu_max_ns.saturating_sub(account.cpu_ns),
+            None => self.load_budget_ns.get().unwrap_or(background),
+        };
+        self.last.set(stream);
+        self.enter(stream, budget);
+    }
+
+    fn after_js(&self, stream: StreamId) {
+        let used = self.shared.meter.cpu_ns().saturating_sub(self.entered_ns.get());
+        if let Some(reason) = self.shared.station.span.end() {
+            self.verdict.set(Some((stream, reason)));
+        }
+        if stream == 0 {
+            self.background_cpu_ns.set(self.background_cpu_ns.get() + used);
+            self.load_budget_ns.set(self.load_budget_ns.get().map(|left| left.saturating_sub(used)));
+        } else {
+            self.shared.charge(stream, used);
+        }
+    }
+
+    fn finished(&self, stream: StreamId, outcome: Outcome) {
+        self.shared.finished.borrow_mut().push_back((stream, outcome));
+    }
+}

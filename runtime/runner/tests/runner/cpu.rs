@@ -1,0 +1,221 @@
+//! The CPU limit and its ladder.
+
+use std::time::{Duration, Instant};
+
+use selvedge_runtime::protocol::{ToEdge, ToRunner};
+use selvedge_runtime::{Limits, Outcome};
+
+use crate::Case;
+use crate::edge::{Runner, start};
+
+pub(crate) const CASES: &[Case] = &[
+    ("an_endless_loop_ends_at_its_limit_and_its_neighbour_goes_on", an_endless_loop_ends_at_its_limit_and_its_neighbour_goes_on),
+    ("just_under_the_limit_is_fine", just_under_the_limit_is_fine),
+    ("waiting_costs_nothing", waiting_costs_nothing),
+    ("a_limit_holds_over_all_entries_of_an_invocation", a_limit_holds_over_all_entries_of_an_invocation),
+    ("a_builtin_that_cannot_be_terminated_is_reported_stuck", a_builtin_that_cannot_be_terminated_is_reported_stuck),
+    ("storms_and_looping_getters_end_at_the_limit", storms_and_looping_getters_end_at_the_limit),
+    ("endless_recursion_is_an_exception", endless_recursion_is_an_exception),
+    ("start_up_has_a_limit_of_its_own", start_up_has_a_limit_of_its_own),
+    ("a_late_termination_hits_nobody_else", a_late_termination_hits_nobody_else),
+    ("a_busy_thread_gives_back_what_has_not_started", a_busy_thread_gives_back_what_has_not_started),
+    ("a_computing_invocation_can_be_canceled", a_computing_invocation_can_be_canceled),
+];
+
+const URL: &str = "http://worker.test/";
+/// What a machine that is busy with other things may add.
+const SLACK: Duration = Duration::from_millis(2500);
+
+fn limits(cpu_ms: u32) -> Limits {
+    Limits { cpu_ms, ..Limits::default() }
+}
+
+fn handler(body: &str) -> String {
+    format!("export default {{ async fetch(request, env, ctx) {{ {body} }} }}")
+}
+
+fn an_endless_loop_ends_at_its_limit_and_its_neighbour_goes_on() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    link.load_handler(1, "while (true);");
+    link.load_handler(2, "return new Response('neighbour')");
+    let begun = Instant::now();
+    let run = link.run(1, 1);
+    assert_eq!((run.outcome, run.failed.as_ref().map(|failed| failed.0)), (Outcome::ExceededCpu, Some(Outcome::ExceededCpu)));
+    assert!(begun.elapsed() >= Duration::from_millis(200) && begun.elapsed() < Duration::from_millis(300) + SLACK);
+    assert!((200_000..260_000).contains(&run.cpu_us), "{} µs of CPU time", run.cpu_us);
+    assert_eq!(link.gone(1).0, Outcome::ExceededCpu);
+    assert_eq!(link.run(2, 2).text(), "neighbour");
+}
+
+fn just_under_the_limit_is_fine() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    // Date moves while JavaScript runs only at the grain that it has; count loops instead, by a first measurement.
+    let spin = "const n = +new URL(request.url).pathname.slice(1); let x = 0; for (let i = 0; i < n; i++) x = (x + i * i) | 0; return new Response('' + x)";
+    link.load_with(1, &handler(spin), limits(1000));
+    let mut measure = |stream, loops: u64| link.run_url(1, stream, &format!("{URL}{loops}")).unwrap();
+    measure(1, 3_000_000);
+    let per_loop = measure(2, 10_000_000).cpu_us as f64 / 10_000_000.0;
+    let under = measure(3, (600_000.0 / per_loop) as u64);
+    assert_eq!(under.outcome, Outcome::Ok, "{under:?}");
+    let over = measure(4, (2_000_000.0 / per_loop) as u64);
+    assert_eq!(over.outcome, Outcome::ExceededCpu, "{over:?}");
+}
+
+fn waiting_costs_nothing() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    link.load_with(1, &handler("await new Promise(r => setTimeout(r, 400)); return new Response('waited')"), limits(50));
+    let run = link.run(1, 1);
+    assert_eq!(run.text(), "waited");
+    assert!(run.cpu_us < 50_000);
+}
+
+fn a_limit_holds_over_all_entries_of_an_invocation() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    let body = "while (true) { let x = 0; for (let i = 0; i < 2e6; i++) x += i; await new Promise(r => setTimeout(r, 1)); }";
+    link.load_with(1, &handler(body), limits(60));
+    let run = link.run(1, 1);
+    assert_eq!((run.outcome, run.failed.map(|failed| failed.0)), (Outcome::ExceededCpu, Some(Outcome::ExceededCpu)));
+    assert!((60_000..200_000).contains(&run.cpu_us), "{} µs of CPU time", run.cpu_us);
+}
+
+fn a_builtin_that_cannot_be_terminated_is_reported_stuck() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    link.load_with(1, &handler("Array.prototype.indexOf.call({ length: 2 ** 53 - 1 }, 1)"), limits(100));
+    let begun = Instant::now();
+    link.start(1, 7, URL);
+    let stuck = link.receive(|message| matches!(message, ToEdge::Stuck { .. }));
+    let ToEdge::Stuck { stream, slot, outcome } = stuck else { unreachable!() };
+    assert_eq!((stream, slot, outcome), (7, 1, Outcome::ExceededCpu));
+    let after = begun.elapsed();
+    assert!(after >= Duration::from_millis(150) && after < Duration::from_millis(170) + SLACK, "{after:?}");
+    eprintln!("stuck after {after:?}");
+    // The watchdog's heart goes on, so that the edge sees who does not answer.
+    let beat = link.area.heartbeat_ns();
+    let waited = Instant::now();
+    while link.area.heartbeat_ns() == beat {
+        assert!(waited.elapsed() < Duration::from_secs(5));
+    }
+    assert_eq!(link.area.running(), 7);
+}
+
+fn storms_and_looping_getters_end_at_the_limit() {
+    let bodies = [
+        "const again = () => Promise.resolve().then(again); await again();",
+        "queueMicrotask(function again() { queueMicrotask(again) }); await new Promise(() => {});",
+        "throw { get message() { while (true); }, get stack() { while (true); } };",
+        "throw Object.defineProperty(new Error('x'), 'stack', { get() { while (true); } });",
+        "const error = new Error('x'); error.cause = { get message() { while (true); } }; throw error;",
+        "Error.prepareStackTrace = () => { while (true); }; throw new Error('x');",
+        "return new Proxy({}, { get() { while (true); } });",
+        "return { then() { while (true); } };",
+        "console.log({ toString() { while (true); }, get a() { while (true); } }); while (true);",
+        "/(a*)*b/.test('a'.repeat(100)); while (true);",
+        "while (true) { try { while (true); } catch { } finally { } }",
+        "ctx.waitUntil(Promise.reject({ get message() { while (true); } })); return new Response(new ReadableStream({ pull() { while (true); } }));",
+    ];
+    let mut runner = Runner::start();
+    let link = runner.link();
+    for (index, body) in bodies.iter().enumerate() {
+        let slot = index as u32 + 1;
+        link.load_with(slot, &handler(body), limits(50));
+        let begun = Instant::now();
+        let run = link.run(slot, slot);
+        // What V8 never gets to evaluate may be a plain exception; nothing may take longer than its limit.
+        assert!(matches!(run.outcome, Outcome::ExceededCpu | Outcome::Exception), "{body}: {run:?}");
+        assert!(run.response.is_some() || run.failed.is_some(), "{body}: {run:?}");
+        assert!(begun.elapsed() < Duration::from_millis(150) + SLACK, "{body}: {:?}", begun.elapsed());
+        eprintln!("{:?} after {:?}: {body}", run.outcome, begun.elapsed());
+    }
+}
+
+fn endless_recursion_is_an_exception() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    link.load_handler(1, "const f = () => f() + 1; return new Response('' + f())");
+    let run = link.run(1, 1);
+    assert_eq!((run.outcome, run.failed.map(|failed| failed.0)), (Outcome::Exception, Some(Outcome::Exception)));
+    link.load_handler(2, "const f = o => JSON.stringify({ toJSON() { return f(o) } }); return new Response(f({}))");
+    assert_eq!(link.run(2, 2).outcome, Outcome::Exception);
+}
+
+fn start_up_has_a_limit_of_its_own() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    let begun = Instant::now();
+    link.send_load(1, "while (true);", Limits { startup_cpu_ms: 100, ..Limits::default() });
+    let (outcome, message) = link.gone(1);
+    assert_eq!(outcome, Outcome::ExceededCpu, "{message}");
+    assert!(begun.elapsed() >= Duration::from_millis(100) && begun.elapsed() < Duration::from_millis(200) + SLACK);
+    link.load_handler(2, "return new Response('next')");
+    assert_eq!(link.run(2, 1).text(), "next");
+}
+
+fn a_late_termination_hits_nobody_else() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    // Invocations that end just when their limit is reached, and innocent ones right behind them.
+    let spin =
+        "let x = 0; for (let i = 0; i < +new URL(request.url).pathname.slice(1); i++) x = (x + i * i) | 0; return new Response('' + x)";
+    link.load_handler(1, "return new Response('innocent')");
+    let (mut slot, mut stream, mut hit) = (2, 1, 0);
+    link.load_with(slot, &handler(spin), limits(5));
+    for round in 0..60u64 {
+        let (spinner, innocent) = (stream, stream + 1);
+        stream += 2;
+        link.send(&[start(slot, spinner, &format!("{URL}{}", 1_000_000 + round * 150_000)), start(1, innocent, URL)]);
+        // Either may be given back, but an innocent one never fails.
+        let spun = if link.has_ended(spinner).unwrap() { link.finish(spinner).unwrap().outcome } else { Outcome::Ok };
+        if link.has_ended(innocent).unwrap() {
+            assert_eq!(link.finish(innocent).unwrap().outcome, Outcome::Ok, "round {round}");
+        }
+        if spun != Outcome::Ok {
+            hit += 1;
+            if link.has(|m| matches!(m, ToEdge::Gone { .. })) {
+                link.gone(slot);
+                slot += 1;
+                link.load_with(slot, &handler(spin), limits(5));
+            }
+        }
+    }
+    eprintln!("{hit} of 60 were over their limit");
+    assert!(!link.has(|message| matches!(message, ToEdge::Gone { slot: 1, .. })));
+}
+
+fn a_busy_thread_gives_back_what_has_not_started() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    link.load_with(1, &handler("let x = 0; while (true) x++;"), limits(400));
+    link.load_handler(2, "return new Response('x')");
+    link.start(1, 1, URL);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(50) || link.area.running() != 1 {
+        std::thread::yield_now();
+    }
+    link.start(2, 2, URL);
+    link.receive(|message| matches!(message, ToEdge::Bounced { stream: 2 }));
+    assert!(!link.has(|message| matches!(message, ToEdge::Done { stream: 1, .. })), "it came only after the busy one had ended");
+    assert!(!link.area.has_started(2));
+    eprintln!("given back after {:?}", begun.elapsed());
+    assert_eq!(link.finish(1).unwrap().outcome, Outcome::ExceededCpu);
+    assert_eq!(link.run(2, 3).text(), "x");
+}
+
+fn a_computing_invocation_can_be_canceled() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    link.load_with(1, &handler("while (true);"), limits(10_000));
+    link.start(1, 1, URL);
+    while link.area.running() != 1 {
+        std::thread::yield_now();
+    }
+    let begun = Instant::now();
+    link.send(&[ToRunner::Cancel { stream: 1, outcome: Outcome::Canceled }]);
+    assert_eq!(link.finish(1).unwrap().outcome, Outcome::Canceled);
+    assert!(begun.elapsed() < Duration::from_millis(100) + SLACK);
+    eprintln!("canceled after {:?}", begun.elapsed());
+}

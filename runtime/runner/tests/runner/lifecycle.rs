@@ -1,0 +1,188 @@
+//! Loading, answering, unloading, and the ends of a runner.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use selvedge_runtime::protocol::{ToEdge, ToRunner};
+use selvedge_runtime::{Limits, Outcome};
+
+use crate::Case;
+use crate::edge::{PATIENCE, Runner};
+
+pub(crate) const CASES: &[Case] = &[
+    ("a_hello_worker_answers", a_hello_worker_answers),
+    ("a_start_right_after_its_version_waits_for_it", a_start_right_after_its_version_waits_for_it),
+    ("many_invocations_of_many_versions_share_a_thread", many_invocations_of_many_versions_share_a_thread),
+    ("a_version_that_does_not_compile_is_gone_and_says_why", a_version_that_does_not_compile_is_gone_and_says_why),
+    ("an_unloaded_version_finishes_what_runs", an_unloaded_version_finishes_what_runs),
+    ("isolates_come_and_go_and_memory_stays_flat", isolates_come_and_go_and_memory_stays_flat),
+    ("a_runner_ends_with_its_link", a_runner_ends_with_its_link),
+    ("a_malformed_frame_ends_the_runner", a_malformed_frame_ends_the_runner),
+    ("killing_the_waiting_parent_kills_the_runner", killing_the_waiting_parent_kills_the_runner),
+    ("an_idle_runner_sleeps", an_idle_runner_sleeps),
+];
+
+fn a_hello_worker_answers() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    link.load_handler(1, "return new Response('hello from ' + new URL(request.url).hostname);");
+    let run = link.run(1, 1);
+    assert_eq!((run.text().as_str(), run.outcome, run.failed.is_none()), ("hello from worker.test", Outcome::Ok, true));
+    assert!(link.area.has_started(1));
+    assert!(link.area.heartbeat_ns() > 0);
+}
+
+fn a_start_right_after_its_version_waits_for_it() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    let source = "await new Promise(r => setTimeout(r, 20)); export default { fetch() { return new Response('late') } }";
+    link.send_load(1, source, Limits::default());
+    // Sent while the version loads: never refused.
+    link.start(1, 1, "http://worker.test/");
+    assert_eq!(link.finish(1).unwrap().text(), "late");
+    link.send_load(2, "throw new Error('never')", Limits::default());
+    link.start(2, 2, "http://worker.test/");
+    link.receive(|message| matches!(message, ToEdge::Bounced { stream: 2 }));
+}
+
+fn many_invocations_of_many_versions_share_a_thread() {
+    const VERSIONS: u32 = 5;
+    const EACH: u32 = 40;
+    let mut runner = Runner::start();
+    let link = runner.link();
+    for slot in 1..=VERSIONS {
+        let wait = "await new Promise(r => setTimeout(r, 1 + Math.random() * 20));";
+        link.load_handler(slot, &format!("{wait} return new Response('{slot} ' + new URL(request.url).pathname);"));
+    }
+    for stream in 1..=VERSIONS * EACH {
+        link.start(1 + stream % VERSIONS, stream, &format!("http://worker.test/{stream}"));
+    }
+    for stream in 1..=VERSIONS * EACH {
+        // One that came while another held the thread for long is given back: it would run elsewhere.
+        if link.has(|message| matches!(message, ToEdge::Bounced { stream: s } if *s == stream)) {
+            continue;
+        }
+        let done = |m: &ToEdge| matches!(m, ToEdge::Done { stream: s, .. } | ToEdge::Bounced { stream: s } if *s == stream);
+        match link.receive(done) {
+            ToEdge::Done { outcome, .. } => assert_eq!(outcome, Outcome::Ok),
+            _ => continue,
+        }
+        let ToEdge::Response { body, .. } = link.receive(|m| matches!(m, ToEdge::Response { stream: s, .. } if *s == stream)) else {
+            unreachable!()
+        };
+        let expected = format!("{} /{stream}", 1 + stream % VERSIONS);
+        assert_eq!(body, selvedge_runtime::protocol::BodyKind::Whole(expected.into()));
+    }
+}
+
+fn a_version_that_does_not_compile_is_gone_and_says_why() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    for (slot, source) in [(1, "export default {{{"), (2, "throw new TypeError('at start')"), (3, "export default { }")] {
+        link.send_load(slot, source, Limits::default());
+        let (outcome, message) = link.gone(slot);
+        assert_eq!(outcome, Outcome::StartupFailed, "{message}");
+        assert!(!message.is_empty());
+    }
+    link.load_handler(4, "return new Response('the thread goes on')");
+    assert_eq!(link.run(4, 1).text(), "the thread goes on");
+}
+
+fn an_unloaded_version_finishes_what_runs() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    link.load_handler(1, "await new Promise(r => setTimeout(r, 50)); return new Response('finished');");
+    link.start(1, 1, "http://worker.test/");
+    link.send(&[ToRunner::Unload { slot: 1 }]);
+    link.start(1, 2, "http://worker.test/");
+    link.receive(|message| matches!(message, ToEdge::Bounced { stream: 2 }));
+    assert_eq!(link.finish(1).unwrap().text(), "finished");
+    assert_eq!(link.gone(1).0, Outcome::Ok);
+}
+
+fn isolates_come_and_go_and_memory_stays_flat() {
+    let mut runner = Runner::start();
+    let pid = runner.inner_pid();
+    let source = "const kept = new Array(10000).fill({}); export default { fetch() { return new Response('' + kept.length) } }";
+    let mut churn = |from: u32, to: u32| {
+        let link = runner.link();
+        for slot in from..to {
+            link.load(slot, source);
+            assert_eq!(link.run(slot, slot).text(), "10000");
+            link.send(&[ToRunner::Unload { slot }]);
+            assert_eq!(link.gone(slot).0, Outcome::Ok);
+        }
+        status_kib(pid, "VmRSS:")
+    };
+    let before = churn(1, 100);
+    let after = churn(100, 400);
+    assert!(after < before + 30 * 1024, "300 isolates left {} KiB", after.saturating_sub(before));
+}
+
+fn a_runner_ends_with_its_link() {
+    let mut runner = Runner::start();
+    runner.link().load_handler(1, "return new Response('x')");
+    runner.links.clear();
+    assert_eq!(runner.ended().code(), Some(0));
+}
+
+fn a_malformed_frame_ends_the_runner() {
+    let mut runner = Runner::start();
+    runner.link().send_bytes(&[5, 0, 0, 0, 250, 1, 2, 3, 4]);
+    assert_eq!(runner.ended().code(), Some(67));
+}
+
+fn killing_the_waiting_parent_kills_the_runner() {
+    let mut runner = Runner::start();
+    let inner = runner.inner_pid();
+    runner.child.kill().unwrap();
+    assert_eq!(runner.ended().signal(), Some(9));
+    // The links are still open here: it is the parent's death that ends it.
+    let begun = Instant::now();
+    while std::path::Path::new(&format!("/proc/{inner}/task")).exists() && state(inner) != Some('Z') {
+        assert!(begun.elapsed() < PATIENCE, "the runner outlives its parent");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+fn an_idle_runner_sleeps() {
+    let mut runner = Runner::spawn("runner", 2, Stdio::inherit());
+    for link in &mut runner.links {
+        link.receive(|message| matches!(message, ToEdge::Hello { .. }));
+        link.load_handler(1, "return new Response('x')");
+        link.run(1, 1);
+    }
+    // What V8 does after a load (collecting garbage, mostly) ends at some time; then a second has few wake-ups.
+    let begun = Instant::now();
+    loop {
+        let before = switches(runner.inner_pid());
+        std::thread::park_timeout(Duration::from_secs(1));
+        let count = switches(runner.inner_pid()) - before;
+        if count <= 12 {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "an idle runner wakes {count} times in a second");
+    }
+}
+
+/// Voluntary context switches of all threads.
+fn switches(pid: i32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.map(|task| field(&task.unwrap().path().join("status"), "voluntary_ctxt_switches:")).sum()
+}
+
+pub(crate) fn status_kib(pid: i32, name: &str) -> u64 {
+    field(std::path::Path::new(&format!("/proc/{pid}/status")), name)
+}
+
+fn field(path: &std::path::Path, name: &str) -> u64 {
+    let status = std::fs::read_to_string(path).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+fn state(pid: i32) -> Option<char> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("State:"))?.trim().chars().next()
+}

@@ -1,0 +1,128 @@
+//! The memory ladder: what grows without end ends, in its isolate or with its process, and never takes the machine.
+
+use std::time::{Duration, Instant};
+
+use selvedge_runner::limits::DATA_BYTES_MAX;
+use selvedge_runtime::protocol::ToEdge;
+use selvedge_runtime::{Limits, Outcome};
+
+use crate::Case;
+use crate::edge::Runner;
+
+pub(crate) const CASES: &[Case] = &[
+    ("memory_bombs_end_and_stay_below_the_bound", memory_bombs_end_and_stay_below_the_bound),
+    ("buffers_beyond_their_bound_are_refused", buffers_beyond_their_bound_are_refused),
+    ("a_neighbour_outlives_a_contained_bomb", a_neighbour_outlives_a_contained_bomb),
+];
+
+/// The exit code for a death of memory.
+const MEMORY: i32 = 65;
+
+/// Each was seen to get past V8's own limits in some way, or not to.
+const BOMBS: &[(&str, &str)] = &[
+    ("objects", "const a = []; while (true) a.push({ a: 1, b: [2] });"),
+    ("strings", "const a = []; let i = 0; while (true) a.push('x'.repeat(1000) + i++);"),
+    ("map", "const m = new Map(); for (let i = 0; ; i++) m.set(i, i);"),
+    ("set of objects", "const s = new Set(); while (true) s.add({});"),
+    ("array fill", "new Array(2 ** 27).fill({});"),
+    ("array length and fill", "const a = []; a.length = 2 ** 25; a.fill({}); while (true) a.push(...a);"),
+    ("array buffers", "const a = []; while (true) a.push(new ArrayBuffer(1 << 20));"),
+    ("touched array buffers", "const a = []; while (true) a.push(new Uint8Array(1 << 20).fill(1));"),
+    ("caught array buffers", "const a = []; while (true) try { a.push(new ArrayBuffer(1 << 20)) } catch { }"),
+    (
+        "resizable array buffers",
+        "const a = []; while (true) { const b = new ArrayBuffer(0, { maxByteLength: 2 ** 28 }); b.resize(2 ** 28); new Uint8Array(b).fill(1); a.push(b); }",
+    ),
+    (
+        "many resizable array buffers",
+        "const a = []; while (true) { const b = new ArrayBuffer(1 << 16, { maxByteLength: 1 << 20 }); a.push(b); b.resize(1 << 20); new Uint8Array(b).fill(1); }",
+    ),
+    (
+        "wasm memories",
+        "const a = []; while (true) { const m = new WebAssembly.Memory({ initial: 1000 }); new Uint8Array(m.buffer).fill(1); a.push(m); }",
+    ),
+    (
+        "growing wasm memory",
+        "const m = new WebAssembly.Memory({ initial: 1 }); while (true) { m.grow(100); new Uint8Array(m.buffer).fill(1); }",
+    ),
+    ("json", "const s = '[' + '{\"a\":[1,2,3]},'.repeat(4_000_000) + '1]'; const a = []; while (true) a.push(JSON.parse(s));"),
+    ("split", "const a = []; while (true) a.push('ab,'.repeat(10_000_000).split(''));"),
+    ("join", "let s = 'x'; const a = []; while (true) { s = s + s; a.push([s, s].join('')); }"),
+    ("structured clone", "const a = [new Array(1e6).fill(1.5)]; while (true) a.push(structuredClone(a[0]));"),
+    ("text encoder", "const a = []; const s = 'x'.repeat(1e6); while (true) a.push(new TextEncoder().encode(s));"),
+    ("closures in promises", "const a = []; while (true) a.push(new Promise(r => a.push(r)));"),
+];
+
+fn memory_bombs_end_and_stay_below_the_bound() {
+    let mut runner = Runner::start();
+    let (mut slot, mut deaths) = (0, 0);
+    for (name, body) in BOMBS {
+        slot += 1;
+        let limits = Limits { cpu_ms: 20_000, heap_bytes_max: 64 << 20, external_bytes_max: 64 << 20, ..Limits::default() };
+        let source = format!("export default {{ async fetch() {{ {body} }} }}");
+        runner.link().load_with(slot, &source, limits);
+        let begun = Instant::now();
+        let ended = match runner.link().run_url(slot, slot, "http://worker.test/") {
+            Some(run) => {
+                let outcome = run.failed.as_ref().map_or(run.outcome, |failed| failed.0);
+                // One allocation that is too large by itself is an exception that the worker may handle.
+                let contained = outcome == Outcome::ExceededMemory || (outcome == Outcome::Exception && run.cpu_us < 5_000_000);
+                assert!(contained, "{name}: {run:?}");
+                format!("{outcome} {:?}", run.failed.map(|failed| failed.1))
+            }
+            None => {
+                let status = runner.ended();
+                assert_eq!(status.code(), Some(MEMORY), "{name}: {status}");
+                runner = Runner::start();
+                (slot, deaths) = (0, deaths + 1);
+                "the process died of memory".into()
+            }
+        };
+        eprintln!("{name}: {ended} after {:?}, {} MiB at most so far", begun.elapsed(), peak_bytes() >> 20);
+    }
+    drop(runner);
+    eprintln!("{deaths} of {} bombs took the process with them", BOMBS.len());
+    assert!(peak_bytes() < DATA_BYTES_MAX + (256 << 20), "{} MiB", peak_bytes() >> 20);
+}
+
+/// The most that any runner which has ended had in memory.
+fn peak_bytes() -> u64 {
+    // SAFETY: all-zero is a valid rusage, which the call fills.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage);
+        usage
+    };
+    usage.ru_maxrss as u64 * 1024
+}
+
+fn buffers_beyond_their_bound_are_refused() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    let body = "try { new ArrayBuffer(2 ** 30); return new Response('made') } catch (error) { return new Response(error.name) }";
+    link.load_handler(1, body);
+    assert_eq!(link.run(1, 1).text(), "RangeError");
+    // What is dropped can be had again, for ever.
+    link.load_handler(2, "let n = 0; for (let i = 0; i < 100; i++) n += new ArrayBuffer(20 << 20).byteLength; return new Response('' + n)");
+    assert_eq!(link.run(2, 2).text(), (100u64 * (20 << 20)).to_string());
+}
+
+fn a_neighbour_outlives_a_contained_bomb() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    link.load_handler(1, "await new Promise(r => setTimeout(r, 300)); return new Response('neighbour')");
+    link.load_with(
+        2,
+        "export default { fetch() { const a = []; while (true) a.push({}); } }",
+        Limits { cpu_ms: 10_000, ..Limits::default() },
+    );
+    link.start(1, 1, "http://worker.test/");
+    let begun = Instant::now();
+    let run = link.run(2, 2);
+    assert_eq!(run.failed.map(|failed| failed.0), Some(Outcome::ExceededMemory));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(link.gone(2).0, Outcome::ExceededMemory);
+    let lost = |message: &ToEdge| matches!(message, ToEdge::Failed { stream: 1, .. });
+    assert!(!link.has(lost));
+    assert_eq!(link.finish(1).unwrap().text(), "neighbour");
+}
