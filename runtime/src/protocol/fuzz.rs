@@ -4,6 +4,7 @@
 use bytes::BytesMut;
 
 use super::decode::Decode;
+use super::samples;
 use super::{Decoder, Encode, READ_BYTES, ToEdge, ToRunner};
 
 /// Decodes `bytes` as the edge does. Returns how many messages there were.
@@ -45,4 +46,15 @@ fn again<M: Decode + Encode>(message: &M) {
     let mut second = BytesMut::new();
     decoded.encode(&mut second).expect("a decoded message is within every bound");
     assert_eq!(first, second, "an encoded message decodes to itself");
+}
+
+/// One valid frame of every kind, in both directions, for fuzzers to begin with.
+pub fn frames() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    (samples::to_edge().iter().map(frame).collect(), samples::to_runner().iter().map(frame).collect())
+}
+
+fn frame(message: &impl Encode) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    message.encode(&mut out).expect("a sample is within every bound");
+    out.to_vec()
 }

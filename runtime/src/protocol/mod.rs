@@ -17,6 +17,7 @@ pub mod fuzz;
 mod limits;
 mod message;
 mod reader;
+mod samples;
 mod to_edge;
 mod to_runner;
 mod writer;
