@@ -133,7 +133,7 @@ pub(crate) fn prepare_stack_trace<'s>(
 ) -> v8::Local<'s, v8::Value> {
     let Some(state) = Invocations::of(scope) else { return v8::undefined(scope).into() };
     if !state.formatting.get()
-        && let Some(prepared) = prepared_by_worker(scope, error, sites)
+        && let Some(prepared) = prepared_by_worker(scope, &state, error, sites)
     {
         return prepared;
     }
@@ -163,6 +163,7 @@ fn is_internal(frame: &str) -> bool {
 
 fn prepared_by_worker<'s>(
     scope: &mut v8::PinScope<'s, '_>,
+    state: &Invocations,
     error: v8::Local<'s, v8::Value>,
     sites: v8::Local<'s, v8::Array>,
 ) -> Option<v8::Local<'s, v8::Value>> {
@@ -171,5 +172,12 @@ fn prepared_by_worker<'s>(
     let constructor: v8::Local<v8::Object> = global.get(scope, name.into())?.try_into().ok()?;
     let name = v8::String::new(scope, "prepareStackTrace")?;
     let prepare: v8::Local<v8::Function> = constructor.get(scope, name.into())?.try_into().ok()?;
-    prepare.call(scope, constructor.into(), &[error, sites.into()])
+    v8::tc_scope!(let scope, scope);
+    let prepared = prepare.call(scope, constructor.into(), &[error, sites.into()]);
+    if scope.has_terminated() {
+        // V8 wants a value from this callback, and would lose the termination over it.
+        state.terminated.set(true);
+        scope.terminate_execution();
+    }
+    prepared
 }

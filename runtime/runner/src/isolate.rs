@@ -289,6 +289,9 @@ impl Isolate {
     /// Runs due timers and whatever became ready, and arranges for a wake-up through `cx` (not for timers: see
     /// [`Isolate::next_timer`]).
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Pulse {
+        if self.state.terminated.get() {
+            return Pulse::Terminated;
+        }
         self.signal.thread.register(cx.waker());
         if self.run_timers() == Pulse::Terminated || self.run_engine() == Pulse::Terminated {
             return Pulse::Terminated;

@@ -9,6 +9,7 @@ mod invocations;
 mod modules;
 mod rig;
 mod surface;
+mod termination;
 
 /// A test: its name and what it does.
 type Test = (&'static str, fn());
@@ -16,8 +17,17 @@ type Test = (&'static str, fn());
 fn main() {
     selvedge_runner::snapshot::init_platform(&[]);
     let filters: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let tests =
-        [bodies::TESTS, closed::TESTS, exceptions::TESTS, fetching::TESTS, invocations::TESTS, modules::TESTS, surface::TESTS].concat();
+    let tests = [
+        bodies::TESTS,
+        closed::TESTS,
+        exceptions::TESTS,
+        fetching::TESTS,
+        invocations::TESTS,
+        modules::TESTS,
+        surface::TESTS,
+        termination::TESTS,
+    ]
+    .concat();
     let chosen = tests.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| name.contains(filter)));
     let mut failed = Vec::new();
     let mut passed = 0;

@@ -82,6 +82,34 @@ impl Rig {
         rig
     }
 
+    /// Begins to load a version of one module.
+    pub(crate) fn load(&mut self, source: &str) -> Pulse {
+        let modules = vec![module("index.js", ModuleKind::EsModule, source)];
+        let _entered = self.runtime.enter();
+        self.isolate.load(7, head(&modules), modules)
+    }
+
+    /// One poll.
+    pub(crate) fn pulse(&mut self) -> Pulse {
+        let isolate = &mut self.isolate;
+        self.runtime.block_on(poll_fn(|cx| Poll::Ready(isolate.poll(cx))))
+    }
+
+    /// How often the isolate asks to be polled, though nothing happens.
+    pub(crate) fn wakes_within(&mut self, time: Duration) -> usize {
+        let isolate = &mut self.isolate;
+        let mut polls = 0;
+        self.runtime.block_on(async {
+            let polling = poll_fn(|cx| {
+                polls += 1;
+                let _ = isolate.poll(cx);
+                Poll::<()>::Pending
+            });
+            let _ = tokio::time::timeout(time, polling).await;
+        });
+        polls
+    }
+
     pub(crate) fn blank() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let ear = Rc::new(Ear::default());
