@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use selvedge_origin::api::wire::WorkerState;
+use selvedge_origin::api::wire::{WorkerReport, WorkerState};
+use selvedge_origin::feed::Position;
 use selvedge_origin::registry::{DesiredWorker, RouteRecord, VersionId, WorkerName};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -42,6 +43,10 @@ pub(super) struct Activator {
     published: Option<Instant>,
     collect_at: Instant,
     unsaved: bool,
+    /// Deployments that the board calls "activating", or has called so.
+    announced: BTreeMap<WorkerName, VersionId>,
+    /// Workers whose activation is not on disk yet.
+    unconfirmed: Vec<WorkerName>,
 }
 
 /// The end of one activation.
@@ -90,6 +95,8 @@ impl Activator {
             published: None,
             collect_at: Instant::now() + limits::COLLECT_INTERVAL,
             unsaved: false,
+            announced: BTreeMap::new(),
+            unconfirmed: Vec::new(),
         };
         let loads = futures::stream::iter(last_good).map(|(name, wanted)| {
             let loader = this.loader.clone();
@@ -107,11 +114,8 @@ impl Activator {
                 }
             }
         }
-        for (name, active) in &this.active {
-            let ids = active.versions.keys().cloned().collect();
-            this.board.worker(name, &active.deployment.id, WorkerState::Active, ids);
-        }
-        this.board.position(this.target.position.clone());
+        let restored: Vec<_> = this.active.keys().map(|name| this.report_of(name, WorkerState::Active)).collect();
+        this.board.settled(this.target.position.clone(), restored.into_iter().flatten());
         this.publish();
         this
     }
@@ -119,7 +123,7 @@ impl Activator {
     /// Works until the follower is gone.
     pub(super) async fn run(mut self) {
         let mut jobs = Jobs::new();
-        let mut saving: Option<tokio::task::JoinHandle<std::io::Result<()>>> = None;
+        let mut saving: Option<Saving> = None;
         loop {
             self.begin(&mut jobs);
             if saving.is_none() && self.unsaved {
@@ -132,10 +136,12 @@ impl Activator {
                     Err(_) => break,
                 },
                 Some(done) = jobs.next(), if !jobs.is_empty() => self.finish(done),
-                saved = wait_for(&mut saving), if saving.is_some() => {
-                    saving = None;
+                saved = written(&mut saving), if saving.is_some() => {
                     if let Err(error) = saved {
                         tracing::error!(%error, "the state cannot be written: a restart would begin with an older one");
+                    }
+                    if let Some(saving) = saving.take() {
+                        self.confirm(saving);
                     }
                 }
                 () = tokio::time::sleep_until(timer) => self.on_time(Instant::now()).await,
@@ -149,6 +155,7 @@ impl Activator {
         self.unsaved = true;
         self.refused.retain(|worker, _| self.target.desired.workers.contains_key(worker));
         self.later.retain(|worker, _| self.target.desired.workers.contains_key(worker));
+        self.announced.retain(|worker, _| self.target.desired.workers.contains_key(worker));
         let gone: Vec<_> = self.active.keys().filter(|worker| !self.target.desired.workers.contains_key(*worker)).cloned().collect();
         for worker in gone {
             tracing::info!(%worker, "worker is deleted");
@@ -157,11 +164,7 @@ impl Activator {
             }
             self.running.remove(&worker);
         }
-        let known: Vec<_> = self.board.shown().load().workers.keys().cloned().collect();
-        for worker in known.iter().filter(|worker| !self.target.desired.workers.contains_key(*worker)) {
-            self.board.forget(worker);
-        }
-        self.board.position(self.target.position.clone());
+        self.board.keep(|worker| self.target.desired.workers.contains_key(worker));
         self.publish_soon();
     }
 
@@ -171,11 +174,23 @@ impl Activator {
         let now = plan::Now { active: &self.active, underway: &self.underway, refused: &refused };
         let wanted = self.target.desired.clone();
         let due = Instant::now();
-        for name in plan::plan(now, &wanted).activate {
+        let activate = plan::plan(now, &wanted).activate;
+        let mut news = Vec::new();
+        for name in &activate {
+            let Some(worker) = wanted.workers.get(name) else { continue };
+            if self.announced.get(name) != Some(&worker.deployment.id) {
+                self.announced.insert(name.clone(), worker.deployment.id.clone());
+                let (deployment, active) = (worker.deployment.id.clone(), self.active_ids(name));
+                news.push(WorkerReport { worker: name.clone(), deployment, state: WorkerState::Activating, active });
+            }
+        }
+        self.board.begun(news);
+        for name in activate {
             let Some(worker) = wanted.workers.get(&name).cloned() else { continue };
-            let id = worker.deployment.id.clone();
-            self.board.worker(&name, &id, WorkerState::Activating, self.active_ids(&name));
-            if jobs.len() >= limits::ACTIVATIONS_MAX || self.later.get(&name).is_some_and(|(at, _)| *at > due) {
+            if jobs.len() >= limits::ACTIVATIONS_MAX {
+                break;
+            }
+            if self.later.get(&name).is_some_and(|(at, _)| *at > due) {
                 continue;
             }
             self.underway.insert(name.clone());
@@ -204,14 +219,14 @@ impl Activator {
                 self.later.remove(&worker);
                 self.refused.remove(&worker);
                 self.install(&worker, wanted, prepared);
-                self.board.worker(&worker, &id, WorkerState::Active, self.active_ids(&worker));
+                self.unconfirmed.push(worker);
                 self.unsaved = true;
                 self.publish_soon();
             }
             Err(Failure::Refused(reason)) => {
                 tracing::error!(%worker, deployment = %id, reason, "refused; what was active before still is");
                 self.later.remove(&worker);
-                self.board.worker(&worker, &id, WorkerState::Refused(reason.clone()), self.active_ids(&worker));
+                self.board.refused(&worker, &id, reason.clone(), self.active_ids(&worker));
                 self.refused.insert(worker, (id, reason));
                 self.unsaved = true;
             }
@@ -260,7 +275,11 @@ impl Activator {
     /// Swaps the routes, whole.
     fn publish(&mut self) {
         let runs = |worker: &WorkerName| self.running.contains_key(worker);
-        self.effective = plan::effective_routes(&self.effective, &self.target.desired.routes, runs);
+        let effective = plan::effective_routes(&self.effective, &self.target.desired.routes, runs);
+        if effective != self.effective {
+            self.effective = effective;
+            self.unsaved = true;
+        }
         let (table, refused) = RouteTable::from_records(self.effective.values(), &self.running);
         for error in refused {
             tracing::error!(%error, "a route of the registry is left out");
@@ -296,22 +315,51 @@ impl Activator {
     }
 
     /// Writes the state in the background; one write at a time, always of the newest state.
-    fn save(&mut self) -> tokio::task::JoinHandle<std::io::Result<()>> {
+    fn save(&mut self) -> Saving {
         self.unsaved = false;
+        let position = self.target.position.clone();
         let saved = Saved {
-            position: self.target.position.clone(),
+            position: position.clone(),
             kept: plan::deviations(&self.active, &self.target.desired),
             routes: (self.effective != self.target.desired.routes).then(|| self.effective.clone()),
             desired: (*self.target.desired).clone(),
         };
         let data = self.data.clone();
-        tokio::task::spawn_blocking(move || state::save(&data, &saved))
+        let write = tokio::task::spawn_blocking(move || state::save(&data, &saved));
+        Saving { write, position, activated: std::mem::take(&mut self.unconfirmed) }
+    }
+
+    /// What is on disk is reported: a node that said "active" is active again after it was killed.
+    fn confirm(&mut self, saving: Saving) {
+        if self.publish_at.is_some() {
+            self.publish();
+        }
+        // Where a later deployment is underway or refused already, the board says that.
+        let as_wanted = |worker: &&WorkerName| {
+            let active = self.active.get(*worker).map(|active| &active.deployment.id);
+            active.is_some() && active == self.target.desired.workers.get(*worker).map(|wanted| &wanted.deployment.id)
+        };
+        let settled = saving.activated.iter().filter(as_wanted).filter_map(|worker| self.report_of(worker, WorkerState::Active));
+        self.board.settled(saving.position, settled);
+    }
+
+    /// What is said of a worker's running deployment.
+    fn report_of(&self, worker: &WorkerName, state: WorkerState) -> Option<WorkerReport> {
+        let deployment = self.active.get(worker)?.deployment.id.clone();
+        Some(WorkerReport { worker: worker.clone(), deployment, state, active: self.active_ids(worker) })
     }
 }
 
-async fn wait_for(saving: &mut Option<tokio::task::JoinHandle<std::io::Result<()>>>) -> std::io::Result<()> {
+/// A write of the state, and what may be reported when it is done.
+struct Saving {
+    write: tokio::task::JoinHandle<std::io::Result<()>>,
+    position: Option<Position>,
+    activated: Vec<WorkerName>,
+}
+
+async fn written(saving: &mut Option<Saving>) -> std::io::Result<()> {
     match saving {
-        Some(handle) => handle.await.map_err(std::io::Error::other)?,
+        Some(saving) => (&mut saving.write).await.map_err(std::io::Error::other)?,
         None => std::future::pending().await,
     }
 }

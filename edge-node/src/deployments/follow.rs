@@ -54,9 +54,9 @@ impl Follow {
     pub(super) async fn run(mut self) {
         let mut wait = limits::RECONNECT_MIN;
         loop {
-            let before = self.verifier.position().cloned();
-            let ended = self.session().await;
-            if self.verifier.position() != before.as_ref() {
+            let mut taken = 0;
+            let ended = self.session(&mut taken).await;
+            if taken > 0 {
                 wait = limits::RECONNECT_MIN;
             }
             match ended {
@@ -87,7 +87,8 @@ impl Follow {
         }
     }
 
-    async fn session(&mut self) -> Ended {
+    /// Follows one opening of the feed to its end; counts the lines that were taken.
+    async fn session(&mut self, taken: &mut u64) -> Ended {
         let mut lines = match self.client.feed(self.verifier.position()).await {
             Ok(lines) => lines,
             Err(error) => return ended(error),
@@ -98,6 +99,7 @@ impl Follow {
                     if let Err(ended) = self.line(line).await {
                         return ended;
                     }
+                    *taken += 1;
                 }
                 Ok(None) => return Ended::Lost("the registry ended the feed".into()),
                 Err(error) => return ended(error),

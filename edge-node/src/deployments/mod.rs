@@ -17,7 +17,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use selvedge_origin::api::wire::WorkerReport;
 use selvedge_origin::feed::Position;
 use selvedge_origin::registry::{NodeName, WorkerName};
@@ -56,7 +55,7 @@ pub struct FollowerConfig {
 
 /// Follows the registry in the background, until it is stopped or dropped.
 pub struct Follower {
-    status: Arc<ArcSwap<FollowerStatus>>,
+    board: Arc<Board>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -140,7 +139,7 @@ impl Follower {
             (Some(member), Some(origin)) => Some(member.client(origin).map_err(|error| refused_address(origin, error))?),
             _ => None,
         };
-        let status = board.shown();
+        let shown = board.clone();
         let mut running = Vec::new();
         match (member, config.origin.clone()) {
             (None, Some(origin)) => {
@@ -166,12 +165,12 @@ impl Follower {
                 }
             }
         }
-        Ok(Self { status, _tasks: running })
+        Ok(Self { board: shown, _tasks: running })
     }
 
     /// How it goes now.
     pub fn status(&self) -> Arc<FollowerStatus> {
-        self.status.load_full()
+        Arc::new(self.board.status())
     }
 
     /// Stops following. What is active stays active.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use selvedge_origin::api::wire::{NodeReport, WorkerReport, WorkerState};
 use selvedge_origin::client::Client;
@@ -17,9 +16,8 @@ use super::{FollowerStatus, Link, limits};
 /// Where every part of following writes what became of its work.
 #[derive(Debug)]
 pub(super) struct Board {
-    state: Mutex<FollowerStatus>,
-    shown: Arc<ArcSwap<FollowerStatus>>,
-    changed: Notify,
+    status: Mutex<FollowerStatus>,
+    news: Notify,
 }
 
 impl Board {
@@ -32,60 +30,66 @@ impl Board {
             feed_refusal: None,
             workers: BTreeMap::new(),
         };
-        Self { state: Mutex::new(status.clone()), shown: Arc::new(ArcSwap::from_pointee(status)), changed: Notify::new() }
+        Self { status: Mutex::new(status), news: Notify::new() }
     }
 
-    /// What is shown.
-    pub(super) fn shown(&self) -> Arc<ArcSwap<FollowerStatus>> {
-        self.shown.clone()
-    }
-
-    fn update(&self, change: impl FnOnce(&mut FollowerStatus)) {
-        let mut state = self.state.lock();
-        change(&mut state);
-        if **self.shown.load() != *state {
-            self.shown.store(Arc::new(state.clone()));
-            self.changed.notify_one();
-        }
+    /// What it says now.
+    pub(super) fn status(&self) -> FollowerStatus {
+        self.status.lock().clone()
     }
 
     /// The node's name, once it is known.
     pub(super) fn node(&self, node: &NodeName) {
-        self.update(|status| status.node = node.clone());
+        self.status.lock().node = node.clone();
     }
 
     /// The link to the registry. Once removed, always removed.
     pub(super) fn link(&self, link: Link) {
-        self.update(|status| {
-            if !matches!(status.link, Link::Removed(_)) {
-                status.link = link;
-            }
-        });
+        let mut status = self.status.lock();
+        if !matches!(status.link, Link::Removed(_)) {
+            status.link = link;
+        }
     }
 
     /// Why the feed's next frame is not taken; none: it is.
     pub(super) fn feed_refusal(&self, reason: Option<String>) {
-        self.update(|status| status.feed_refusal = reason.map(cut));
+        let mut status = self.status.lock();
+        let reason = reason.map(cut);
+        if status.feed_refusal != reason {
+            status.feed_refusal = reason;
+            self.news.notify_one();
+        }
     }
 
-    /// The last entry that was taken.
-    pub(super) fn position(&self, position: Option<Position>) {
-        self.update(|status| status.position = position);
+    /// The last entry that was taken, and what became of deployments since.
+    pub(super) fn settled(&self, position: Option<Position>, workers: impl IntoIterator<Item = WorkerReport>) {
+        let mut status = self.status.lock();
+        status.position = position;
+        status.workers.extend(workers.into_iter().map(|report| (report.worker.clone(), report)));
+        self.news.notify_one();
     }
 
-    /// What became of a worker's deployment.
-    pub(super) fn worker(&self, worker: &WorkerName, deployment: &VersionId, state: WorkerState, active: Vec<VersionId>) {
-        let state = match state {
-            WorkerState::Refused(reason) => WorkerState::Refused(cut(reason)),
-            other => other,
-        };
-        let report = WorkerReport { worker: worker.clone(), deployment: deployment.clone(), state, active };
-        self.update(|status| drop(status.workers.insert(worker.clone(), report)));
+    /// Deployments that are being prepared. No news: the registry waits for their end.
+    pub(super) fn begun(&self, workers: impl IntoIterator<Item = WorkerReport>) {
+        self.status.lock().workers.extend(workers.into_iter().map(|report| (report.worker.clone(), report)));
     }
 
-    /// The worker is gone.
-    pub(super) fn forget(&self, worker: &WorkerName) {
-        self.update(|status| drop(status.workers.remove(worker)));
+    /// Why a deployment does not run.
+    pub(super) fn refused(&self, worker: &WorkerName, deployment: &VersionId, reason: String, active: Vec<VersionId>) {
+        let report =
+            WorkerReport { worker: worker.clone(), deployment: deployment.clone(), state: WorkerState::Refused(cut(reason)), active };
+        self.status.lock().workers.insert(worker.clone(), report);
+        self.news.notify_one();
+    }
+
+    /// Forgets workers that the registry wants no more.
+    pub(super) fn keep(&self, wanted: impl Fn(&WorkerName) -> bool) {
+        let mut status = self.status.lock();
+        let before = status.workers.len();
+        status.workers.retain(|worker, _| wanted(worker));
+        if status.workers.len() != before {
+            self.news.notify_one();
+        }
     }
 }
 
@@ -98,10 +102,10 @@ pub(super) async fn report(client: Client, board: Arc<Board>, region: String, ad
     let mut next = Instant::now();
     loop {
         tokio::select! {
-            () = board.changed.notified() => {}
+            () = board.news.notified() => {}
             () = tokio::time::sleep_until(next) => {}
         }
-        let status = board.shown.load_full();
+        let status = board.status();
         if let Link::Removed(_) = status.link {
             return;
         }
@@ -112,14 +116,18 @@ pub(super) async fn report(client: Client, board: Arc<Board>, region: String, ad
             address: address.clone(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             feed_refusal: status.feed_refusal.clone(),
-            workers: status.workers.values().cloned().collect(),
+            workers: status.workers.into_values().collect(),
         };
+        let large = report.workers.len() > limits::REPORT_SMALL_WORKERS;
         next = Instant::now() + limits::REPORT_INTERVAL;
         if let Err(error) = client.report(&report).await {
             tracing::debug!(%error, "report to the registry");
             if error.code() == Some(super::REVOKED) {
                 board.link(Link::Removed(error.to_string()));
             }
+        }
+        if large {
+            tokio::time::sleep(limits::REPORT_SPACING).await;
         }
     }
 }
