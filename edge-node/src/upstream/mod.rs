@@ -1,10 +1,13 @@
-//! Requests to the customer's own servers, and workers' subrequests to the rest of the world.
+//! Requests to the customer's own servers, and workers' subrequests to the rest of the world: resolve → check → connect → pool → forward.
 
 pub mod limits;
 
+mod body;
 mod config;
 mod connect;
+mod connection;
 mod forward;
+mod head;
 mod policy;
 mod pool;
 mod resolve;

@@ -3,19 +3,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
-use tokio_util::task::AbortOnDropHandle;
 
-use super::connect::{Connector, Destination, Speaks, Transport};
-use super::forward::Outgoing;
+use super::connect::{Connector, Destination, Speaks};
+use super::connection::{Connection, Http1, Http2};
 use super::{UpstreamError, UpstreamsConfig, limits};
-use crate::tasks;
 
 /// All upstreams' connections.
 pub(super) struct Pools {
@@ -45,36 +41,6 @@ struct State {
     failed: Option<(Instant, UpstreamError)>,
 }
 
-/// One HTTP/1.1 connection. Dropping it closes it.
-pub(super) struct Http1 {
-    /// Sends requests.
-    pub sender: http1::SendRequest<Outgoing>,
-    received: Arc<AtomicU64>,
-    born: Instant,
-    idle_since: Instant,
-    _task: AbortOnDropHandle<()>,
-    _open: OwnedSemaphorePermit,
-}
-
-/// One HTTP/2 connection, shared by its streams. Dropped with the last of them, it is closed.
-pub(super) struct Http2 {
-    /// Sends requests; cloned for each.
-    pub sender: http2::SendRequest<Outgoing>,
-    received: Arc<AtomicU64>,
-    born: Instant,
-    used: Mutex<Instant>,
-    _task: AbortOnDropHandle<()>,
-    _open: OwnedSemaphorePermit,
-}
-
-/// A connection on loan.
-pub(super) enum Connection {
-    /// All of it.
-    Http1(Http1),
-    /// A stream of it.
-    Http2(Arc<Http2>),
-}
-
 /// Which connections will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
@@ -95,7 +61,7 @@ pub(super) struct Lease {
     received_before: u64,
     condemned: bool,
     /// The connection has served others before.
-    pub reused: bool,
+    pub(super) reused: bool,
 }
 
 /// One of the requests in flight that an upstream may have.
@@ -234,11 +200,7 @@ pub(super) async fn lease(pools: &Arc<Pools>, pool: &Arc<Pool>, slot: Slot, want
         Some(connection) => (connection, true),
         None => connect(pools, pool, want).await?,
     };
-    let received = match &connection {
-        Connection::Http1(connection) => &connection.received,
-        Connection::Http2(connection) => &connection.received,
-    };
-    let received_before = received.load(Ordering::Relaxed);
+    let received_before = connection.received();
     Ok(Lease {
         pools: pools.clone(),
         pool: pool.clone(),
@@ -337,64 +299,11 @@ async fn connect_now(pools: &Pools, pool: &Pool) -> Result<Connection, UpstreamE
 async fn establish(pools: &Pools, pool: &Pool) -> Result<Connection, UpstreamError> {
     let open = pools.permit().ok_or_else(|| UpstreamError::Overloaded { host: pool.host() })?;
     let (transport, speaks) = pools.connector.connect(&pool.destination).await?;
-    let handshake = async {
-        match speaks {
-            Speaks::Http1 => http1_connection(transport, open).await,
-            Speaks::Http2 => http2_connection(transport, open).await,
-        }
-    };
+    let handshake = Connection::begin(transport, speaks, open);
     match timeout(pools.config.connect_timeout, handshake).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(UpstreamError::Protocol { host: pool.host(), reason: error.to_string() }),
         Err(_) => Err(UpstreamError::ConnectTimeout { host: pool.host(), ms: pools.config.connect_timeout.as_millis() as u64 }),
-    }
-}
-
-async fn http1_connection(transport: Transport, open: OwnedSemaphorePermit) -> hyper::Result<Connection> {
-    let received = transport.received();
-    let (sender, connection) = http1::Builder::new()
-        .max_headers(limits::HEAD_FIELDS_MAX)
-        .max_header_size(limits::HEAD_BYTES_MAX)
-        .max_buf_size(limits::HEAD_BYTES_MAX + limits::H1_READ_BYTES)
-        .handshake(TokioIo::new(transport))
-        .await?;
-    let task = tasks::owned("upstream h1", async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "upstream connection closed");
-        }
-    });
-    let now = Instant::now();
-    Ok(Connection::Http1(Http1 { sender, received, born: now, idle_since: now, _task: task, _open: open }))
-}
-
-async fn http2_connection(transport: Transport, open: OwnedSemaphorePermit) -> hyper::Result<Connection> {
-    let received = transport.received();
-    let (sender, connection) = http2::Builder::new(Streams)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(limits::HEAD_BYTES_MAX as u32)
-        .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES)
-        .keep_alive_interval(limits::H2_PING_INTERVAL)
-        .keep_alive_timeout(limits::H2_PING_TIMEOUT)
-        .handshake(TokioIo::new(transport))
-        .await?;
-    let task = tasks::owned("upstream h2", async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "upstream connection closed");
-        }
-    });
-    let now = Instant::now();
-    Ok(Connection::Http2(Arc::new(Http2 { sender, received, born: now, used: Mutex::new(now), _task: task, _open: open })))
-}
-
-/// Where hyper runs what belongs to one HTTP/2 stream; each ends with its connection.
-#[derive(Clone)]
-struct Streams;
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
-    fn execute(&self, future: F) {
-        tasks::spawn("upstream h2 stream", future);
     }
 }
 
@@ -407,7 +316,7 @@ impl Lease {
     /// Bytes came since the lease began: the upstream has begun to answer.
     pub(super) fn has_received(&self) -> bool {
         match &self.connection {
-            Some(Connection::Http1(connection)) => connection.received.load(Ordering::Relaxed) > self.received_before,
+            Some(connection @ Connection::Http1(_)) => connection.received() > self.received_before,
             // Other streams' bytes count too; HTTP/2 says itself which streams it has not looked at.
             Some(Connection::Http2(_)) | None => true,
         }

@@ -1,0 +1,171 @@
+//! The two bodies of an exchange: the request's on its way out, and the response's on its way in.
+
+use std::error::Error as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use selvedge_runtime::{Body, BodyError};
+use tokio::time::{Instant, Sleep};
+
+use super::limits;
+use super::pool::Lease;
+
+/// When the request's body last moved, and whether it failed.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) last: Mutex<Instant>,
+    pub(super) failed: Mutex<Option<BodyError>>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { last: Mutex::new(Instant::now()), failed: Mutex::default() }
+    }
+}
+
+/// A request's body on its way out.
+pub(super) struct Outgoing {
+    pub(super) body: Body,
+    pub(super) progress: Arc<Progress>,
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        *self.progress.last.lock() = Instant::now();
+        if let Some(Err(error)) = &frame {
+            *self.progress.failed.lock() = Some(error.clone());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A response's body on its way in. Read to its end it gives the connection back; dropped before, it closes it.
+pub(super) struct Answer {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    first: Option<Result<Frame<Bytes>, BodyError>>,
+    idle: Option<Pin<Box<Sleep>>>,
+    timeout: Duration,
+    ended: bool,
+}
+
+impl Answer {
+    /// The body of a response on this connection, not longer without a byte than `timeout`.
+    pub(super) fn new(incoming: Incoming, lease: Lease, timeout: Duration) -> Self {
+        Self { incoming, lease: Some(lease), first: None, idle: None, timeout, ended: false }
+    }
+
+    /// All of it, where it is short and here already; else the same body as a stream.
+    pub(super) async fn into_body(mut self) -> Body {
+        if self.incoming.size_hint().exact().is_none_or(|length| length > limits::WHOLE_BYTES_MAX) {
+            return Body::stream(self);
+        }
+        let first = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut self).poll_frame(cx))).await;
+        match first {
+            Poll::Ready(Some(Ok(frame))) if self.ended && frame.is_data() => Body::full(frame.into_data().unwrap_or_default()),
+            Poll::Ready(first) => {
+                self.first = first;
+                Body::stream(self)
+            }
+            Poll::Pending => Body::stream(self),
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.idle = None;
+        if let Some(lease) = self.lease.take() {
+            lease.finish();
+        }
+    }
+
+    fn fail(&mut self) {
+        self.ended = true;
+        self.idle = None;
+        self.lease = None;
+    }
+
+    /// Nothing has come: for how long is bounded.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let timeout = self.timeout;
+        let idle = self.idle.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        ready!(idle.as_mut().poll(cx));
+        self.fail();
+        Poll::Ready(Some(Err(BodyError::Stalled { ms: timeout.as_millis() as u64 })))
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        for _ in 0..limits::EMPTY_FRAMES_MAX {
+            match Pin::new(&mut this.incoming).poll_frame(cx) {
+                // HTTP/2 has frames without bytes: no progress, and nothing for the consumer.
+                Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                Poll::Ready(Some(Ok(frame))) => {
+                    this.idle = None;
+                    // A consumer that knows the length may never ask again.
+                    if this.incoming.is_end_stream() {
+                        this.end();
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    this.fail();
+                    let reason = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+                    return Poll::Ready(Some(Err(BodyError::Aborted(reason))));
+                }
+                Poll::Ready(None) => {
+                    this.end();
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => return this.poll_idle(cx),
+            }
+        }
+        cx.waker().wake_by_ref();
+        this.poll_idle(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.incoming.size_hint();
+        let here = match &self.first {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            _ => 0,
+        };
+        match rest.exact().and_then(|rest| rest.checked_add(here)) {
+            Some(exact) => SizeHint::with_exact(exact),
+            None => SizeHint::default(),
+        }
+    }
+}
