@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::bundle::Manifest;
-use crate::feed::Position;
+use crate::feed::{FeedSigner, Position};
 use crate::keys::SigningKey;
-use crate::limits::{COMMIT_ATTEMPTS_MAX, ENTRY_JSON_BYTES_MAX, FEED_BATCH};
+use crate::limits::{COMMIT_ATTEMPTS_MAX, ENTRY_JSON_BYTES_MAX, FEED_BATCH, FEED_LINE_BYTES_MAX};
 use crate::registry::{Change, Digest, Entry, Fleet, Moment, Plan, Refusal, RequestId, State, StateError, VersionId};
 use crate::store::{Batch, Blobs, Meta, Request, StoreError};
 
@@ -23,6 +24,8 @@ pub(crate) struct Ledger {
     key: SigningKey,
     applied: RwLock<Applied>,
     fleet: Mutex<Fleet>,
+    /// The last snapshot for the feed: nodes that come back together share it.
+    snapshot: Mutex<Option<(Position, Bytes)>>,
     /// Counts what long polls wait for: commits, and reports that differ from those before.
     news: watch::Sender<u64>,
     /// Whose turn it is to commit: rules are asked about the state that the commit will change.
@@ -97,6 +100,7 @@ impl Ledger {
             key,
             applied: RwLock::new(applied),
             fleet: Mutex::new(Fleet::default()),
+            snapshot: Mutex::new(None),
             news: watch::Sender::new(0),
             turn: tokio::sync::Mutex::new(()),
             clock,
@@ -133,6 +137,23 @@ impl Ledger {
     pub(crate) fn read<T>(&self, look: impl FnOnce(&State, &Position) -> T) -> T {
         let applied = self.applied.read();
         look(&applied.state, &applied.at)
+    }
+
+    /// The signed line of the feed that holds the whole desired state, and where that stands.
+    pub(crate) fn snapshot(&self) -> Result<(Position, Bytes), LedgerError> {
+        let mut kept = self.snapshot.lock();
+        let at = self.read(|_, at| at.clone());
+        if let Some(kept) = kept.as_ref().filter(|(of, _)| *of == at) {
+            return Ok(kept.clone());
+        }
+        let (at, line) = self.read(|state, at| (at.clone(), FeedSigner::new(&self.key).reset(at, state.desired())));
+        let line = line.map_err(|error| LedgerError::Internal(error.to_string()))?;
+        if line.len() > FEED_LINE_BYTES_MAX {
+            let said = format!("the snapshot has {} bytes; {FEED_LINE_BYTES_MAX} are allowed", line.len());
+            return Err(LedgerError::Internal(said));
+        }
+        *kept = Some((at.clone(), line.clone()));
+        Ok((at, line))
     }
 
     /// Looks at the nodes' reports, with the state.

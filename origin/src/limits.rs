@@ -23,6 +23,8 @@ pub const VARS_BYTES_MAX: usize = 512 << 10;
 pub const VARS_MAX: usize = 256;
 /// Bytes of a binding's name.
 pub const VAR_NAME_BYTES_MAX: usize = 128;
+/// Levels of arrays and objects in a binding's value. Parsers of JSON stop at 128, and the log's entries wrap a value in some.
+pub const VAR_DEPTH_MAX: usize = 64;
 /// Compatibility flags of a version, and bytes of each.
 pub const COMPATIBILITY_FLAGS_MAX: usize = 64;
 /// Bytes of a compatibility flag.
@@ -91,6 +93,8 @@ pub const FEED_HEARTBEAT: Duration = Duration::from_secs(5);
 pub const FEED_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Entries read from the store at once for a follower.
 pub const FEED_BATCH: usize = 64;
+/// Bytes of entries read from the store at once for a follower.
+pub const FEED_BATCH_BYTES: usize = 4 << 20;
 /// Attempts to commit against a head that others move.
 pub const COMMIT_ATTEMPTS_MAX: u32 = 8;
 /// Batches that wait for the writer; more are refused with 503.

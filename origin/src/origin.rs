@@ -1,6 +1,7 @@
 //! The registry as one value: started from a configuration, stopped gracefully.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -169,7 +170,8 @@ fn data_error(path: &Path, reason: impl std::fmt::Display) -> OriginError {
 /// Opens the data folder. Blocks.
 fn open(config: &OriginConfig) -> Result<Opened, OriginError> {
     let data = config.data.as_path();
-    std::fs::create_dir_all(data).map_err(|error| data_error(data, error))?;
+    // Code, vars and keys are in there.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| data_error(data, error))?;
     let lock = lock(data)?;
     let key_file = data.join("signing.key");
     let key = SigningKey::load_or_create(&key_file).map_err(|error| data_error(&key_file, error))?;

@@ -14,7 +14,7 @@ use super::reply::{Answer, ApiError};
 use super::{Api, Asked, Caller};
 use crate::feed::{FeedSigner, Position};
 use crate::ledger::{Ledger, LedgerError};
-use crate::limits::{FEED_BACKLOG_MAX, FEED_BATCH, FEED_HEARTBEAT, FEED_LINE_BYTES_MAX};
+use crate::limits::{FEED_BACKLOG_MAX, FEED_BATCH, FEED_HEARTBEAT};
 use crate::registry::{Digest, Epoch, NodeName};
 
 impl Api {
@@ -94,11 +94,10 @@ impl Follower {
         let internal = |error: serde_json::Error| LedgerError::Internal(error.to_string());
         let signer = FeedSigner::new(self.ledger.key());
         let Some(at) = self.at.clone() else {
-            let (at, line) = self.ledger.read(|state, at| (at.clone(), signer.reset(at, state.desired())));
-            let line = line.map_err(internal)?;
-            if line.len() > FEED_LINE_BYTES_MAX {
-                return Err(LedgerError::Internal(format!("the snapshot has {} bytes; {FEED_LINE_BYTES_MAX} are allowed", line.len())));
-            }
+            let ledger = self.ledger.clone();
+            // A large state takes its time to write and to sign.
+            let made = tokio::task::spawn_blocking(move || ledger.snapshot()).await;
+            let (at, line) = made.map_err(|error| LedgerError::Internal(error.to_string()))??;
             self.ready.push_back(line);
             self.at = Some(at);
             return Ok(());

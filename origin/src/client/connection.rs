@@ -86,7 +86,6 @@ impl Connection {
         match sender.send_request(request).await {
             Ok(answer) => Ok(answer),
             Err(error) => {
-                *self.open.lock().await = None;
                 let never_sent = error.is_closed() || error.is_canceled();
                 Err(if never_sent { Unsent::Closed } else { Unsent::Failed(ClientError::broken(&self.url, error)) })
             }

@@ -59,3 +59,43 @@ pub fn fuzz(bytes: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// Changes bytes of a seed in ways that depend on `round` alone.
+    fn mutated(seed: &[u8], round: u64) -> Vec<u8> {
+        let mut state = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % below.max(1) as u64).unwrap_or(0)
+        };
+        let mut bytes = seed.to_vec();
+        for _ in 0..next(4) {
+            let at = next(bytes.len());
+            match next(3) {
+                0 => bytes.truncate(at),
+                1 => bytes.insert(at, b"{}[]\",:0\\ n"[next(11)]),
+                _ => bytes.get_mut(at).into_iter().for_each(|byte| *byte = b"{}[]\",:0\\ n"[round as usize % 11]),
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn mutated_lines_and_manifests_are_refused_or_survive() {
+        let entry = br#"{"at_ms":1,"actor":"admin","reason":null,"changes":[{"node_removed":{"node":"edge-1"}}]}"#;
+        let module = |name: &str| crate::bundle::PackModule {
+            specifier: name.into(),
+            kind: crate::bundle::ModuleKind::EsModule,
+            bytes: bytes::Bytes::from_static(b"export default 1"),
+            source_map: None,
+        };
+        let manifest = crate::bundle::pack("a.js", vec![module("a.js"), module("b.js")]).expect("a bundle").manifest.encode();
+        for round in 0..2_000 {
+            super::fuzz(&mutated(entry, round));
+            crate::bundle::fuzz(&mutated(&manifest, round));
+        }
+    }
+}

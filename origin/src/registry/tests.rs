@@ -143,6 +143,12 @@ fn values_of_a_version_are_refused_by_name() {
         let refused = with(change).expect_err(word).to_string();
         assert!(refused.contains(word), "{refused}");
     }
+    let nested = |levels| (0..levels).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));
+    let refused = with(&|new| drop(new.vars.insert("DEEP".into(), nested(65)))).expect_err("too deep").to_string();
+    assert!(refused.contains("64 levels"), "{refused}");
+    let deepest = with(&|new| drop(new.vars.insert("DEEP".into(), nested(64)))).expect("as deep as it may be");
+    let entry = Entry { at_ms: 0, actor: String::new(), reason: None, changes: deepest.changes, before: vec![] };
+    serde_json::from_slice::<Entry>(&serde_json::to_vec(&entry).expect("JSON")).expect("a node can read it");
     assert!(with(&|new| new.cpu_ms = Some(30_000)).is_ok() && with(&|new| new.subrequests_max = Some(0)).is_ok());
 }
 

@@ -4,8 +4,8 @@ use super::{Change, Moment, Plan, Refusal, State, VersionRecord, WorkerName};
 use crate::api::wire::NewVersion;
 use crate::keys::Signature;
 use crate::limits::{
-    COMPATIBILITY_FLAG_BYTES_MAX, COMPATIBILITY_FLAGS_MAX, CPU_MS_MAX, MESSAGE_BYTES_MAX, SUBREQUESTS_MAX, VAR_NAME_BYTES_MAX,
-    VARS_BYTES_MAX, VARS_MAX, WORKERS_MAX,
+    COMPATIBILITY_FLAG_BYTES_MAX, COMPATIBILITY_FLAGS_MAX, CPU_MS_MAX, MESSAGE_BYTES_MAX, SUBREQUESTS_MAX, VAR_DEPTH_MAX,
+    VAR_NAME_BYTES_MAX, VARS_BYTES_MAX, VARS_MAX, WORKERS_MAX,
 };
 
 /// The cordon of a version that names none.
@@ -60,6 +60,9 @@ fn check(new: &NewVersion) -> Result<(), Refusal> {
     if let Some(name) = new.vars.keys().find(|name| name.is_empty() || name.len() > VAR_NAME_BYTES_MAX || name.contains('\0')) {
         return Err(bad(&format!("var {:?}", cut(name)), "a name has 1 to 128 bytes, none of them 0"));
     }
+    if let Some((name, _)) = new.vars.iter().find(|(_, value)| is_deep(value)) {
+        return Err(bad(&format!("var {:?}", cut(name)), format!("more than {VAR_DEPTH_MAX} levels of arrays and objects")));
+    }
     let bytes: usize = new.vars.iter().map(|(name, value)| name.len() + value.to_string().len()).sum();
     if bytes > VARS_BYTES_MAX {
         return Err(Refusal::Limit { what: "bytes of all vars together".to_owned(), max: VARS_BYTES_MAX });
@@ -82,6 +85,25 @@ fn check(new: &NewVersion) -> Result<(), Refusal> {
         return Err(bad("subrequests", format!("at most {SUBREQUESTS_MAX}")));
     }
     check_message(new.message.as_deref())
+}
+
+/// Looks level by level, so that depth costs no stack.
+fn is_deep(value: &serde_json::Value) -> bool {
+    let mut level = vec![value];
+    for _ in 0..=VAR_DEPTH_MAX {
+        if level.is_empty() {
+            return false;
+        }
+        level = level
+            .into_iter()
+            .flat_map(|value| match value {
+                serde_json::Value::Array(items) => items.iter().collect::<Vec<_>>(),
+                serde_json::Value::Object(fields) => fields.values().collect(),
+                _ => vec![],
+            })
+            .collect();
+    }
+    !level.is_empty()
 }
 
 fn between(what: &str, value: Option<u32>, max: u32) -> Result<(), Refusal> {

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::schema::{engine, head, open, parse, prepare};
 use super::{Answer, Batch, LogEntry, Meta, Request, StoreError};
 use crate::feed::{Position, next_chain};
-use crate::limits::{COMMIT_GROUP_MAX, COMMIT_QUEUE_MAX, LOG_ENTRIES_KEPT, REQUEST_IDS_KEPT};
+use crate::limits::{COMMIT_GROUP_MAX, COMMIT_QUEUE_MAX, FEED_BATCH_BYTES, LOG_ENTRIES_KEPT, REQUEST_IDS_KEPT};
 use crate::registry::{Digest, RequestId};
 
 /// The embedded engine.
@@ -104,10 +104,14 @@ impl Meta for Sqlite {
             let rows = statement
                 .query_map((after, limit as u64), |row| Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?, row.get(2)?)))
                 .map_err(engine)?;
-            let mut entries = Vec::new();
+            let (mut entries, mut bytes) = (Vec::new(), 0);
             for row in rows {
-                let (seq, chain, entry) = row.map_err(engine)?;
+                let (seq, chain, entry): (u64, String, Vec<u8>) = row.map_err(engine)?;
+                bytes += entry.len();
                 entries.push(LogEntry { seq, chain: parse(&chain)?, entry });
+                if bytes > FEED_BATCH_BYTES {
+                    break;
+                }
             }
             // Without its first entry the rest is of no use to a follower.
             Ok(if entries.first().is_some_and(|first| first.seq == after.saturating_add(1)) { entries } else { vec![] })
