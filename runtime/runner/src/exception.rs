@@ -8,13 +8,7 @@
 use deno_core::v8;
 
 use crate::invocations::Invocations;
-
-/// Bytes of an exception's text.
-pub(crate) const EXCEPTION_BYTES_MAX: usize = 16 << 10;
-/// Causes of causes that are shown.
-const CAUSES_MAX: usize = 4;
-/// Frames that are shown of one stack.
-const FRAMES_MAX: usize = 32;
+use crate::limits::{EXCEPTION_BYTES_MAX, EXCEPTION_CAUSES_MAX, EXCEPTION_FRAMES_MAX};
 
 /// The text of an exception: name, message, mapped stack, causes. `heading` replaces name and message.
 pub(crate) fn describe(
@@ -25,10 +19,10 @@ pub(crate) fn describe(
 ) -> String {
     let mut text = heading.unwrap_or_else(|| headline(scope, exception));
     let mut current: v8::Local<v8::Value> = v8::Local::new(scope, exception);
-    for depth in 0..=CAUSES_MAX {
+    for depth in 0..=EXCEPTION_CAUSES_MAX {
         append_stack(scope, state, current, &mut text);
         let Some(cause) = data_property(scope, current, "cause") else { break };
-        if depth == CAUSES_MAX || text.len() > EXCEPTION_BYTES_MAX {
+        if depth == EXCEPTION_CAUSES_MAX || text.len() > EXCEPTION_BYTES_MAX {
             break;
         }
         text.push_str("\n  caused by: ");
@@ -65,7 +59,7 @@ pub(crate) fn truncate(text: &mut String, bytes_max: usize) {
 
 fn append_stack(scope: &mut v8::PinScope<'_, '_>, state: &Invocations, exception: v8::Local<'_, v8::Value>, text: &mut String) {
     let Some(stack) = native_stack(scope, state, exception) else { return };
-    for line in stack.lines().filter(|line| line.starts_with("    at ")).take(FRAMES_MAX) {
+    for line in stack.lines().filter(|line| line.starts_with("    at ")).take(EXCEPTION_FRAMES_MAX) {
         if text.len() > EXCEPTION_BYTES_MAX {
             break;
         }

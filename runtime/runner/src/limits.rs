@@ -74,3 +74,27 @@ pub const WASM_PAGES_MAX: u32 = 2048;
 pub const PROOF_THREADS_MAX: i32 = 1024;
 /// How long a thread may take to answer the proof's signal.
 pub const PROOF_WAIT: Duration = Duration::from_secs(5);
+/// Timers of one isolate that may wait at once; another throws a `RangeError`.
+pub const TIMERS_MAX: usize = 10_000;
+/// The longest delay of a timer, in milliseconds: as in browsers, 2^31 - 1.
+pub const TIMER_DELAY_MS_MAX: f64 = 2_147_483_647.0;
+/// The shortest period of an interval: one of 0 would spin.
+pub const TIMER_PERIOD_MIN: Duration = Duration::from_millis(1);
+/// Timers that one poll of an isolate runs before others get their turn.
+pub const TIMERS_PER_POLL_MAX: usize = 64;
+/// Completed operations of the engine that one poll of an isolate hands over.
+pub const READY_PER_POLL_MAX: usize = 64;
+/// Unhandled rejections that are remembered in one turn; more are dropped.
+pub const REJECTIONS_MAX: usize = 256;
+/// Rounds of unhandled rejections in one turn: a handler of them may reject promises in turn.
+pub const REJECTION_ROUNDS_MAX: usize = 8;
+/// Bytes of one line of the log; longer ones are cut. What an operator reads, not what a worker ships data with.
+pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// Bytes of an exception's text, for the same reason.
+pub const EXCEPTION_BYTES_MAX: usize = 16 << 10;
+/// Causes of causes that are shown of an exception.
+pub const EXCEPTION_CAUSES_MAX: usize = 4;
+/// Frames that are shown of one stack.
+pub const EXCEPTION_FRAMES_MAX: usize = 32;
+/// Consumed bytes of a body that are not given back as credit at once, so that small chunks do not cost a message each.
+pub const CREDIT_BATCH_BYTES: u32 = selvedge_runtime::protocol::INITIAL_CREDIT / 4;

@@ -6,12 +6,7 @@ use std::time::{Duration, Instant};
 
 use selvedge_runtime::protocol::StreamId;
 
-/// Timers of one isolate that may wait at once; another throws a `RangeError`.
-pub(crate) const TIMERS_MAX: usize = 10_000;
-/// The longest delay, in milliseconds: as in browsers, 2^31 - 1.
-const DELAY_MS_MAX: f64 = 2_147_483_647.0;
-/// The shortest period of an interval: one of 0 would spin.
-const PERIOD_MIN: Duration = Duration::from_millis(1);
+use crate::limits::{TIMER_DELAY_MS_MAX, TIMER_PERIOD_MIN, TIMERS_MAX};
 
 #[derive(Default)]
 pub(crate) struct Timers {
@@ -33,10 +28,10 @@ impl Timers {
         if self.waiting.len() >= TIMERS_MAX {
             return None;
         }
-        let delay_ms = if delay_ms.is_finite() { delay_ms.clamp(0.0, DELAY_MS_MAX) } else { 0.0 };
+        let delay_ms = if delay_ms.is_finite() { delay_ms.clamp(0.0, TIMER_DELAY_MS_MAX) } else { 0.0 };
         let delay = Duration::from_secs_f64(delay_ms / 1000.0);
         let id = self.fresh_id();
-        let period = repeat.then(|| delay.max(PERIOD_MIN));
+        let period = repeat.then(|| delay.max(TIMER_PERIOD_MIN));
         let deadline = now + period.unwrap_or(delay);
         self.waiting.insert(id, Timer { stream, period, deadline });
         self.deadlines.push(Reverse((deadline, id)));

@@ -3,6 +3,8 @@
 import { core } from "ext:core/mod.js";
 import { attributeMethods } from "ext:selvedge/attributed.js";
 
+const { DOMException } = core.loadExtScript("ext:deno_web/01_dom_exception.js");
+
 const SUBTLE = [
   "decrypt",
   "deriveBits",
@@ -32,12 +34,48 @@ function timingSafeEqual(a, b) {
   return difference === 0;
 }
 
+// Work that a worker could push into helper threads, where no limit of its own finds it, is bounded here as in Workers.
+const PBKDF2_ITERATIONS_MAX = 100_000;
+const RSA_BITS_MAX = 4096;
+
+function boundedAlgorithm(algorithm) {
+  if (typeof algorithm !== "object" || algorithm === null) return algorithm;
+  // Read once: a getter must not answer differently later.
+  const copy = { ...algorithm };
+  if (Number(copy.iterations) > PBKDF2_ITERATIONS_MAX) {
+    throw new DOMException(`PBKDF2 with more than ${PBKDF2_ITERATIONS_MAX} iterations is not supported`, "NotSupportedError");
+  }
+  if (Number(copy.modulusLength) > RSA_BITS_MAX) {
+    throw new DOMException(`RSA keys of more than ${RSA_BITS_MAX} bits are not supported`, "NotSupportedError");
+  }
+  return copy;
+}
+
+function boundArguments(prototype, names) {
+  for (const name of names) {
+    const method = prototype[name];
+    const bounded = {
+      async [name](...args) {
+        return await Reflect.apply(method, this, args.map(boundedAt(name)));
+      },
+    }[name];
+    Object.defineProperty(bounded, "length", { value: method.length, configurable: true });
+    Object.defineProperty(prototype, name, { value: bounded, writable: true, enumerable: true, configurable: true });
+  }
+}
+
+// Which arguments of which method are algorithms: the first; of deriveKey also the third (the key that is derived).
+function boundedAt(name) {
+  return (argument, index) => (index === 0 || (name === "deriveKey" && index === 2) ? boundedAlgorithm(argument) : argument);
+}
+
 let loaded = null;
 
 function load() {
   if (loaded === null) {
     loaded = core.loadExtScript("ext:deno_crypto/00_crypto.js");
     const { prototype } = loaded.SubtleCrypto;
+    boundArguments(prototype, ["deriveBits", "deriveKey", "generateKey"]);
     attributeMethods(prototype, SUBTLE);
     Object.defineProperty(prototype, "timingSafeEqual", {
       value: timingSafeEqual,

@@ -2,8 +2,9 @@
 
 import { op_abandon, op_body_end, op_fetch } from "ext:core/ops";
 import { Body } from "ext:selvedge/body.js";
+import { console } from "ext:selvedge/console.js";
 import { currentInvocation } from "ext:selvedge/invocation.js";
-import { Request, isRequest, requestBody, requestHeaderList, requestSignal } from "ext:selvedge/request.js";
+import { Request, isRequest, requestBody, requestHeaderList, requestOptions, requestSignal } from "ext:selvedge/request.js";
 import { fetchedResponse } from "ext:selvedge/response.js";
 
 const REDIRECT = { follow: 0, manual: 1, error: 2 };
@@ -20,6 +21,10 @@ export function fetch(input, init = undefined) {
     const request = isRequest(input) && init === undefined ? input : new Request(input, init);
     const signal = requestSignal(request);
     if (signal?.aborted) throw signal.reason;
+    const options = requestOptions(request);
+    if (options !== undefined && options !== null) {
+      for (const name of Object.keys(options)) console.warn(`fetch(): the option cf.${name} is not supported yet and was ignored`);
+    }
     const body = requestBody(request);
     const given = body === null ? null : body.describe();
     const { stream, fetches } = invocation;

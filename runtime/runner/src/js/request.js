@@ -51,6 +51,8 @@ export class Request {
   #cf = undefined;
   // The invocation that it came with, for what is read lazily.
   #invocation = null;
+  // Its fields are the client's, at least in part.
+  #relayed = false;
 
   constructor(input, init = undefined) {
     if (input === incoming) return;
@@ -67,13 +69,18 @@ export class Request {
       this.#cf = input.#cf ?? input.cf;
       signal = input.#invocation === null ? input.#signal : input.signal;
       this.#headers = new Headers(input.headers);
+      this.#relayed = input.#invocation !== null || input.#relayed;
       inherited = input.#body;
     } else {
       this.#url = urlOf(input);
     }
     if (init.method !== undefined) this.#method = methodOf(init.method);
-    if (init.headers !== undefined) this.#headers = new Headers(init.headers);
+    if (init.headers !== undefined) {
+      this.#headers = new Headers(init.headers);
+      this.#relayed = false;
+    }
     this.#headers ??= new Headers();
+    if (init.cache !== undefined) this.#setCache(String(init.cache));
     if (init.redirect !== undefined) {
       const redirect = String(init.redirect);
       if (!REDIRECTS.has(redirect)) throw new TypeError(`Invalid redirect mode: ${redirect.slice(0, 32)}`);
@@ -86,6 +93,15 @@ export class Request {
       this.#signal = AbortSignal.any([signal]);
     }
     this.#adoptBody(init, inherited, input);
+  }
+
+  // https://fetch.spec.whatwg.org/#http-network-or-cache-fetch: the modes that a request tells others of.
+  #setCache(mode) {
+    if (mode === "no-store" || mode === "no-cache" || mode === "reload") {
+      if (!this.#headers.has("cache-control")) this.#headers.append("cache-control", "no-cache");
+    } else if (mode !== "default") {
+      throw new TypeError(`Unsupported cache mode: ${mode.slice(0, 32)}`);
+    }
   }
 
   #adoptBody(init, inherited, input) {
@@ -113,6 +129,8 @@ export class Request {
   static body;
   static is;
   static signal;
+  static relayed;
+  static options;
   static {
     Request.incoming = (invocation, method, url, body) => {
       const request = new Request(incoming);
@@ -125,6 +143,8 @@ export class Request {
     Request.body = (request) => request.#body;
     Request.is = (value) => typeof value === "object" && value !== null && #method in value;
     Request.signal = (request) => request.#signal;
+    Request.relayed = (request) => request.#invocation !== null || request.#relayed;
+    Request.options = (request) => (request.#invocation === null && !request.#relayed ? request.#cf : undefined);
   }
 
   get method() {
@@ -183,17 +203,34 @@ export class Request {
     if (this.#invocation !== null) freezeHeaders(copy.#headers);
     copy.#body = this.#body === null ? null : this.#body.clone();
     copy.#redirect = this.#redirect;
+    copy.#relayed = this.#invocation !== null || this.#relayed;
     copy.#signal = AbortSignal.any([this.signal]);
     copy.#cf = this.cf;
     return copy;
   }
 }
 
-export const { incoming: incomingRequest, body: requestBody, is: isRequest, signal: requestSignal } = Request;
-for (const name of ["incoming", "body", "is", "signal"]) delete Request[name];
+export const {
+  incoming: incomingRequest,
+  body: requestBody,
+  is: isRequest,
+  signal: requestSignal,
+  options: requestOptions,
+} = Request;
+const { relayed } = Request;
+for (const name of ["incoming", "body", "is", "signal", "relayed", "options"]) delete Request[name];
 
 mixBody(Request, requestBody, (request) => request.headers.get("content-type"));
 inspectable(Request, ["method", "url", "headers", "redirect", "bodyUsed"]);
 
-// The fields of a request as Rust takes them.
-export const requestHeaderList = (request) => headerList(request.headers);
+// The fields of a request as Rust takes them. What the client can decode does not go on with a relayed request: its answer is
+// for the worker, which reads it as text more often than not.
+export function requestHeaderList(request) {
+  const list = headerList(request.headers);
+  if (!relayed(request)) return list;
+  const kept = [];
+  for (let i = 0; i < list.length; i += 2) {
+    if (list[i] !== "accept-encoding") kept.push(list[i], list[i + 1]);
+  }
+  return kept;
+}

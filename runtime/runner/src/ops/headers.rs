@@ -6,6 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Fields that one head may have. Beyond it the codecs of every protocol refuse the head anyway.
 const FIELDS_MAX: u32 = 512;
+/// Bytes of all names and values of one head, likewise.
+pub const FIELDS_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a name, likewise.
+const NAME_BYTES_MAX: usize = 1024;
 
 /// A flat array `[name, value, ...]` of a field section. Values are read as Latin-1 (fetch's byte strings).
 pub fn flat_headers<'s>(scope: &mut v8::PinScope<'s, '_>, headers: &HeaderMap) -> v8::Local<'s, v8::Value> {
@@ -32,13 +36,19 @@ pub fn read_flat_headers(scope: &mut v8::PinScope<'_, '_>, flat: v8::Local<'_, v
         return Err(JsErrorBox::type_error(format!("more than {FIELDS_MAX} header fields")));
     }
     let mut bytes = Vec::with_capacity(64);
+    let mut total = 0;
     for index in (0..length).step_by(2) {
         let name = one_byte(scope, flat, index, &mut bytes)
+            .filter(|name| name.len() <= NAME_BYTES_MAX)
             .and_then(|name| HeaderName::from_bytes(name).ok())
             .ok_or_else(|| JsErrorBox::type_error("invalid header name"))?;
         let value = one_byte(scope, flat, index + 1, &mut bytes)
             .and_then(|value| HeaderValue::from_bytes(value).ok())
             .ok_or_else(|| JsErrorBox::type_error(format!("invalid value of header {name}")))?;
+        total += name.as_str().len() + value.len();
+        if total > FIELDS_BYTES_MAX {
+            return Err(JsErrorBox::type_error(format!("more than {FIELDS_BYTES_MAX} bytes of header fields")));
+        }
         headers.try_append(name, value).map_err(|_| JsErrorBox::type_error("too many header fields"))?;
     }
     Ok(headers)

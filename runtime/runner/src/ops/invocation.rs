@@ -11,7 +11,7 @@ use super::{Given, Redirects, host, read_flat_headers};
 
 /// A body that JavaScript gives at once is at most this long; longer ones are written in pieces. Equals
 /// `selvedge_runtime::protocol::CHUNK_BYTES_MAX` (checked where both are known).
-pub(super) const WHOLE_BYTES_MAX: usize = 64 << 10;
+pub const WHOLE_BYTES_MAX: usize = 64 << 10;
 
 #[op2]
 pub fn op_request_headers<'s>(scope: &mut v8::PinScope<'s, '_>, state: Rc<RefCell<OpState>>, stream: u32) -> v8::Local<'s, v8::Value> {

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use deno_core::{Extension, OpState, v8};
 use http::HeaderMap;
 
-pub use headers::{flat_headers, read_flat_headers};
+pub use headers::{FIELDS_BYTES_MAX, flat_headers, read_flat_headers};
+pub use invocation::WHOLE_BYTES_MAX;
 
 /// A body as JavaScript gives it.
 pub enum Given {

@@ -128,6 +128,7 @@ fn errors_in_timers_and_listeners_are_logged() {
             target.addEventListener('y', () => { throw { get message() { for (;;); } }; });
             target.dispatchEvent(new Event('y'));
             reportError(new Error('reported'));
+            queueMicrotask(() => { throw new Error('in a microtask'); });
             await scheduler.wait(5);
             addEventListener('error', (event) => { event.preventDefault(); console.log('caught', event.message, event.error.message); });
             reportError(new Error('again'));
@@ -138,7 +139,17 @@ fn errors_in_timers_and_listeners_are_logged() {
     assert_eq!(rig.finish(1), Outcome::Ok);
     let heads: Vec<String> =
         rig.log().into_iter().map(|(stream, _, line)| format!("{stream} {}", line.lines().next().unwrap_or_default())).collect();
-    assert_eq!(heads, ["1 Error: in a listener", "1 #<Object>", "1 Error: reported", "1 Error: in a timer", "1 caught Error: again again"]);
+    assert_eq!(
+        heads,
+        [
+            "1 Error: in a listener",
+            "1 #<Object>",
+            "1 Error: reported",
+            "1 Error: in a microtask",
+            "1 Error: in a timer",
+            "1 caught Error: again again"
+        ]
+    );
 }
 
 fn causes_are_shown() {

@@ -18,6 +18,8 @@ crate::tests![
     fetch_in_global_scope_is_refused,
     too_many_running_subrequests_are_refused,
     invalid_requests_never_reach_the_edge,
+    a_relayed_request_does_not_ask_for_an_encoding,
+    unsupported_options_are_named,
 ];
 
 fn fetches(rig: &Rig) -> Vec<(u32, RequestHead, Redirect, BodyKind)> {
@@ -205,4 +207,31 @@ fn invalid_requests_never_reach_the_edge() {
     );
     assert_eq!(rig.text("https://example.org/"), r#"["TypeError",10]"#);
     assert!(fetches(&rig).is_empty());
+}
+
+fn a_relayed_request_does_not_ask_for_an_encoding() {
+    let mut rig = Rig::worker(
+        "export default { async fetch(request) {
+            await Promise.all([fetch(request), fetch(new Request(request)), fetch('https://x.example/', { headers: request.headers })]);
+         } }",
+    );
+    rig.start(
+        1,
+        http::Method::GET,
+        "https://example.org/",
+        &[("accept-encoding", "gzip"), ("x-a", "1"), ("content-length", "0")],
+        BodyKind::Empty,
+    );
+    let encodings: Vec<bool> = fetches(&rig).iter().map(|(_, head, ..)| head.headers.contains_key("accept-encoding")).collect();
+    assert_eq!(encodings, [false, false, true]);
+    assert!(fetches(&rig).iter().all(|(_, head, ..)| head.headers["x-a"] == "1" && !head.headers.contains_key("content-length")));
+}
+
+fn unsupported_options_are_named() {
+    let mut rig = Rig::worker(
+        "export default { fetch(request) { return fetch('https://x.example/', { cf: { cacheTtl: 5 }, cache: 'no-store' }); } }",
+    );
+    rig.get(1, "https://example.org/");
+    assert!(rig.log()[0].2.contains("cf.cacheTtl"));
+    assert_eq!(fetches(&rig)[0].1.headers["cache-control"], "no-cache");
 }

@@ -8,6 +8,7 @@ crate::tests![
     responses_follow_fetch,
     requests_follow_fetch,
     crypto_works_and_its_continuations_belong_to_the_invocation,
+    crypto_in_helper_threads_is_bounded,
     message_channels_deliver,
     blobs_are_read,
     urls_and_patterns_work,
@@ -193,4 +194,22 @@ fn console_shows_our_classes() {
     assert_eq!(lines[3], "default: 1");
     assert_eq!(lines[5].trim_start(), "inside");
     assert!(lines[6].len() < 17_000);
+}
+
+fn crypto_in_helper_threads_is_bounded() {
+    let mut rig = Rig::worker(
+        "export default { async fetch() {
+            const names = [];
+            const key = await crypto.subtle.importKey('raw', new Uint8Array(8), 'PBKDF2', false, ['deriveBits', 'deriveKey']);
+            const derive = (iterations) => crypto.subtle.deriveBits({ name: 'PBKDF2', hash: 'SHA-256', salt: new Uint8Array(8), iterations }, key, 128);
+            names.push((await derive(100_000)).byteLength);
+            await derive(100_001).catch((error) => names.push(error.name));
+            let reads = 0;
+            await crypto.subtle.deriveBits({ name: 'PBKDF2', hash: 'SHA-256', salt: new Uint8Array(8), get iterations() { return ++reads > 1 ? 1e9 : 1; } }, key, 128);
+            const rsa = { name: 'RSA-PSS', modulusLength: 16384, publicExponent: new Uint8Array([1, 0, 1]), hash: 'SHA-256' };
+            await crypto.subtle.generateKey(rsa, true, ['sign']).catch((error) => names.push(error.name));
+            return Response.json(names);
+         } }",
+    );
+    assert_eq!(rig.text("https://example.org/"), r#"[16,"NotSupportedError","NotSupportedError"]"#);
 }

@@ -1,34 +1,27 @@
 //! Rust's half of the invocations that run in one isolate: what each may still send, receive and wait for. Implements what
 //! the ops call ([`Host`]); `js/invocation.js` is the other half.
 
+mod calls;
+mod live;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use deno_core::v8;
-use http::{HeaderMap, StatusCode};
-use selvedge_runtime::protocol::{
-    BodyKind, CHUNK_BYTES_MAX, CREDIT_MAX, INITIAL_CREDIT, Part, RequestHead, ResponseHead, SUBREQUESTS_RUNNING_MAX, Slot, StreamId,
-    ToEdge, URL_BYTES_MAX,
-};
-use selvedge_runtime::{ClientInfo, LogLevel, Outcome, Redirect};
+use selvedge_runtime::protocol::{CREDIT_MAX, INITIAL_CREDIT, Part, RequestHead, Slot, StreamId, ToEdge};
+use selvedge_runtime::{ClientInfo, LogLevel, Outcome};
 use smallvec::SmallVec;
 
 use crate::exception;
 use crate::hooks::{Hook, Hooks};
 use crate::isolate::{LiveStream, Surroundings};
+use crate::limits::REJECTIONS_MAX;
 use crate::modules::Modules;
-use crate::ops::{Given, Host, Redirects, flat_headers};
+use crate::ops::Host;
 use crate::timers::Timers;
-
-/// Bytes of one line of the log; longer ones are cut. What an operator reads, not what a worker ships data with.
-const LOG_LINE_BYTES_MAX: usize = 16 << 10;
-/// Consumed bytes of a body that are not given back as credit at once, so that small chunks do not cost a message each.
-const CREDIT_BATCH_BYTES: u32 = INITIAL_CREDIT / 4;
-/// Unhandled rejections that are remembered in one turn; more are dropped.
-const REJECTIONS_MAX: usize = 256;
+use live::{Incoming, Live};
 
 /// All that the ops of one isolate work on. Shared with V8's callbacks through a slot of the isolate.
 pub(crate) struct Invocations {
@@ -60,43 +53,6 @@ pub(crate) struct Rejection {
     pub(crate) promise: v8::Global<v8::Promise>,
     pub(crate) reason: v8::Global<v8::Value>,
     pub(crate) stream: StreamId,
-}
-
-/// One running invocation.
-struct Live {
-    head: Option<Box<RequestHead>>,
-    client: ClientInfo,
-    answered: bool,
-    outcome: Outcome,
-    fetches: Part,
-    subrequests: usize,
-    incoming: SmallVec<[Incoming; 2]>,
-    outgoing: SmallVec<[Outgoing; 2]>,
-}
-
-/// A body on its way in: the credit that the edge has, and what is to be given back.
-struct Incoming {
-    part: Part,
-    credit: u32,
-    owed: u32,
-}
-
-/// A body on its way out.
-struct Outgoing {
-    part: Part,
-    credit: u32,
-    /// JavaScript was told that there is no credit, and waits.
-    starved: bool,
-}
-
-impl Live {
-    fn incoming(&mut self, part: Part) -> Option<&mut Incoming> {
-        self.incoming.iter_mut().find(|body| body.part == part)
-    }
-
-    fn outgoing(&mut self, part: Part) -> Option<&mut Outgoing> {
-        self.outgoing.iter_mut().find(|body| body.part == part)
-    }
 }
 
 impl Invocations {
@@ -163,6 +119,7 @@ impl Invocations {
     /// Registers an invocation. The request's head stays here until JavaScript asks for its fields.
     pub(crate) fn begin(&self, stream: StreamId, head: Box<RequestHead>, client: ClientInfo, body_streams: bool) {
         let mut live = Live {
+            is_head: head.method == http::Method::HEAD,
             head: Some(head),
             client,
             answered: false,
@@ -327,200 +284,5 @@ pub(crate) extern "C" fn promise_rejected(message: v8::PromiseRejectMessage<'_>)
             rejections.retain(|rejection| rejection.promise != promise);
         }
         _ => {}
-    }
-}
-
-impl Host for Invocations {
-    fn request_headers<'s>(&self, scope: &mut v8::PinScope<'s, '_>, stream: u32) -> v8::Local<'s, v8::Value> {
-        let head = self.live.borrow_mut().get_mut(&stream).and_then(|live| live.head.take());
-        flat_headers(scope, &head.map(|head| head.headers).unwrap_or_default())
-    }
-
-    fn request_client<'s>(&self, scope: &mut v8::PinScope<'s, '_>, stream: u32) -> v8::Local<'s, v8::Value> {
-        let client = self.live.borrow().get(&stream).map(|live| live.client.clone());
-        let text = |scope: &mut v8::PinScope<'s, '_>, text: Option<&str>| -> v8::Local<'s, v8::Value> {
-            text.and_then(|text| v8::String::new(scope, text)).map_or_else(|| v8::undefined(scope).into(), Into::into)
-        };
-        let fields = [
-            text(scope, client.as_ref().map(|client| client.http_protocol)),
-            text(scope, client.as_ref().and_then(|client| client.tls_version)),
-            text(scope, client.as_ref().map(|client| &*client.colo)),
-        ];
-        v8::Array::new_with_elements(scope, &fields).into()
-    }
-
-    fn respond(&self, stream: u32, status: u16, headers: HeaderMap, body: Given) {
-        let body = {
-            let mut live = self.live.borrow_mut();
-            let Some(live) = live.get_mut(&stream).filter(|live| !live.answered) else { return };
-            live.answered = true;
-            if matches!(body, Given::Stream(_)) {
-                live.outgoing.push(Outgoing { part: 0, credit: INITIAL_CREDIT, starved: false });
-            }
-            body_kind(body)
-        };
-        let Ok(status) = StatusCode::from_u16(status) else { return };
-        self.surroundings.send(ToEdge::Response { stream, head: Box::new(ResponseHead { status, headers }), body });
-    }
-
-    fn failed(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, exception: v8::Local<'_, v8::Value>, heading: Option<String>) {
-        let message = exception::describe(scope, self, exception, heading);
-        self.fail(stream, message);
-    }
-
-    fn ended(&self, stream: u32) {
-        let outcome = self.live.borrow().get(&stream).map(|live| live.outcome);
-        if let Some(outcome) = outcome {
-            self.end(stream, outcome);
-        }
-    }
-
-    fn body_write(&self, stream: u32, part: u32, bytes: &[u8]) -> Option<usize> {
-        let taken = {
-            let mut live = self.live.borrow_mut();
-            let body = live.get_mut(&stream)?.outgoing(part)?;
-            let taken = bytes.len().min(CHUNK_BYTES_MAX).min(body.credit as usize);
-            body.credit -= taken as u32;
-            body.starved = taken == 0;
-            taken
-        };
-        if let Some(bytes) = bytes.get(..taken).filter(|bytes| !bytes.is_empty()) {
-            self.surroundings.send(ToEdge::BodyData { stream, part, bytes: Bytes::copy_from_slice(bytes) });
-        }
-        Some(taken)
-    }
-
-    fn body_end(&self, stream: u32, part: u32, error: Option<String>) {
-        {
-            let mut live = self.live.borrow_mut();
-            let Some(live) = live.get_mut(&stream).filter(|live| live.outgoing.iter().any(|body| body.part == part)) else { return };
-            live.outgoing.retain(|body| body.part != part);
-        }
-        self.surroundings.send(ToEdge::BodyEnd { stream, part, error });
-    }
-
-    fn body_credit(&self, stream: u32, part: u32, bytes: u32) {
-        let due = {
-            let mut live = self.live.borrow_mut();
-            let Some(body) = live.get_mut(&stream).and_then(|live| live.incoming(part)) else { return };
-            body.owed = body.owed.saturating_add(bytes);
-            if body.owed < CREDIT_BATCH_BYTES {
-                return;
-            }
-            let due = std::mem::take(&mut body.owed);
-            body.credit = body.credit.saturating_add(due);
-            due
-        };
-        self.surroundings.send(ToEdge::Credit { stream, part, bytes: due });
-    }
-
-    fn abandon(&self, stream: u32, part: u32) {
-        {
-            let mut live = self.live.borrow_mut();
-            let Some(live) = live.get_mut(&stream) else { return };
-            live.incoming.retain(|body| body.part != part);
-            if part != 0 {
-                live.outgoing.retain(|body| body.part != part);
-            }
-        }
-        self.surroundings.send(ToEdge::Abandon { stream, part });
-    }
-
-    fn fetch(
-        &self,
-        stream: u32,
-        method: http::Method,
-        url: String,
-        headers: HeaderMap,
-        redirects: Redirects,
-        body: Given,
-    ) -> Result<u32, String> {
-        if url.len() > URL_BYTES_MAX {
-            return Err(format!("the URL is longer than {URL_BYTES_MAX} bytes"));
-        }
-        let part = {
-            let mut live = self.live.borrow_mut();
-            let live = live.get_mut(&stream).ok_or("the request that this fetch() belongs to has ended")?;
-            if live.subrequests >= SUBREQUESTS_RUNNING_MAX {
-                return Err(format!("more than {SUBREQUESTS_RUNNING_MAX} subrequests are waiting for their answer"));
-            }
-            live.subrequests += 1;
-            live.fetches = live.fetches.checked_add(1).ok_or("too many subrequests")?;
-            if matches!(body, Given::Stream(_)) {
-                live.outgoing.push(Outgoing { part: live.fetches, credit: INITIAL_CREDIT, starved: false });
-            }
-            live.fetches
-        };
-        let redirect = match redirects {
-            Redirects::Follow => Redirect::Follow,
-            Redirects::Manual => Redirect::Manual,
-            Redirects::Error => Redirect::Error,
-        };
-        let head = Box::new(RequestHead { method, url, headers });
-        self.surroundings.send(ToEdge::Fetch { stream, part, head, redirect, body: body_kind(body) });
-        Ok(part)
-    }
-
-    fn log(&self, stream: u32, level: u8, mut message: String) {
-        exception::truncate(&mut message, LOG_LINE_BYTES_MAX);
-        let level = match level {
-            0 => LogLevel::Debug,
-            2 => LogLevel::Info,
-            3 => LogLevel::Warn,
-            4 => LogLevel::Error,
-            _ => LogLevel::Log,
-        };
-        let stream = self.attributable(stream);
-        self.surroundings.send(ToEdge::Log { stream, slot: self.slot.get(), level, message, exception: false });
-    }
-
-    fn report(
-        &self,
-        scope: &mut v8::PinScope<'_, '_>,
-        stream: u32,
-        exception: v8::Local<'_, v8::Value>,
-        heading: Option<String>,
-        counts: bool,
-    ) {
-        let message = exception::describe(scope, self, exception, heading);
-        if counts && let Some(live) = self.live.borrow_mut().get_mut(&stream) {
-            live.outcome = Outcome::Exception;
-        }
-        self.log_exception(stream, message);
-    }
-
-    fn describe(&self, scope: &mut v8::PinScope<'_, '_>, exception: v8::Local<'_, v8::Value>) -> String {
-        exception::headline(scope, exception)
-    }
-
-    fn timer_start(&self, stream: u32, delay_ms: f64, repeat: bool) -> Option<u32> {
-        if !self.is_live(stream) {
-            return None;
-        }
-        self.timers.borrow_mut().start(stream, delay_ms, repeat, Instant::now())
-    }
-
-    fn timer_clear(&self, id: u32) {
-        self.timers.borrow_mut().clear(id);
-    }
-
-    fn now_ms(&self) -> f64 {
-        self.now_ms.get()
-    }
-
-    fn ready(&self, stream: u32) {
-        self.ready.borrow_mut().push_back(stream);
-    }
-
-    fn expect_async(&self) {
-        self.expects_async.set(true);
-    }
-}
-
-fn body_kind(body: Given) -> BodyKind {
-    match body {
-        Given::Empty => BodyKind::Empty,
-        Given::Whole(bytes) => BodyKind::Whole(bytes),
-        Given::Stream(length) => BodyKind::Stream(length),
     }
 }

@@ -1,0 +1,237 @@
+//! One V8 isolate that runs one version: born blank from the snapshot, loaded once, then given invocations and messages.
+//!
+//! Many isolates live on one thread. Every method here enters the isolate and exits it before it returns, so that between
+//! calls none is entered; dropping one enters it too. Nothing here measures, limits or kills: that is the caller's part,
+//! which learns through [`Surroundings`] whose JavaScript runs when.
+
+mod birth;
+mod loading;
+mod polling;
+mod turn;
+mod values;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use deno_core::v8;
+use selvedge_runtime::protocol::{BodyKind, Part, RequestHead, ResponseHead, StreamId, ToEdge, ToRunner};
+use selvedge_runtime::{ClientInfo, Outcome};
+
+use crate::blobs::CountingBlobs;
+use crate::engine::Engine;
+use crate::hooks::Hook;
+use crate::invocations::Invocations;
+use crate::ops::flat_headers;
+use polling::Signal;
+use values::{body_argument, byte_view, numbers, text};
+
+/// What an isolate needs of the thread that it lives on.
+pub trait Surroundings {
+    /// Takes a message for the edge. Must not run JavaScript. Never called with `Done`, `Loaded` or `Gone`: they carry measurements.
+    fn send(&self, message: ToEdge);
+
+    /// JavaScript of an invocation (0: of no invocation, such as a version that loads) is about to run. Not nested.
+    fn before_js(&self, stream: StreamId);
+
+    /// It has run, microtasks included.
+    fn after_js(&self, stream: StreamId);
+
+    /// Everything of an invocation has ended: send its `Done`. Called once per stream, outside of JavaScript.
+    fn finished(&self, stream: StreamId, outcome: Outcome);
+}
+
+/// What an isolate is born with.
+pub struct IsolateSetup {
+    /// Bound of the V8 heap, in bytes.
+    pub heap_bytes_max: usize,
+    /// Allocates array buffers; V8's own where there is none.
+    pub allocator: Option<v8::UniqueRef<v8::Allocator>>,
+    /// The thread that it lives on.
+    pub surroundings: Rc<dyn Surroundings>,
+}
+
+/// Whether an isolate can go on after a call.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pulse {
+    /// It can.
+    Alive,
+    /// Its execution was terminated: drop it. [`Isolate::live_streams`] says what was running.
+    Terminated,
+}
+
+/// How far loading a version is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadState {
+    /// [`Isolate::load`] was not called.
+    Blank,
+    /// A top-level `await` is pending: poll.
+    Loading,
+    /// Invocations may start.
+    Ready,
+    /// The version cannot run: drop the isolate. The text is for the operator: an exception with its mapped stack, an
+    /// import that does not resolve, a missing handler, a top-level `await` that nothing can end.
+    Failed(String),
+}
+
+/// An invocation that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveStream {
+    /// Its id.
+    pub stream: StreamId,
+    /// Its `Response` or `Failed` was sent.
+    pub answered: bool,
+}
+
+/// Memory of an isolate, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heap {
+    /// V8 heap in use.
+    pub used: u64,
+    /// What V8 knows to hang on its objects outside the heap.
+    pub external: u64,
+}
+
+/// One V8 isolate; see the head of this file.
+pub struct Isolate {
+    engine: Engine,
+    state: Rc<Invocations>,
+    load: LoadState,
+    /// The promise and the namespace of a version that is still being evaluated.
+    evaluation: Option<(v8::Global<v8::Promise>, v8::Global<v8::Module>)>,
+    signal: Arc<Signal>,
+    blobs: Arc<CountingBlobs>,
+    near_heap_limit: bool,
+}
+
+impl Isolate {
+    /// How far loading is.
+    pub fn load_state(&self) -> &LoadState {
+        &self.load
+    }
+
+    /// Starts an invocation of the `fetch` handler of a version that is `Ready`.
+    pub fn start(&mut self, stream: StreamId, head: RequestHead, client: ClientInfo, body: BodyKind) -> Pulse {
+        let state = self.state.clone();
+        self.turn(stream, |scope, _| {
+            let number = v8::Number::new(scope, stream.into());
+            let method = text(scope, head.method.as_str());
+            let url = text(scope, &head.url);
+            let (kind, given) = body_argument(scope, &body);
+            state.begin(stream, Box::new(head), client, matches!(body, BodyKind::Stream(_)));
+            state.call(scope, Hook::Start, &[number.into(), method, url, kind, given]);
+        })
+    }
+
+    /// Takes `BodyData`, `BodyEnd`, `Credit`, `Cancel` and `Fetched` of streams that were started here; others are ignored.
+    pub fn deliver(&mut self, message: ToRunner) -> Pulse {
+        let state = self.state.clone();
+        match message {
+            ToRunner::BodyData { stream, part, bytes } if state.accept(stream, part, bytes.len()) => self.turn(stream, |scope, _| {
+                let bytes = byte_view(scope, &bytes);
+                let [stream, part] = numbers(scope, [stream, part]);
+                state.call(scope, Hook::BodyData, &[stream, part, bytes]);
+            }),
+            ToRunner::BodyEnd { stream, part, error } if state.is_live(stream) => {
+                state.incoming_ended(stream, part);
+                self.turn(stream, |scope, _| {
+                    let error = match error {
+                        Some(error) => text(scope, &error),
+                        None => v8::undefined(scope).into(),
+                    };
+                    let [stream, part] = numbers(scope, [stream, part]);
+                    state.call(scope, Hook::BodyEnd, &[stream, part, error]);
+                })
+            }
+            ToRunner::Credit { stream, part, bytes } if state.credit(stream, part, bytes) => self.turn(stream, |scope, _| {
+                let [stream, part] = numbers(scope, [stream, part]);
+                state.call(scope, Hook::Credited, &[stream, part]);
+            }),
+            ToRunner::Cancel { stream, outcome } if state.is_live(stream) => self.cancel(stream, outcome),
+            ToRunner::Fetched { stream, part, result, url, redirects } => self.fetched(stream, part, result, &url, redirects),
+            _ => Pulse::Alive,
+        }
+    }
+
+    fn cancel(&mut self, stream: StreamId, outcome: Outcome) -> Pulse {
+        let state = self.state.clone();
+        self.turn(stream, |scope, _| {
+            let message = text(scope, &format!("the invocation was aborted: {outcome}"));
+            let number = v8::Number::new(scope, stream.into());
+            // First the end, so that nothing that the worker does about it reaches the edge.
+            state.end(stream, outcome);
+            state.quiet.set(true);
+            state.call(scope, Hook::Cancel, &[number.into(), message]);
+        })
+    }
+
+    fn fetched(
+        &mut self,
+        stream: StreamId,
+        part: Part,
+        result: Result<(Box<ResponseHead>, BodyKind), String>,
+        url: &str,
+        redirects: u32,
+    ) -> Pulse {
+        let state = self.state.clone();
+        let streams = matches!(&result, Ok((_, BodyKind::Stream(_))));
+        if !state.fetched(stream, part, streams) {
+            return Pulse::Alive;
+        }
+        self.turn(stream, |scope, _| {
+            let [stream, part, redirects] = numbers(scope, [stream, part, redirects]);
+            match result {
+                Ok((head, body)) => {
+                    let status = v8::Integer::new(scope, head.status.as_u16().into());
+                    let headers = flat_headers(scope, &head.headers);
+                    let (kind, given) = body_argument(scope, &body);
+                    let url = text(scope, url);
+                    state.call(scope, Hook::Fetched, &[stream, part, status.into(), headers, kind, given, url, redirects]);
+                }
+                Err(message) => {
+                    let message = text(scope, &message);
+                    state.call(scope, Hook::FetchFailed, &[stream, part, message]);
+                }
+            }
+        })
+    }
+
+    /// When the next timer is due.
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.state.timers.borrow().next()
+    }
+
+    /// Invocations that have not ended.
+    pub fn live_streams(&self) -> Vec<LiveStream> {
+        self.state.live_streams()
+    }
+
+    /// For `terminate_execution` from another thread.
+    pub fn handle(&mut self) -> v8::IsolateHandle {
+        self.engine.handle()
+    }
+
+    /// Memory in use.
+    pub fn heap(&mut self) -> Heap {
+        let statistics = self.engine.enter().v8_isolate().get_heap_statistics();
+        let external = statistics.external_memory() as u64 + statistics.malloced_memory() as u64;
+        Heap { used: statistics.used_heap_size() as u64, external: external + self.blobs.bytes() }
+    }
+
+    /// Installs the callback that V8 asks when the heap is nearly full: `(current, initial) -> new limit`, in bytes. Once.
+    pub fn on_near_heap_limit(&mut self, callback: impl FnMut(usize, usize) -> usize + 'static) {
+        if !std::mem::replace(&mut self.near_heap_limit, true) {
+            self.engine.enter().add_near_heap_limit_callback(callback);
+        }
+    }
+}
+
+impl Drop for Isolate {
+    fn drop(&mut self) {
+        // Handles must not outlive the isolate that they point into.
+        let _entered = self.engine.enter();
+        self.evaluation = None;
+        self.state.release_handles();
+    }
+}
