@@ -202,6 +202,9 @@ pub enum ConfigError {
     },
 }
 
+/// A file with every key, its unit, default and extremes: what `selvedge edge` takes by `--config`.
+pub const EXAMPLE: &str = include_str!("../node.toml");
+
 /// Largest configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -345,6 +348,23 @@ mod tests {
         assert_eq!(config.limits.connections_max, Limits::default().connections_max);
         assert_eq!((config.runner.threads, config.cache_memory_bytes), (3, 1024));
         assert_eq!(config.admin, Some("127.0.0.1:0".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_example_has_every_key_with_its_default() {
+        // Keys without a default stand there as comments that could be used.
+        let used: String = EXAMPLE.lines().map(|line| line.strip_prefix("#: ").unwrap_or(line).to_owned() + "\n").collect();
+        let file: NodeFile = toml::from_str(&used).unwrap();
+        assert_eq!(file.limits, Limits::default());
+        let mut plain = load(&format!("http = \"127.0.0.1:80\"\n{}", EXAMPLE.replace("http = ", "#"))).unwrap();
+        let default = load("http = \"127.0.0.1:80\"\n").unwrap();
+        (plain.data, plain.runner.threads) = (default.data.clone(), default.runner.threads);
+        assert_eq!(format!("{plain:?}"), format!("{default:?}"));
+        for key in
+            ["name", "region", "data", "https", "http", "admin", "origin", "token_file", "resolver", "trusted_proxies", "drain_timeout_ms"]
+        {
+            assert!(used.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+        }
     }
 
     #[test]

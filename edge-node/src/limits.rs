@@ -168,6 +168,9 @@ pub const H3_RESETS_MAX: u64 = 1_000;
 
 // --- connections ---
 
+/// Open files that a node needs beside those of clients: connections to upstreams, runners' links, bundles.
+pub const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 8_192;
+
 /// Pending TCP connections in the kernel, per listener.
 pub const TCP_BACKLOG: i32 = 4_096;
 
@@ -192,7 +195,7 @@ pub const BIND_ATTEMPTS: usize = 16;
 /// How often certificate files are looked at for changes.
 pub const CERTIFICATE_POLL: Duration = Duration::from_secs(2);
 
-/// Names for which the local authority makes a certificate, at most; beyond, a handshake fails. Only routed names, localhost and addresses get one.
+/// Certificates of the local authority that are kept; the oldest gives way. Only routed names, localhost and addresses get one at all.
 pub const LOCAL_CERTIFICATES_MAX: usize = 1_024;
 
 /// Bytes of a certificate or key file.

@@ -17,6 +17,7 @@ use crate::admin::{self, Admin};
 use crate::cache::Cache;
 use crate::config::{ConfigError, NodeConfig};
 use crate::deployments::{Follower, FollowerConfig, FollowerStatus, Link};
+use crate::limits;
 use crate::listen::{self, Answer, Bound, Certificates, Connection, ListenConfig, ListenError, Refusal};
 use crate::metrics::{Metrics, Readings};
 use crate::request::{Clock, Observer, Parts, RequestPath};
@@ -99,6 +100,7 @@ impl Node {
     pub async fn start_observed(config: NodeConfig, observers: Vec<Arc<dyn Observer>>) -> Result<Self, StartError> {
         config.check()?;
         make_private(&config.data)?;
+        raise_descriptor_limit(&config);
         let (bound, admin_socket) = bind(&config)?;
         let admin_address = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
         let addresses = Addresses { https: bound.https(), http: bound.http(), admin: admin_address };
@@ -213,6 +215,19 @@ impl Drop for Node {
 
 fn file_error(path: &std::path::Path, reason: impl ToString) -> StartError {
     StartError::File { path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// A connection is a descriptor, and what a process gets by default is made for programs without connections. Runners inherit nothing of it.
+fn raise_descriptor_limit(config: &NodeConfig) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "cannot raise the bound of open files");
+    }
+    let wanted = config.limits.connections_max as u64 + limits::DESCRIPTORS_BESIDE_CONNECTIONS;
+    if let Some(maximum) = getrlimit(Resource::Nofile).current.filter(|maximum| *maximum < wanted) {
+        tracing::warn!(maximum, wanted, "fewer open files are allowed than limits.connections_max needs: accepting will fail at the bound");
+    }
 }
 
 /// The data folder holds keys and the code of workers: its owner's only.

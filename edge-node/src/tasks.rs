@@ -51,7 +51,8 @@ impl Tasks {
     /// Runs a task that ends by itself once [`Self::draining`] is cancelled, and is dropped where it stands when the drain's time
     /// is over.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stopped = self.stopped.clone();
+        // A token of its own: a task asks it whenever it is woken, and all tasks asking one would queue at its lock.
+        let stopped = self.stopped.child_token();
         drop(self.tracker.spawn(async move {
             stopped.run_until_cancelled_owned(task).await;
         }));

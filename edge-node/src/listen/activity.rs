@@ -14,7 +14,7 @@ pub(super) struct Activity {
     running: AtomicUsize,
     /// Response bodies that gave their last frame to the codec and were not asked for another one since.
     handed: AtomicUsize,
-    /// Milliseconds since `opened` at which a request began, ended or was asked for a frame, or bytes were written.
+    /// Milliseconds since `opened` at which a request ended, a body was asked for a frame, or bytes were written.
     moved_ms: AtomicU64,
     /// Milliseconds since `opened` (and one) at which the socket stopped to take bytes; 0 while it takes them.
     blocked_ms: AtomicU64,
@@ -49,7 +49,6 @@ impl Activity {
     /// A request begins.
     pub(super) fn begin(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Relaxed);
-        self.moved();
         Running(self.clone())
     }
 
@@ -114,8 +113,8 @@ impl Activity {
             } else {
                 self.handed.fetch_sub(1, Relaxed);
             }
+            self.moved();
         }
-        self.moved();
     }
 }
 

@@ -61,8 +61,8 @@ impl Authority {
         Ok(Self { issuer, certificate, leaf_key, addresses, made: Mutex::new(HashMap::new()) })
     }
 
-    /// A certificate for a name that the caller knows to be routed or `localhost`; none: for this node's addresses and `localhost`. Nothing
-    /// once [`limits::LOCAL_CERTIFICATES_MAX`] names have one.
+    /// A certificate for a name that the caller knows to be routed or `localhost`; none: for this node's addresses and `localhost`.
+    /// At most [`limits::LOCAL_CERTIFICATES_MAX`] are kept.
     pub(super) fn certificate(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let name = name.unwrap_or("localhost");
         let mut made = self.made.lock();
@@ -71,13 +71,11 @@ impl Authority {
         {
             return Some(key.clone());
         }
-        if made.len() >= limits::LOCAL_CERTIFICATES_MAX && !made.contains_key(name) {
-            tracing::warn!(
-                server_name = name,
-                max = limits::LOCAL_CERTIFICATES_MAX,
-                "the local authority has made its number of certificates"
-            );
-            return None;
+        // A wildcard route has more names than there is room for: the oldest one is made again when somebody asks for it.
+        if made.len() >= limits::LOCAL_CERTIFICATES_MAX
+            && let Some(oldest) = made.iter().min_by_key(|(_, (at, _))| *at).map(|(name, _)| name.clone())
+        {
+            made.remove(&oldest);
         }
         match self.leaf(name) {
             Ok(key) => {

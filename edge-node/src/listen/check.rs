@@ -1,9 +1,7 @@
 //! What every request must hold before it is one for us, whatever protocol brought it; and its URI made absolute.
 //!
-//! Pure. hyper and h3 have parsed the message already, so that this sees what they let through. What hyper 1.12 hides on
-//! HTTP/1.1 cannot be refused here: lines that end in a bare LF, equal Content-Length fields, and a Content-Length beside
-//! Transfer-Encoding (hyper drops the former and closes the connection after the answer). Our own requests to upstreams are framed
-//! anew, so that none of these reaches another parser.
+//! Pure. hyper and h3 have parsed the message already, so that this sees what they let through; what hyper would hide of HTTP/1.1, the scanner in
+//! `strict` has refused before.
 
 use std::net::SocketAddr;
 

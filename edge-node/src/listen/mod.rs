@@ -24,6 +24,7 @@ mod connection;
 mod exchange;
 pub(crate) mod quic;
 mod refusal;
+mod strict;
 mod tcp;
 #[cfg(test)]
 mod tests;

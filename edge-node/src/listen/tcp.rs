@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::activity::Activity;
 use super::admission::Permit;
 use super::exchange::{Exchange, ReceivedBody, SentBody};
+use super::strict::Strict;
 use super::watched::Watched;
 use super::{Answer, Connection, Protocol, Shared, TlsInfo};
 use crate::limits;
@@ -111,7 +112,7 @@ async fn serve<A: Answer>(stream: TcpStream, peer: SocketAddr, transport: Transp
 async fn h1<A: Answer, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, exchange: Exchange<A>, shared: &Shared<A>) {
     let activity = exchange.activity.clone();
     let _open = shared.metrics.connected(Protocol::Http1);
-    let io = TokioIo::new(Watched::new(stream, activity.clone()));
+    let io = TokioIo::new(Strict::new(Watched::new(stream, activity.clone())));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -155,16 +156,21 @@ where
     let shortest = idle.unwrap_or(limits::SEND_STALL).min(limits::SEND_STALL);
     let mut look = tokio::time::interval((shortest / 4).max(Duration::from_millis(20)));
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Of its own: see `Tasks::spawn`.
+    let draining = shared.tasks.draining().child_token();
+    let drain = draining.cancelled();
+    tokio::pin!(drain);
     let mut goodbye = None;
     loop {
         tokio::select! {
+            biased;
             ended = &mut connection => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "connection ended");
                 }
                 return;
             }
-            () = shared.tasks.draining().cancelled(), if goodbye.is_none() => {
+            () = &mut drain, if goodbye.is_none() => {
                 graceful(connection.as_mut());
                 goodbye = Some(tokio::time::Instant::now());
             }
