@@ -131,9 +131,8 @@ impl Node {
         // From here on an error drops the node, and that stops what runs.
         let follower = Follower::start(follower_config, supervisor.clone(), routes.clone()).await?;
         *node.follower.lock() = Some(follower);
-        let name = node.name(&config);
         let path = RequestPath::new(Parts {
-            node: name.clone(),
+            node: node.name(&config),
             routes,
             cache: cache.clone(),
             upstreams: upstreams.clone(),
@@ -147,7 +146,7 @@ impl Node {
         if let Some(https) = addresses.https {
             path.announce_https(https.port());
         }
-        bound.serve(Arc::new(Front { path, node: name }), certificates, metrics.clone(), &tasks)?;
+        bound.serve(Arc::new(Front(path)), certificates, metrics.clone(), &tasks)?;
         if let Some(socket) = admin_socket {
             let sources = Sources {
                 supervisor,
@@ -323,17 +322,14 @@ impl Sources {
 }
 
 /// The request path as the listeners see it.
-struct Front {
-    path: Arc<RequestPath>,
-    node: Arc<str>,
-}
+struct Front(Arc<RequestPath>);
 
 impl Answer for Front {
     async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>) -> http::Response<Body> {
-        self.path.serve(request, connection).await
+        self.0.serve(request, connection).await
     }
 
     fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> http::Response<Body> {
-        refusal.response(&self.node)
+        self.0.refuse(refusal)
     }
 }

@@ -1,7 +1,4 @@
-//! Why a listener does not hand a request on: a closed list, with the one status that HTTP has for each.
-
-use http::{HeaderValue, Response, StatusCode, header};
-use selvedge_runtime::Body;
+//! Why a listener does not hand a request on: a closed list. What is sent for each is decided in `request/respond.rs`.
 
 /// Why a request is refused before any route is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,28 +42,5 @@ impl Refusal {
             Self::FieldsTooLarge => "fields_too_large",
             Self::MethodNotSupported => "method_not_supported",
         }
-    }
-
-    const fn status(self) -> StatusCode {
-        match self {
-            Self::BadHost | Self::HostMismatch | Self::BadTarget | Self::BadFraming | Self::ConnectionFields => StatusCode::BAD_REQUEST,
-            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
-            Self::FieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::MethodNotSupported => StatusCode::NOT_IMPLEMENTED,
-        }
-    }
-
-    /// What the client gets, with `Proxy-Status` (RFC 9209, section 2.3.19).
-    pub fn response(self, node: &str) -> Response<Body> {
-        let mut response = Response::new(Body::full(format!("{self}\n")));
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let status = format!("{node}; error=http_request_error; details=\"{}\"", self.name());
-        if let Ok(status) = HeaderValue::try_from(status) {
-            headers.insert("proxy-status", status);
-        }
-        response
     }
 }

@@ -23,7 +23,7 @@ use selvedge_runtime::supervisor::Supervisor;
 use crate::cache::Cache;
 use crate::cache::status::{self, StatusName};
 use crate::cache::time::Time;
-use crate::listen::Connection;
+use crate::listen::{Connection, Refusal};
 use crate::metrics::{CacheResult, Metrics};
 use crate::routes::ActiveRoutes;
 use crate::tasks::Tasks;
@@ -116,6 +116,11 @@ impl RequestPath {
         let context = Context::of_client(&request, connection, &self.trusted_proxies);
         let trail = Trail::new(context, Origin::Client, self.sinks.clone());
         self.reply(request, &trail).await
+    }
+
+    /// The answer of a listener to what is no request.
+    pub fn refuse(&self, refusal: Refusal) -> Response<Body> {
+        respond::refusal(refusal, self.name.as_str())
     }
 
     /// The answer or the error's response, noted in the trail.

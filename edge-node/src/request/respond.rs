@@ -22,6 +22,7 @@ use crate::cache::range::{Selected, select};
 use crate::cache::status;
 use crate::cache::time::Time;
 use crate::cache::validate::{client_has, range_applies};
+use crate::listen::Refusal;
 use crate::upstream::UpstreamError;
 
 /// RFC 9209.
@@ -47,6 +48,24 @@ pub(super) fn ttl_seconds(entry: &Entry, now: Time) -> i64 {
         Standing::Stale(ms) => (ms, -1),
     };
     i64::try_from(ms / 1000).unwrap_or(i64::MAX) * sign
+}
+
+/// What a listener sends for what is no request.
+pub(super) fn refusal(refusal: Refusal, node: &str) -> Response<Body> {
+    let status = match refusal {
+        Refusal::BadHost | Refusal::HostMismatch | Refusal::BadTarget | Refusal::BadFraming | Refusal::ConnectionFields => {
+            StatusCode::BAD_REQUEST
+        }
+        Refusal::TargetTooLong => StatusCode::URI_TOO_LONG,
+        Refusal::FieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Refusal::MethodNotSupported => StatusCode::NOT_IMPLEMENTED,
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // RFC 9209, section 2.3.19.
+    insert(&mut headers, PROXY_STATUS, &format!("{node}; error=http_request_error; details=\"{}\"", refusal.name()));
+    with(status, headers, Body::full(format!("{status}\n{refusal}\n")))
 }
 
 /// A response from what is stored: conditions, then a range, then all of it (RFC 9110, section 13.2.2).
