@@ -1,12 +1,37 @@
 //! One running invocation: what it may still send and receive.
 
-use selvedge_runtime::protocol::{Part, RequestHead};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use selvedge_runtime::protocol::{Part, RequestHead, StreamId};
 use selvedge_runtime::{ClientInfo, Outcome};
 use smallvec::SmallVec;
 
+/// Streams by id. The edge chooses the ids, and they spread over the low bits: no hash is needed against anyone.
+pub(super) type Streams = HashMap<StreamId, Live, BuildHasherDefault<StreamHasher>>;
+
+/// Spreads a stream's id over the table.
+#[derive(Default)]
+pub(super) struct StreamHasher(u64);
+
+impl Hasher for StreamHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32((*byte).into()));
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        // Fibonacci hashing: the table looks at the high bits too.
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
 /// One running invocation.
 pub(super) struct Live {
-    pub(super) head: Option<Box<RequestHead>>,
+    pub(super) head: Option<RequestHead>,
     /// The request's method is HEAD: its response may say a length that it does not have.
     pub(super) is_head: bool,
     pub(super) client: ClientInfo,

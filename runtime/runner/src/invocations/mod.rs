@@ -5,7 +5,7 @@ mod calls;
 mod live;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,7 @@ use crate::limits::REJECTIONS_MAX;
 use crate::modules::Modules;
 use crate::ops::Host;
 use crate::timers::Timers;
-use live::{Incoming, Live};
+use live::{Incoming, Live, Streams};
 
 /// All that the ops of one isolate work on. Shared with V8's callbacks through a slot of the isolate.
 pub(crate) struct Invocations {
@@ -29,7 +29,7 @@ pub(crate) struct Invocations {
     pub(crate) hooks: RefCell<Option<Hooks>>,
     pub(crate) modules: Modules,
     pub(crate) slot: Cell<Slot>,
-    live: RefCell<HashMap<StreamId, Live>>,
+    live: RefCell<Streams>,
     pub(crate) timers: RefCell<Timers>,
     pub(crate) now_ms: Cell<f64>,
     /// Invocations that ended in this turn.
@@ -117,7 +117,7 @@ impl Invocations {
     }
 
     /// Registers an invocation. The request's head stays here until JavaScript asks for its fields.
-    pub(crate) fn begin(&self, stream: StreamId, head: Box<RequestHead>, client: ClientInfo, body_streams: bool) {
+    pub(crate) fn begin(&self, stream: StreamId, head: RequestHead, client: ClientInfo, body_streams: bool) {
         let mut live = Live {
             is_head: head.method == http::Method::HEAD,
             head: Some(head),

@@ -96,6 +96,8 @@ pub struct Heap {
 /// One V8 isolate; see the head of this file.
 pub struct Isolate {
     engine: Engine,
+    /// Its one context. Kept here because asking deno_core for it makes another handle each time.
+    context: Option<v8::Global<v8::Context>>,
     state: Rc<Invocations>,
     load: LoadState,
     /// The promise and the namespace of a version that is still being evaluated.
@@ -119,7 +121,7 @@ impl Isolate {
             let method = text(scope, head.method.as_str());
             let url = text(scope, &head.url);
             let (kind, given) = body_argument(scope, &body);
-            state.begin(stream, Box::new(head), client, matches!(body, BodyKind::Stream(_)));
+            state.begin(stream, head, client, matches!(body, BodyKind::Stream(_)));
             state.call(scope, Hook::Start, &[number.into(), method, url, kind, given]);
         })
     }
@@ -232,6 +234,7 @@ impl Drop for Isolate {
         // Handles must not outlive the isolate that they point into.
         let _entered = self.engine.enter();
         self.evaluation = None;
+        self.context = None;
         self.state.release_handles();
     }
 }

@@ -19,7 +19,9 @@ impl Isolate {
         state.surroundings().before_js(stream);
         {
             let mut entered = self.engine.enter();
-            deno_core::scope!(scope, entered);
+            v8::scope!(let scope, entered.v8_isolate());
+            let Some(context) = self.context.as_ref().map(|context| v8::Local::new(scope, context)) else { return Pulse::Terminated };
+            let scope = &mut v8::ContextScope::new(scope, context);
             v8::tc_scope!(let scope, scope);
             enter_context(scope, stream);
             run(scope, &state);

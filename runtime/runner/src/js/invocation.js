@@ -20,7 +20,7 @@ export class Invocation {
   // Bodies on their way in, by part.
   #incoming = null;
   // Subrequests without an answer, by part.
-  fetches = new Map();
+  #fetches = null;
 
   constructor(stream) {
     this.stream = stream;
@@ -30,6 +30,10 @@ export class Invocation {
   signal() {
     this.#controller ??= new AbortController();
     return this.#controller.signal;
+  }
+
+  get fetches() {
+    return (this.#fetches ??= new Map());
   }
 
   incoming(part, length) {
@@ -97,9 +101,11 @@ export class Invocation {
     const reason = new DOMException(message, "AbortError");
     this.#controller?.abort(reason);
     for (const body of this.#incoming?.values() ?? []) body.end(reason);
-    for (const pending of this.fetches.values()) pending.reject(reason);
     credited(this.stream, 0);
-    for (const part of this.fetches.keys()) credited(this.stream, part);
+    for (const [part, pending] of this.fetches) {
+      pending.reject(reason);
+      credited(this.stream, part);
+    }
   }
 }
 

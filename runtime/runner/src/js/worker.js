@@ -23,12 +23,17 @@ function deepFreeze(value) {
   return value;
 }
 
+const PROPS = Object.freeze({});
+
 class ExecutionContext {
   #invocation;
-  props = Object.freeze({});
 
   constructor(invocation) {
     this.#invocation = invocation;
+  }
+
+  get props() {
+    return PROPS;
   }
 
   waitUntil(promise) {
