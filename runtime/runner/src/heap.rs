@@ -102,15 +102,20 @@ unsafe extern "C" fn drop_budget(budget: *const ExternalBudget) {
     drop(unsafe { Arc::from_raw(budget) });
 }
 
-/// What V8 is told when an isolate's heap is nearly full: `(current, initial) -> new limit`. The invocation ends; a little more
-/// room lets V8 reach a point where it sees that, instead of aborting the process.
+/// What V8 is told when an isolate's memory nears its limit: `(current, initial, used) -> new limit`. When the heap is
+/// full, the invocation ends; a little more room lets V8 reach a point where it sees that, instead of aborting the process.
+/// V8 also asks when a single object, or something outside the heap, could not be had: that is no verdict yet.
 pub(crate) fn near_limit(
     station: &'static Station,
     handle: v8::IsolateHandle,
     overflowed: Rc<Cell<bool>>,
-) -> impl FnMut(usize, usize) -> usize + 'static {
-    let mut graces = 0;
-    move |current, _initial| {
+) -> impl FnMut(usize, usize, usize) -> usize + 'static {
+    let (mut graces, mut warnings) = (0, 0);
+    move |current, initial, used| {
+        if used < initial - initial / 8 && warnings < HEAP_GRACES_MAX {
+            warnings += 1;
+            return current + HEAP_GRACE_BYTES;
+        }
         overflowed.set(true);
         station.span.doom(Outcome::ExceededMemory);
         handle.terminate_execution();
@@ -131,10 +136,17 @@ unsafe extern "C" fn look(isolate: v8::UnsafeRawIsolatePtr, station: *mut c_void
     // SAFETY: `request_look` gave a station, which lives as long as the process; V8 calls on the isolate's own thread.
     let (mut isolate, station) = unsafe { (v8::Isolate::from_raw_isolate_ptr(isolate), &*station.cast::<Station>()) };
     station.look_pending.store(false, Ordering::Release);
-    let external = u64::try_from(isolate.adjust_amount_of_external_allocated_memory(0)).unwrap_or(0);
-    if external > station.external_bytes_max.load(Ordering::Relaxed) {
-        station.span.doom(Outcome::ExceededMemory);
-        isolate.terminate_execution();
+    let bytes_max = station.external_bytes_max.load(Ordering::Relaxed);
+    let is_over = |isolate: &mut v8::Isolate| {
+        u64::try_from(isolate.adjust_amount_of_external_allocated_memory(0)).is_ok_and(|external| external > bytes_max)
+    };
+    if is_over(&mut isolate) {
+        // V8 counts what is dead until it has been collected.
+        isolate.low_memory_notification();
+        if is_over(&mut isolate) {
+            station.span.doom(Outcome::ExceededMemory);
+            isolate.terminate_execution();
+        }
     }
 }
 

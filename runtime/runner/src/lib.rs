@@ -17,6 +17,7 @@ pub mod isolate;
 mod last_words;
 pub mod limits;
 mod link;
+mod memory;
 mod meter;
 mod modules;
 #[allow(unreachable_pub, missing_docs, reason = "the macros of deno_core make public items")]

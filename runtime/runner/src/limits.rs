@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Writable private memory of the whole process, in bytes (`RLIMIT_DATA`): what the node loses to a runner at worst. Not
 /// `RLIMIT_AS`: V8 reserves address space by the terabyte.
 pub const DATA_BYTES_MAX: u64 = 3 << 30;
+/// What an entry into JavaScript may add to the process beyond what its isolate may hold, in bytes: V8's own memory, such as
+/// that of its compilers.
+pub const DATA_MARGIN_BYTES: u64 = 128 << 20;
 /// Isolates of one thread, blank ones aside. The edge decides which to unload before; 3 MiB each at least.
 pub const ISOLATES_MAX: usize = 128;
 /// Blank isolates that a thread keeps ready, so that a cold start costs only the worker's own modules.

@@ -20,6 +20,8 @@ pub(crate) struct Station {
     turn_started_ns: AtomicU64,
     /// Bytes that the isolate which runs may hold outside its heap.
     pub(crate) external_bytes_max: AtomicU64,
+    /// Bytes that it may hold in all.
+    pub(crate) memory_bytes_max: AtomicU64,
     /// An isolate was asked to look at them and has not yet.
     pub(crate) look_pending: AtomicBool,
     handles: Mutex<HashMap<u64, v8::IsolateHandle>>,
@@ -33,6 +35,7 @@ impl Station {
             area,
             turn_started_ns: AtomicU64::new(0),
             external_bytes_max: AtomicU64::new(u64::MAX),
+            memory_bytes_max: AtomicU64::new(0),
             look_pending: AtomicBool::new(false),
             handles: Mutex::new(HashMap::new()),
         }

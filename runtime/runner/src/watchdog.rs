@@ -8,6 +8,7 @@
 //! Nothing here costs a thread a system call. Each thread's CPU clock sends a signal per few milliseconds of CPU time that
 //! it uses; an idle runner wakes four times in a second, to beat its heart.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use selvedge_runtime::Outcome;
@@ -16,6 +17,7 @@ use selvedge_runtime::protocol::{ToEdge, ToRunner, monotonic_ns};
 use crate::alarm::{Alarms, ThreadClock};
 use crate::heap;
 use crate::limits::{BUSY_AFTER, HEARTBEAT, LOOK_AFTER, STUCK_AFTER, TICK, TURN_CPU};
+use crate::memory;
 use crate::span::Seen;
 use crate::station::Station;
 
@@ -25,13 +27,28 @@ pub(crate) fn watch(threads: Vec<(&'static Station, ThreadClock)>, alarms: &Alar
     loop {
         let now_ns = monotonic_ns();
         let mut attentive = false;
+        let memory = ProcessMemory::of(&watches);
         for watch in &mut watches {
-            attentive |= watch.look(now_ns);
+            attentive |= watch.look(now_ns, &memory);
             if let Some(area) = &watch.station.area {
                 area.beat(now_ns);
             }
         }
         alarms.wait(if attentive { TICK } else { HEARTBEAT });
+    }
+}
+
+/// What the process holds, and what the isolates that run may hold together.
+struct ProcessMemory {
+    data_bytes: u64,
+    allowed_bytes: u64,
+}
+
+impl ProcessMemory {
+    fn of(watches: &[Watch]) -> Self {
+        let running = watches.iter().filter(|watch| watch.station.turn_started_ns() != 0);
+        let allowed_bytes = running.map(|watch| watch.station.memory_bytes_max.load(Ordering::Relaxed)).fold(0, u64::saturating_add);
+        Self { data_bytes: memory::data_bytes().unwrap_or(0), allowed_bytes }
     }
 }
 
@@ -42,6 +59,7 @@ struct Watch {
     /// The turn that was seen last, and the thread's CPU time then.
     turn_ns: u64,
     turn_cpu_ns: u64,
+    turn_data_bytes: u64,
     turn_reported: bool,
     /// The killed entry that was seen last, since when, and whether the edge knows.
     killed: u64,
@@ -51,11 +69,21 @@ struct Watch {
 
 impl Watch {
     fn new(station: &'static Station, clock: ThreadClock) -> Self {
-        Self { station, clock, turn_ns: 0, turn_cpu_ns: 0, turn_reported: false, killed: 0, killed_ns: 0, killed_reported: false }
+        Self {
+            station,
+            clock,
+            turn_ns: 0,
+            turn_cpu_ns: 0,
+            turn_data_bytes: 0,
+            turn_reported: false,
+            killed: 0,
+            killed_ns: 0,
+            killed_reported: false,
+        }
     }
 
     /// Looks at the thread. True where it must be looked at again soon.
-    fn look(&mut self, now_ns: u64) -> bool {
+    fn look(&mut self, now_ns: u64, memory: &ProcessMemory) -> bool {
         let turn_ns = self.station.turn_started_ns();
         if turn_ns == 0 {
             return false;
@@ -63,26 +91,29 @@ impl Watch {
         let first = turn_ns != self.turn_ns;
         if first {
             (self.turn_ns, self.turn_cpu_ns, self.turn_reported) = (turn_ns, self.clock.now_ns(), false);
+            self.turn_data_bytes = memory.data_bytes;
         }
         let held = Duration::from_nanos(now_ns.saturating_sub(turn_ns));
         if held > BUSY_AFTER {
             self.take_over(turn_ns);
         }
         match self.station.span.look() {
-            Some(seen) => self.keep_time(&seen, now_ns, held),
+            Some(seen) => self.keep_limits(&seen, now_ns, held, memory),
             None => self.keep_turn(),
         }
         !first || held > LOOK_AFTER
     }
 
     /// An entry into JavaScript lasts.
-    fn keep_time(&mut self, seen: &Seen, now_ns: u64, held: Duration) {
+    fn keep_limits(&mut self, seen: &Seen, now_ns: u64, held: Duration, memory: &ProcessMemory) {
         let (station, entry) = (self.station, &seen.entry);
         if let Some(reason) = seen.killed {
             return self.press(seen, reason, now_ns);
         }
         if self.clock.now_ns().saturating_sub(entry.cpu_start_ns) > entry.cpu_budget_ns {
             station.span.kill(seen.number, Outcome::ExceededCpu, || terminate(station, entry.isolate));
+        } else if memory::is_too_much(memory.data_bytes, self.turn_data_bytes, memory.allowed_bytes) {
+            station.span.kill(seen.number, Outcome::ExceededMemory, || terminate(station, entry.isolate));
         } else if held > LOOK_AFTER {
             station.with_isolate(entry.isolate, |isolate| heap::request_look(station, isolate));
         }

@@ -221,11 +221,26 @@ impl Isolate {
         Heap { used: statistics.used_heap_size() as u64, external: external + self.blobs.bytes() }
     }
 
-    /// Installs the callback that V8 asks when the heap is nearly full: `(current, initial) -> new limit`, in bytes. Once.
-    pub fn on_near_heap_limit(&mut self, callback: impl FnMut(usize, usize) -> usize + 'static) {
-        if !std::mem::replace(&mut self.near_heap_limit, true) {
-            self.engine.enter().add_near_heap_limit_callback(callback);
+    /// Collects all garbage, also outside the heap.
+    pub fn collect_garbage(&mut self) {
+        self.engine.enter().v8_isolate().low_memory_notification();
+    }
+
+    /// Installs the callback that V8 asks when the heap is nearly full: `(current, initial, used) -> new limit`, in bytes;
+    /// V8 also asks when something outside the heap could not be had. Once.
+    pub fn on_near_heap_limit(&mut self, mut callback: impl FnMut(usize, usize, usize) -> usize + 'static) {
+        if std::mem::replace(&mut self.near_heap_limit, true) {
+            return;
         }
+        let mut entered = self.engine.enter();
+        // SAFETY: V8 calls back only while the isolate lives, on its own thread; counters are read, nothing is run.
+        let pointer = unsafe { entered.v8_isolate().as_raw_isolate_ptr() };
+        entered.add_near_heap_limit_callback(move |current, initial| {
+            // SAFETY: as above.
+            let mut isolate = unsafe { v8::Isolate::from_raw_isolate_ptr(pointer) };
+            let used = isolate.get_heap_statistics().used_heap_size();
+            callback(current, initial, used)
+        });
     }
 }
 

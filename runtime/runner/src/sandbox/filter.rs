@@ -43,6 +43,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_ppoll,
     // What is open already.
     libc::SYS_read,
+    libc::SYS_pread64,
     libc::SYS_readv,
     libc::SYS_write,
     libc::SYS_writev,

@@ -25,7 +25,7 @@ pub enum Step {
     OomScore,
     /// User, mount, net, ipc and pid namespaces of its own; go on as process 1 of the latter.
     Namespaces,
-    /// An empty, read-only root.
+    /// Keep one number about this process, then an empty, read-only root.
     Root,
     /// Give up all capabilities, for good.
     Privileges,
@@ -109,8 +109,11 @@ fn take(step: Step, arguments: &Arguments, progress: &mut Progress) -> Result<()
             Ok(())
         }
         // Without a mount namespace of its own this would take the machine's root away.
-        Step::Root if !progress.namespaced => Err("there is no mount namespace to do it in".into()),
-        Step::Root => namespaces::empty_root().map_err(|error| error.to_string()),
+        Step::Root if !progress.namespaced => {
+            let _ = crate::memory::open();
+            Err("there is no mount namespace to do it in".into())
+        }
+        Step::Root => crate::memory::open().and_then(|()| namespaces::empty_root()).map_err(|error| error.to_string()),
         Step::Privileges => privileges::drop_all().map_err(|error| error.to_string()),
         Step::Landlock => {
             progress.landlocked = landlocked::restrict()?;

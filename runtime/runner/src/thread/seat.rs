@@ -47,6 +47,7 @@ pub(super) struct Seat {
     pub(super) slot: Cell<Slot>,
     pub(super) external: Arc<ExternalBudget>,
     external_bytes_max: Cell<u64>,
+    memory_bytes_max: Cell<u64>,
     /// What is left for loading; none once it is loaded.
     load_budget_ns: Cell<Option<u64>>,
     /// CPU time of everything that belongs to no invocation.
@@ -116,6 +117,7 @@ impl Seat {
             slot: Cell::new(0),
             external,
             external_bytes_max: Cell::new(u64::MAX),
+            memory_bytes_max: Cell::new(0),
             load_budget_ns: Cell::new(None),
             background_cpu_ns: Cell::new(0),
             entered_ns: Cell::new(0),
@@ -130,6 +132,7 @@ impl Seat {
         self.slot.set(slot);
         self.external.set_bytes_max(limits.external_bytes_max);
         self.external_bytes_max.set(limits.external_bytes_max);
+        self.memory_bytes_max.set(limits.external_bytes_max.saturating_add(limits.heap_bytes_max));
         self.load_budget_ns.set(Some(u64::from(limits.startup_cpu_ms) * 1_000_000));
     }
 
@@ -150,10 +153,18 @@ impl Seat {
         self.shared.station.remove_isolate(self.number);
     }
 
+    /// The isolate's garbage is collected, under the watchdog's eyes.
+    pub(super) fn collect(&self, collect: impl FnOnce()) {
+        self.enter(0, TEARDOWN_CPU.as_nanos() as u64);
+        collect();
+        let _ = self.shared.station.span.end();
+    }
+
     fn enter(&self, stream: StreamId, cpu_budget_ns: u64) {
         let (station, cpu_start_ns) = (self.shared.station, self.shared.meter.cpu_ns());
         self.entered_ns.set(cpu_start_ns);
         station.external_bytes_max.store(self.external_bytes_max.get(), Ordering::Relaxed);
+        station.memory_bytes_max.store(self.memory_bytes_max.get(), Ordering::Relaxed);
         if let Some(area) = &station.area {
             area.turn_begins(station.turn_started_ns(), stream);
         }

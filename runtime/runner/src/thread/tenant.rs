@@ -161,7 +161,7 @@ impl JsThread {
         }
     }
 
-    /// Measures the isolate's memory, not more often than needed. Says whether it holds too much outside its heap.
+    /// Measures the isolate's memory, not more often than needed. Says whether it holds too much.
     fn look_at_heap(&mut self, key: usize) -> Option<(StreamId, Outcome)> {
         let now_ns = self.shared.meter.now_ns();
         let tenant = self.tenants.get_mut(key)?;
@@ -170,7 +170,14 @@ impl JsThread {
         }
         tenant.heap_looked_ns = now_ns;
         tenant.heap = tenant.isolate.heap();
-        (tenant.heap.external > tenant.limits.external_bytes_max).then_some((tenant.seat.last.get(), Outcome::ExceededMemory))
+        let limits = &tenant.limits;
+        let is_over = |heap: &Heap| heap.external > limits.external_bytes_max || heap.used > limits.heap_bytes_max;
+        if is_over(&tenant.heap) {
+            // V8 counts what is dead until it has been collected.
+            tenant.seat.collect(|| tenant.isolate.collect_garbage());
+            tenant.heap = tenant.isolate.heap();
+        }
+        is_over(&tenant.heap).then_some((tenant.seat.last.get(), Outcome::ExceededMemory))
     }
 
     /// Ends the invocations that have used up their CPU time between two entries: their isolate need not go with them.

@@ -57,9 +57,9 @@ fn just_under_the_limit_is_fine() {
     let mut measure = |stream, loops: u64| link.run_url(1, stream, &format!("{URL}{loops}")).unwrap();
     measure(1, 3_000_000);
     let per_loop = measure(2, 10_000_000).cpu_us as f64 / 10_000_000.0;
-    let under = measure(3, (600_000.0 / per_loop) as u64);
+    let under = measure(3, (250_000.0 / per_loop) as u64);
     assert_eq!(under.outcome, Outcome::Ok, "{under:?}");
-    let over = measure(4, (2_000_000.0 / per_loop) as u64);
+    let over = measure(4, (6_000_000.0 / per_loop) as u64);
     assert_eq!(over.outcome, Outcome::ExceededCpu, "{over:?}");
 }
 

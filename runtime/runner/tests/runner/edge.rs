@@ -215,6 +215,23 @@ impl Link {
         self.finish(stream)
     }
 
+    /// Runs an invocation, unless it gets stuck for the reason that is given then.
+    pub(crate) fn run_or_stuck(&mut self, slot: Slot) -> Result<Option<Run>, Outcome> {
+        loop {
+            self.start(slot, slot, "http://worker.test/");
+            let end = |m: &ToEdge| matches!(m, ToEdge::Done { .. } | ToEdge::Bounced { .. } | ToEdge::Stuck { .. });
+            match self.try_receive(end) {
+                None => return Ok(None),
+                Some(ToEdge::Bounced { .. }) => {}
+                Some(ToEdge::Stuck { outcome, .. }) => return Err(outcome),
+                Some(done) => {
+                    self.received.push_back(done);
+                    return Ok(self.finish(slot));
+                }
+            }
+        }
+    }
+
     /// Waits for the end of an invocation; false where it was given back.
     pub(crate) fn has_ended(&mut self, stream: StreamId) -> Option<bool> {
         let done = |m: &ToEdge| matches!(m, ToEdge::Done { stream: s, .. } if *s == stream);

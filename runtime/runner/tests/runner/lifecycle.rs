@@ -36,7 +36,7 @@ fn a_hello_worker_answers() {
 fn a_start_right_after_its_version_waits_for_it() {
     let mut runner = Runner::start();
     let link = runner.link();
-    let source = "await new Promise(r => setTimeout(r, 20)); export default { fetch() { return new Response('late') } }";
+    let source = "let x = 0; for (let i = 0; i < 1e5; i++) x += i; await null; export default { fetch() { return new Response('late') } }";
     link.send_load(1, source, Limits::default());
     // Sent while the version loads: never refused.
     link.start(1, 1, "http://worker.test/");

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     match arguments.next().as_deref().and_then(|first| first.to_str()) {
         Some("runner") => return selvedge_runner::main(arguments),
         Some("runner-late-landlock") => return selvedge_runner::run(arguments, &moved(Step::Landlock, Step::Threads)),
-        Some("runner-early-threads") => return selvedge_runner::run(arguments, &moved(Step::Namespaces, Step::Threads)),
+        Some("runner-early-threads") => return selvedge_runner::run(arguments, &moved(Step::Threads, Step::OomScore)),
         Some("runner-without-filter") => return selvedge_runner::run(arguments, &without(Step::Filter)),
         _ => {}
     }
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The sandbox's order with one step taken right after another, later one.
+/// The sandbox's order with one step taken right after another one.
 fn moved(step: Step, after: Step) -> Vec<Step> {
     without(step).into_iter().flat_map(|other| if other == after { vec![other, step] } else { vec![other] }).collect()
 }

@@ -56,21 +56,29 @@ const BOMBS: &[(&str, &str)] = &[
 fn memory_bombs_end_and_stay_below_the_bound() {
     let mut runner = Runner::start();
     let (mut slot, mut deaths) = (0, 0);
-    for (name, body) in BOMBS {
+    let wanted = std::env::var("BOMB").unwrap_or_default();
+    for (name, body) in BOMBS.iter().filter(|b| b.0.contains(&wanted)) {
         slot += 1;
         let limits = Limits { cpu_ms: 20_000, heap_bytes_max: 64 << 20, external_bytes_max: 64 << 20, ..Limits::default() };
         let source = format!("export default {{ async fetch() {{ {body} }} }}");
         runner.link().load_with(slot, &source, limits);
         let begun = Instant::now();
-        let ended = match runner.link().run_url(slot, slot, "http://worker.test/") {
-            Some(run) => {
+        let ended = match runner.link().run_or_stuck(slot) {
+            Err(outcome) => {
+                assert_eq!(outcome, Outcome::ExceededMemory, "{name}");
+                // An edge kills a runner that is stuck.
+                runner = Runner::start();
+                (slot, deaths) = (0, deaths + 1);
+                "stuck, and the process was killed".into()
+            }
+            Ok(Some(run)) => {
                 let outcome = run.failed.as_ref().map_or(run.outcome, |failed| failed.0);
                 // One allocation that is too large by itself is an exception that the worker may handle.
                 let contained = outcome == Outcome::ExceededMemory || (outcome == Outcome::Exception && run.cpu_us < 5_000_000);
                 assert!(contained, "{name}: {run:?}");
                 format!("{outcome} {:?}", run.failed.map(|failed| failed.1))
             }
-            None => {
+            Ok(None) => {
                 let status = runner.ended();
                 assert_eq!(status.code(), Some(MEMORY), "{name}: {status}");
                 runner = Runner::start();
@@ -103,8 +111,10 @@ fn buffers_beyond_their_bound_are_refused() {
     link.load_handler(1, body);
     assert_eq!(link.run(1, 1).text(), "RangeError");
     // What is dropped can be had again, for ever.
-    link.load_handler(2, "let n = 0; for (let i = 0; i < 100; i++) n += new ArrayBuffer(20 << 20).byteLength; return new Response('' + n)");
-    assert_eq!(link.run(2, 2).text(), (100u64 * (20 << 20)).to_string());
+    let body = "let n = 0; for (let i = 0; i < 30; i++) n += new ArrayBuffer(20 << 20).byteLength; return new Response('' + n)";
+    let source = format!("export default {{ fetch() {{ {body} }} }}");
+    link.load_with(2, &source, Limits { cpu_ms: 5_000, ..Limits::default() });
+    assert_eq!(link.run(2, 2).text(), (30u64 * (20 << 20)).to_string());
 }
 
 fn a_neighbour_outlives_a_contained_bomb() {
