@@ -94,12 +94,13 @@ impl Ledger {
         let applied = Applied { state: State::from_records(records)?, at: meta.head() };
         let start_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let clock = Clock { start: Instant::now(), start_ms: u64::try_from(start_ms).unwrap_or(u64::MAX) };
+        let fleet = Fleet::expecting(applied.state.nodes().keys(), clock.start_ms);
         Ok(Self {
             meta,
             blobs,
             key,
             applied: RwLock::new(applied),
-            fleet: Mutex::new(Fleet::default()),
+            fleet: Mutex::new(fleet),
             snapshot: Mutex::new(None),
             news: watch::Sender::new(0),
             turn: tokio::sync::Mutex::new(()),

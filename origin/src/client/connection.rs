@@ -49,7 +49,7 @@ impl Connection {
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let tls = match uri.scheme_str() {
-            Some("https") => Some(tls::client_config(pin).map_err(|reason| bad(reason))?),
+            Some("https") => Some(tls::client_config(pin).map_err(bad)?),
             Some("http") if is_loopback(&host) => None,
             Some("http") => return Err(bad("cleartext is for loopback addresses only: use https")),
             _ => return Err(bad("the scheme must be https, or http on a loopback address")),

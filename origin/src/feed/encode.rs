@@ -35,45 +35,37 @@ impl<'a> FeedSigner<'a> {
 
     /// The entry that leads to `position`; `entry` holds its bytes in the log.
     pub fn entry(&self, position: &Position, entry: &[u8]) -> Result<Bytes, serde_json::Error> {
+        let raw: &RawValue = serde_json::from_slice(entry)?;
         let sig = self.key.sign(Purpose::FeedEntry, entry_message(position).as_bytes());
-        self.line(position, sig, |line, raw| line.entry = Some(raw), Some(entry))
+        line(&Line { entry: Some(raw), ..Line::at(position, sig) })
     }
 
     /// The desired state at `position`.
     pub fn reset(&self, position: &Position, desired: &Desired) -> Result<Bytes, serde_json::Error> {
         let state = serde_json::to_vec(desired)?;
         let sig = self.key.sign(Purpose::FeedReset, reset_message(position, &state).as_bytes());
-        self.line(position, sig, |line, raw| line.reset = Some(raw), Some(&state))
+        let raw: &RawValue = serde_json::from_slice(&state)?;
+        line(&Line { reset: Some(raw), ..Line::at(position, sig) })
     }
 
     /// Nothing new at `position`, at the registry's time `now_ms`.
     pub fn heartbeat(&self, position: &Position, now_ms: u64) -> Result<Bytes, serde_json::Error> {
         let sig = self.key.sign(Purpose::FeedHeartbeat, heartbeat_message(position, now_ms).as_bytes());
-        self.line(position, sig, |line, _| line.heartbeat = Some(now_ms), None)
+        line(&Line { heartbeat: Some(now_ms), ..Line::at(position, sig) })
     }
+}
 
-    fn line(
-        &self,
-        position: &Position,
-        sig: Signature,
-        set: impl for<'l> FnOnce(&mut Line<'l>, &'l RawValue),
-        raw: Option<&[u8]>,
-    ) -> Result<Bytes, serde_json::Error> {
-        let raw: &RawValue = serde_json::from_slice(raw.unwrap_or(b"null"))?;
-        let mut line = Line {
-            epoch: position.epoch.as_str(),
-            seq: position.seq,
-            chain: position.chain.as_str(),
-            entry: None,
-            reset: None,
-            heartbeat: None,
-            sig,
-        };
-        set(&mut line, raw);
-        let mut bytes = serde_json::to_vec(&line)?;
-        bytes.push(b'\n');
-        Ok(bytes.into())
+impl<'a> Line<'a> {
+    fn at(position: &'a Position, sig: Signature) -> Self {
+        let Position { epoch, seq, chain } = position;
+        Self { epoch: epoch.as_str(), seq: *seq, chain: chain.as_str(), entry: None, reset: None, heartbeat: None, sig }
     }
+}
+
+fn line(line: &Line<'_>) -> Result<Bytes, serde_json::Error> {
+    let mut bytes = serde_json::to_vec(line)?;
+    bytes.push(b'\n');
+    Ok(bytes.into())
 }
 
 /// The chain binds the entry's bytes and all entries before it.

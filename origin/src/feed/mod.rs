@@ -38,15 +38,15 @@ pub fn next_chain(chain: &Digest, entry: &[u8]) -> Digest {
 /// For fuzzing: gives each line of the bytes to a verifier, as it is (nothing may be accepted that is not signed), and as the content of
 /// frames that are signed (what is signed may still be malformed, and nothing else).
 pub fn fuzz(bytes: &[u8]) {
-    static KEY: std::sync::OnceLock<Option<crate::keys::SigningKey>> = std::sync::OnceLock::new();
-    let Some(key) = KEY.get_or_init(|| crate::keys::SigningKey::generate().ok()) else { return };
+    static FIXED: std::sync::OnceLock<Option<(crate::keys::SigningKey, Epoch)>> = std::sync::OnceLock::new();
+    let fixed = FIXED.get_or_init(|| Some((crate::keys::SigningKey::generate().ok()?, Epoch::generate())));
+    let Some((key, epoch)) = fixed else { return };
     let mut verifier = FeedVerifier::new(key.public(), None);
     for line in bytes.split(|byte| *byte == b'\n') {
         assert!(verifier.accept(line).is_err(), "nobody has signed it");
         let signer = FeedSigner::new(key);
-        let epoch = Epoch::generate();
         let at = Position { epoch: epoch.clone(), seq: 1, chain: Digest::zero() };
-        let next = Position { epoch, seq: 2, chain: next_chain(&at.chain, line) };
+        let next = Position { epoch: epoch.clone(), seq: 2, chain: next_chain(&at.chain, line) };
         let mut verifier = FeedVerifier::new(key.public(), Some(at));
         let before = verifier.position().cloned();
         // A line that is no JSON has no frame.

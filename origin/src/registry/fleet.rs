@@ -11,6 +11,8 @@ use crate::limits::{NODE_OFFLINE_AFTER, REASON_BYTES_MAX};
 pub struct Fleet {
     heard: BTreeMap<NodeName, Heard>,
     committed_ms: BTreeMap<WorkerName, (u64, u64)>,
+    /// Nodes that were here before the registry started, and when it did: their reports from before are not known, but may be young.
+    expected: BTreeMap<NodeName, u64>,
 }
 
 #[derive(Debug)]
@@ -22,6 +24,11 @@ struct Heard {
 }
 
 impl Fleet {
+    /// No report yet; these nodes had joined before the registry started.
+    pub fn expecting<'a>(nodes: impl IntoIterator<Item = &'a NodeName>, started_ms: u64) -> Self {
+        Self { expected: nodes.into_iter().map(|node| (node.clone(), started_ms)).collect(), ..Self::default() }
+    }
+
     /// Remembers when a worker's deployment was committed.
     pub fn committed(&mut self, worker: &WorkerName, seq: u64, now_ms: u64) {
         self.committed_ms.insert(worker.clone(), (seq, now_ms));
@@ -35,6 +42,7 @@ impl Fleet {
     /// Forgets a node.
     pub fn removed(&mut self, node: &NodeName) {
         self.heard.remove(node);
+        self.expected.remove(node);
     }
 
     /// Takes in a report. Says whether it differs from the one before.
@@ -45,6 +53,7 @@ impl Fleet {
             }
         }
         report.feed_refusal.iter_mut().for_each(truncate);
+        self.expected.remove(node);
         let before = self.heard.remove(node);
         let mut active_since_ms = before.as_ref().map(|heard| heard.active_since_ms.clone()).unwrap_or_default();
         active_since_ms.retain(|name, _| report.workers.iter().any(|worker| worker.worker == *name));
@@ -87,6 +96,8 @@ impl Fleet {
             let heard = self.heard.get(name);
             let (state, reason) = match heard {
                 Some(heard) if !offline(heard, now_ms) => said(&heard.report, worker, &deployment.id, seq),
+                // Its last report may be younger than the registry: a deployment is not settled before it is heard again.
+                None if self.expected.get(name).is_some_and(|at_ms| !is_old(*at_ms, now_ms)) => (NodeState::Pending, None),
                 _ => (NodeState::Offline, None),
             };
             let since = heard.and_then(|heard| heard.active_since_ms.get(worker)).filter(|(active, _)| *active == deployment.id);
@@ -116,7 +127,11 @@ fn said(report: &NodeReport, worker: &WorkerName, deployment: &VersionId, seq: u
 }
 
 fn offline(heard: &Heard, now_ms: u64) -> bool {
-    u128::from(now_ms.saturating_sub(heard.at_ms)) > NODE_OFFLINE_AFTER.as_millis()
+    is_old(heard.at_ms, now_ms)
+}
+
+fn is_old(at_ms: u64, now_ms: u64) -> bool {
+    u128::from(now_ms.saturating_sub(at_ms)) > NODE_OFFLINE_AFTER.as_millis()
 }
 
 /// Cuts at a character's border.

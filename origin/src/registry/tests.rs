@@ -129,7 +129,8 @@ fn values_of_a_version_are_refused_by_name() {
         assert!(refused.starts_with("compatibility_date"), "{refused}");
     }
     assert!(with(&|new| new.compatibility_date = "2024-02-29".into()).is_ok());
-    let refusals: [(&dyn Fn(&mut NewVersion), &str); 8] = [
+    type Broken<'a> = (&'a dyn Fn(&mut NewVersion), &'a str);
+    let refusals: [Broken<'_>; 8] = [
         (&|new| drop(new.vars.insert(String::new(), serde_json::json!(1))), "var"),
         (&|new| drop(new.vars.insert("BIG".into(), serde_json::json!("x".repeat(600 << 10)))), "bytes of all vars"),
         (&|new| new.vars.extend((0..300).map(|n| (format!("V{n}"), serde_json::json!(n)))), "vars: at most"),
@@ -398,6 +399,21 @@ fn a_node_is_active_refused_pending_or_offline() {
     assert_eq!(look(&fleet, 21_200).1[0].0, NodeState::Active, "15 s after its report");
     assert_eq!(look(&fleet, 21_201).1[0].0, NodeState::Offline, "and a millisecond later");
     assert!(fleet.worker_nodes(&book.state, &name("bank"), 0).is_none());
+}
+
+#[test]
+fn after_a_restart_a_deployment_is_not_settled_before_its_nodes_are_heard_again() {
+    let mut book = Book::default();
+    let plan = join(&book.state, &joins("edge-1", &SigningKey::generate().expect("random bytes"))).expect("joined");
+    book.commit(plan);
+    book.worker("shop", &[]);
+    let fleet = Fleet::expecting(book.state.nodes().keys(), 1_000);
+    let look = |now_ms| {
+        let nodes = fleet.worker_nodes(&book.state, &name("shop"), now_ms).expect("a deployment");
+        (nodes.settled, nodes.nodes[0].state)
+    };
+    assert_eq!(look(16_000), (false, NodeState::Pending));
+    assert_eq!(look(16_001), (false, NodeState::Offline));
 }
 
 #[test]

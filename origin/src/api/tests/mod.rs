@@ -121,10 +121,10 @@ async fn a_worker_is_uploaded_promoted_followed_and_reported() {
     let promoted = admin.promote(&name("shop"), &all_to(&second, None)).await.expect("promoted");
     loop {
         let line = feed.next().await.expect("a line").expect("not the end");
-        if let Accepted::Entry(entry) = verifier.accept(&line).expect("signed") {
-            if entry.changes.iter().any(|change| matches!(change, crate::registry::Change::Promoted { .. })) {
-                break;
-            }
+        if let Accepted::Entry(entry) = verifier.accept(&line).expect("signed")
+            && entry.changes.iter().any(|change| matches!(change, crate::registry::Change::Promoted { .. }))
+        {
+            break;
         }
     }
     assert_eq!(verifier.position().map(|at| at.seq), Some(promoted.seq));
@@ -194,7 +194,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_without_a_shutdown() {
 async fn a_second_registry_in_the_same_folder_does_not_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let _origin = Origin::start(OriginConfig::loopback(folder.path())).await.expect("starts");
-    let second = Origin::start(OriginConfig::loopback(folder.path())).await.err().expect("refused").to_string();
+    let second = Origin::start(OriginConfig::loopback(folder.path())).await.expect_err("refused").to_string();
     assert!(second.contains("another registry"), "{second}");
 }
 
