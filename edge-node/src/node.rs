@@ -131,18 +131,20 @@ impl Node {
         // From here on an error drops the node, and that stops what runs.
         let follower = Follower::start(follower_config, supervisor.clone(), routes.clone()).await?;
         *node.follower.lock() = Some(follower);
-        let path = RequestPath::new(Parts {
-            node: node.name(&config),
-            routes,
-            cache: cache.clone(),
-            upstreams: upstreams.clone(),
-            supervisor: supervisor.clone(),
-            trusted_proxies: config.trusted_proxies,
-            metrics: metrics.clone(),
-            tasks: tasks.clone(),
-            observers,
-            clock: Clock::default(),
-        });
+        let path = RequestPath::new(
+            Parts {
+                node: node.name(&config),
+                routes,
+                cache: cache.clone(),
+                upstreams: upstreams.clone(),
+                trusted_proxies: config.trusted_proxies,
+                metrics: metrics.clone(),
+                tasks: tasks.clone(),
+                observers,
+                clock: Clock::default(),
+            },
+            supervisor.clone(),
+        );
         if let Some(https) = addresses.https {
             path.announce_https(https.port());
         }

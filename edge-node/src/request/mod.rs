@@ -51,8 +51,6 @@ pub struct Parts {
     pub cache: Arc<Cache>,
     /// The way to customers' servers and to the rest of the world.
     pub upstreams: Arc<Upstreams>,
-    /// The way to runners.
-    pub supervisor: Supervisor,
     /// Peers whose forwarding fields are believed. Empty by default.
     pub trusted_proxies: Vec<IpNet>,
     /// Where requests are counted.
@@ -82,10 +80,9 @@ pub struct RequestPath {
 }
 
 impl RequestPath {
-    /// Puts the parts together.
-    pub fn new(parts: Parts) -> Arc<Self> {
-        let runners = Runners::Supervisor(parts.supervisor.clone());
-        Self::with_runners(parts, runners)
+    /// Puts the parts together; workers run in the runners of `supervisor`.
+    pub fn new(parts: Parts, supervisor: Supervisor) -> Arc<Self> {
+        Self::with_runners(parts, Runners::Supervisor(supervisor))
     }
 
     fn with_runners(parts: Parts, runners: Runners) -> Arc<Self> {

@@ -1,1 +1,0 @@
-//! The request path against real upstreams and scripted workers.

@@ -1,0 +1,7 @@
+//! The request path against real upstreams and scripted workers.
+
+mod caching;
+mod collapsing;
+mod passing;
+mod running;
+mod world;

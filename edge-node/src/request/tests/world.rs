@@ -1,0 +1,223 @@
+//! A request path with real upstream servers on loopback, scripted workers, and a clock that stands still.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use selvedge_origin::registry::CacheSettings;
+use selvedge_runtime::{Body, Invocation, Limits, RunError, WorkerSource};
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::cache::Cache;
+use crate::listen::{Connection, Protocol, TlsInfo};
+use crate::metrics::Metrics;
+use crate::request::{Clock, Observer, Parts, RequestPath, RequestRecord};
+use crate::routes::{ActiveRoutes, ActiveWorker, Route, RouteTable, Target};
+use crate::tasks::{self, Tasks};
+use crate::upstream::{Upstreams, UpstreamsConfig};
+use crate::workers::Runners;
+
+/// The time at which every world begins.
+pub(super) const START_MS: u64 = 1_700_000_000_000;
+
+type Handler = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<Body>> + Send + Sync>;
+
+/// An upstream.
+pub(super) struct Server {
+    pub(super) address: std::net::SocketAddr,
+    requests: Arc<AtomicUsize>,
+    _listening: AbortOnDropHandle<()>,
+}
+
+impl Server {
+    /// Answers every request with `answer`.
+    pub(super) async fn start<F>(answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = requests.clone();
+        let handler: Handler = Arc::new(move |request| {
+            counted.fetch_add(1, SeqCst);
+            answer(request).boxed()
+        });
+        let listening = tasks::owned("test upstream", async move {
+            let mut connections = Vec::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                let handler = handler.clone();
+                let service = hyper::service::service_fn(move |request| {
+                    let answer = handler(request);
+                    async move { Ok::<_, Infallible>(answer.await) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+                connections.push(tasks::owned("test connection", async move {
+                    let _ = connection.await;
+                }));
+            }
+        });
+        Self { address, requests, _listening: listening }
+    }
+
+    /// Answers every request with the same fields and body.
+    pub(super) async fn fixed(fields: &'static [(&'static str, &'static str)], body: &'static str) -> Self {
+        Self::start(move |_| async move { response(200, fields, body) }).await
+    }
+
+    /// How many it has had.
+    pub(super) fn requests(&self) -> usize {
+        self.requests.load(SeqCst)
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+pub(super) fn response(status: u16, fields: &[(&'static str, &'static str)], body: &'static str) -> Response<Body> {
+    let mut response = Response::builder().status(status);
+    for (name, value) in fields {
+        response = response.header(*name, *value);
+    }
+    response.body(Body::full(body)).expect("a response")
+}
+
+/// A request path and what belongs to it.
+pub(super) struct World {
+    pub(super) path: Arc<RequestPath>,
+    pub(super) clock: Arc<AtomicU64>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) records: Arc<Records>,
+    pub(super) tasks: Tasks,
+}
+
+#[derive(Default)]
+pub(super) struct Records(pub(super) Mutex<Vec<RequestRecord>>);
+
+impl Observer for Records {
+    fn request(&self, record: &RequestRecord) {
+        self.0.lock().push(record.clone());
+    }
+}
+
+impl World {
+    /// With these routes, and no workers.
+    pub(super) fn new(routes: Vec<Route>) -> Self {
+        Self::with_worker(routes, |_| async { panic!("no worker is routed") })
+    }
+
+    /// With these routes; every worker is `script`.
+    pub(super) fn with_worker<F>(routes: Vec<Route>, script: impl Fn(Invocation) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Response<Body>, RunError>> + Send + 'static,
+    {
+        let active = Arc::new(ActiveRoutes::default());
+        active.swap(RouteTable::compile(routes).expect("routes"));
+        let (metrics, tasks, clock) = (Arc::new(Metrics::default()), Tasks::new(), Arc::new(AtomicU64::new(START_MS)));
+        let records = Arc::new(Records::default());
+        let parts = Parts {
+            node: "edge-1".into(),
+            routes: active,
+            cache: Arc::new(Cache::new(64 << 20, metrics.clone())),
+            upstreams: Arc::new(Upstreams::new(UpstreamsConfig::default()).expect("upstreams")),
+            trusted_proxies: Vec::new(),
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            observers: vec![records.clone()],
+            clock: Clock::Set(clock.clone()),
+        };
+        let path = RequestPath::with_runners(parts, Runners::Scripted(Box::new(move |invocation| script(invocation).boxed())));
+        Self { path, clock, metrics, records, tasks }
+    }
+
+    /// Time goes on.
+    pub(super) fn pass(&self, seconds: u64) {
+        self.clock.fetch_add(seconds * 1000, SeqCst);
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Response<Body> {
+        self.path.serve(request, &connection(false)).await
+    }
+
+    /// GET of a path of `www.example.org`.
+    pub(super) async fn get(&self, path: &str) -> Response<Body> {
+        self.send(get(path, &[])).await
+    }
+
+    /// Status, `Cache-Status` and body of a GET.
+    pub(super) async fn look(&self, path: &str) -> (u16, String, String) {
+        look(self.get(path).await).await
+    }
+}
+
+/// Status, `Cache-Status` and body.
+pub(super) async fn look(response: Response<Body>) -> (u16, String, String) {
+    let status = response.status().as_u16();
+    let cache = field(response.headers(), "cache-status");
+    (status, cache, text(response).await)
+}
+
+pub(super) fn field(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).map(|value| value.to_str().expect("text").to_owned()).unwrap_or_default()
+}
+
+pub(super) async fn text(response: Response<Body>) -> String {
+    let bytes = response.into_body().collect(64 << 20).await.expect("a whole body");
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+pub(super) fn get(path: &str, fields: &[(&str, &str)]) -> Request<Body> {
+    let mut request = Request::builder().uri(path).header("host", "www.example.org");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(Body::empty()).expect("a request")
+}
+
+pub(super) fn connection(tls: bool) -> Arc<Connection> {
+    Arc::new(Connection {
+        peer: "192.0.2.7:1234".parse().expect("an address"),
+        local: "127.0.0.1:443".parse().expect("an address"),
+        protocol: Protocol::Http1,
+        tls: tls.then_some(TlsInfo { version: "TLSv1.3", server_name: None }),
+    })
+}
+
+pub(super) fn to_upstream(pattern: &str, server: &Server) -> Route {
+    Route {
+        pattern: pattern.into(),
+        target: Target::Upstream,
+        upstream: Some(Arc::new(server.url().parse().expect("an address"))),
+        redirect_to_https: false,
+        cache: CacheSettings::default(),
+    }
+}
+
+pub(super) fn to_worker(pattern: &str, name: &str) -> Route {
+    let source = WorkerSource {
+        worker: name.into(),
+        version: format!("{name}-version").into(),
+        cordon: "shared".into(),
+        entry: "index.js".into(),
+        modules: Vec::new(),
+        vars: Default::default(),
+        compatibility_date: "2026-01-01".into(),
+        compatibility_flags: Vec::new(),
+        limits: Limits { request_body_bytes_max: 10, ..Limits::default() },
+    };
+    Route {
+        pattern: pattern.into(),
+        target: Target::Worker(Arc::new(ActiveWorker::new(name.into(), [(Arc::new(source), 100.0)]))),
+        upstream: None,
+        redirect_to_https: false,
+        cache: CacheSettings::default(),
+    }
+}
