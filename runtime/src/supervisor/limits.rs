@@ -22,8 +22,8 @@ pub(super) const BUSY_NS: u64 = 10_000_000;
 
 /// From exec to the last link's `Hello`: a debug build on a loaded machine needs seconds.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
-/// From the last piece of a version to `Loaded`, in wall time; its CPU time is limited by the runner.
-pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the last piece of a version to `Loaded`, in wall time: more than the runner's own limit, so that its word comes first.
+pub(super) const LOAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between failed attempts to start a standby: doubled each time.
 pub(super) const SPAWN_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// The longest of them.
@@ -55,7 +55,7 @@ pub(super) const SPREAD_RUNNING: usize = 128;
 /// Invocations of one version that wait for a place.
 pub(super) const WAITING_PER_VERSION_MAX: usize = 512;
 /// How long an invocation waits for a place: a late 503 helps nobody, but a cold start on a loaded machine takes its time.
-pub(super) const PLACE_WAIT_MAX: Duration = Duration::from_secs(10);
+pub(super) const PLACE_WAIT_MAX: Duration = Duration::from_secs(20);
 /// How often an invocation that found all threads busy looks again.
 pub(super) const BUSY_POLL: Duration = Duration::from_millis(5);
 /// What clients are told when trying again makes sense.

@@ -35,6 +35,8 @@ pub(super) struct Link {
     pub(super) writer: OwnedWriteHalf,
     pub(super) state: Mutex<State>,
     running: AtomicUsize,
+    /// Held while a version is sent: one at a time, so that a runner holds one incomplete version per link.
+    pub(super) sending: tokio::sync::Mutex<()>,
     /// New invocations may start here.
     open: AtomicBool,
 }
@@ -96,7 +98,16 @@ impl Link {
             generation: 0,
             next_slot: 1,
         };
-        Self { runner, index, area, writer, state: Mutex::new(state), running: AtomicUsize::new(0), open: AtomicBool::new(true) }
+        Self {
+            runner,
+            index,
+            area,
+            writer,
+            state: Mutex::new(state),
+            running: AtomicUsize::new(0),
+            sending: tokio::sync::Mutex::new(()),
+            open: AtomicBool::new(true),
+        }
     }
 
     /// Running invocations.

@@ -113,6 +113,7 @@ impl Placement {
             compatibility_flags: source.compatibility_flags.clone(),
             limits: source.limits.clone(),
         };
+        let _sending = self.link.sending.lock().await;
         self.append(&[ToRunner::LoadBegin { slot: self.slot, head: Box::new(head) }]).await?;
         for module in &source.modules {
             let source_map = module.source_map.clone().unwrap_or_default();

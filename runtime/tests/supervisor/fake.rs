@@ -283,6 +283,10 @@ impl Thread {
                 self.streams.insert(stream, (8 << 20, u64::from(INITIAL_CREDIT)));
                 self.pump(stream);
             }
+            "cpu" => {
+                self.respond(stream, 200, process_cpu_ns().to_string().into());
+                self.done(stream, Outcome::Ok);
+            }
             "throw" => {
                 self.say(&ToEdge::Failed { stream, outcome: Outcome::Exception, message: "Error: no".to_owned() });
                 self.done(stream, Outcome::Exception);
@@ -395,6 +399,12 @@ impl Thread {
 fn once(head: &RequestHead) -> bool {
     let path = head.headers.get("once").and_then(|path| path.to_str().ok()).expect("a path");
     std::fs::remove_file(path).is_ok()
+}
+
+/// CPU time of this process.
+pub(crate) fn process_cpu_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Keeps the test honest about how long things take.
