@@ -49,10 +49,13 @@ impl Fleet {
     pub fn reported(&mut self, node: &NodeName, mut report: NodeReport, now_ms: u64) -> bool {
         for worker in &mut report.workers {
             if let Said::Refused(reason) = &mut worker.state {
-                truncate(reason);
+                clean(reason);
             }
         }
-        report.feed_refusal.iter_mut().for_each(truncate);
+        report.feed_refusal.iter_mut().for_each(clean);
+        report.address.iter_mut().for_each(clean);
+        clean(&mut report.region);
+        clean(&mut report.build);
         self.expected.remove(node);
         let before = self.heard.remove(node);
         let mut active_since_ms = before.as_ref().map(|heard| heard.active_since_ms.clone()).unwrap_or_default();
@@ -134,8 +137,11 @@ fn is_old(at_ms: u64, now_ms: u64) -> bool {
     u128::from(now_ms.saturating_sub(at_ms)) > NODE_OFFLINE_AFTER.as_millis()
 }
 
-/// Cuts at a character's border.
-fn truncate(text: &mut String) {
+/// A text of a node ends on an operator's terminal: no control characters, and no more than fits. Cuts at a character's border.
+fn clean(text: &mut String) {
+    if text.contains(char::is_control) {
+        *text = text.replace(char::is_control, " ");
+    }
     if text.len() > REASON_BYTES_MAX {
         let end = (0..=REASON_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);

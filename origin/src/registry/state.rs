@@ -53,6 +53,14 @@ pub struct NodeRecord {
     pub key: PublicKey,
 }
 
+/// A deployment as the store keeps it. Ids follow the system's clock, which may be set back; the log's numbers say what came after what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Made {
+    seq: u64,
+    deployment: Deployment,
+}
+
 /// A change to the store's records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
@@ -199,7 +207,7 @@ impl State {
                 let known = self.workers.get(worker);
                 let made = known.map_or(0, |worker| worker.record.made);
                 set(worker_key(worker), encode(&WorkerRecord { made, deployed_seq: seq }));
-                set(deployment_key(worker, &deployment.id), encode(deployment));
+                set(deployment_key(worker, &deployment.id), encode(&Made { seq, deployment: deployment.clone() }));
                 for id in known.map(|worker| worker.surplus_deployments(1)).unwrap_or_default() {
                     set(deployment_key(worker, &id), None);
                 }
@@ -231,14 +239,14 @@ impl State {
     /// The state that records of the store make, in any order of keys that keeps those of one prefix ascending.
     pub fn from_records(records: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Self, StateError> {
         let mut state = Self::default();
+        let mut order = BTreeMap::new();
         for (key, value) in records {
-            state.restore(&key, &value).map_err(|reason| StateError { key, reason })?;
+            state.restore(&key, &value, &mut order).map_err(|reason| StateError { key, reason })?;
         }
         let State { workers, desired, .. } = &mut state;
         for (name, worker) in workers {
-            // Ids of version 7 order by time; numbers say it without looking into them.
             worker.versions.make_contiguous().sort_by_key(|version| version.number);
-            worker.deployments.make_contiguous().sort_by(|a, b| a.id.cmp(&b.id));
+            worker.deployments.make_contiguous().sort_by_key(|deployment| order.get(&deployment.id).copied());
             if let Some(deployment) = worker.deployments.back().cloned() {
                 let versions: Vec<_> = deployment.versions.iter().filter_map(|share| worker.version(&share.version)).cloned().collect();
                 worker.serving_bytes = size(&versions);
@@ -248,7 +256,7 @@ impl State {
         Ok(state)
     }
 
-    fn restore(&mut self, key: &str, value: &[u8]) -> Result<(), String> {
+    fn restore(&mut self, key: &str, value: &[u8], order: &mut BTreeMap<VersionId, u64>) -> Result<(), String> {
         let (table, rest) = key.split_once('/').ok_or("no table")?;
         match table {
             "worker" => self.workers.entry(name(rest)?).or_default().record = decode(value)?,
@@ -258,7 +266,9 @@ impl State {
             }
             "deployment" => {
                 let worker = rest.split_once('/').map_or(rest, |(worker, _)| worker);
-                self.workers.entry(name(worker)?).or_default().deployments.push_back(decode(value)?);
+                let Made { seq, deployment } = decode(value)?;
+                order.insert(deployment.id.clone(), seq);
+                self.workers.entry(name(worker)?).or_default().deployments.push_back(deployment);
             }
             "routes" => {
                 let routes: Vec<RouteRecord> = decode(value)?;
