@@ -123,9 +123,7 @@ pub(super) fn print(outcomes: &[Outcome], output: Output) {
     let rows: Vec<_> = outcomes.iter().map(row).collect();
     output.line("");
     output.table(&["node", "request", "status", "protocol", "ms", "Cache-Status", ""], &rows);
-    output.line(
-        output.paint("cold start: a worker's first request on the node, which has warmed the version before it took traffic", Tone::Dim),
-    );
+    output.line(output.paint("cold start: the first request for the worker after the node was restarted", Tone::Dim));
     let document = |outcome: &Outcome| {
         serde_json::json!({ "node": outcome.node, "request": outcome.case, "status": outcome.status, "protocol": "HTTP/3", "ms": outcome.ms,
             "cache_status": outcome.cache_status, "problem": outcome.problem })

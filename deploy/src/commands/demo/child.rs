@@ -50,6 +50,11 @@ impl Child {
         Ok(Self { name: name.to_owned(), process, ready, _stdout: rest })
     }
 
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Waits for its end, which nobody asked for, and says so.
     pub(super) async fn ended(&mut self) -> String {
         match self.process.wait().await {

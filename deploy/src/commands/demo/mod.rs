@@ -61,7 +61,7 @@ async fn show(args: &DemoArgs, dir: &Path, parts: &mut Vec<Child>, output: Outpu
     let url = origin.get("url").and_then(serde_json::Value::as_str).context("the origin printed no url")?.to_owned();
     let mut nodes = Vec::new();
     for number in 1..=args.nodes {
-        nodes.push(start_node(args, number, &url, dir, parts).await?);
+        nodes.push(start_node(args, number, &url, dir, parts, None).await?);
     }
     let client = Client::connect(&url, &TokenFile::read(&data.join("admin.token"))?)?;
     wait_for_nodes(&client, nodes.len(), output).await?;
@@ -69,6 +69,9 @@ async fn show(args: &DemoArgs, dir: &Path, parts: &mut Vec<Child>, output: Outpu
         deploy_example(&client, &args.examples.join(name), main, output).await?;
     }
     declare_site(&client, upstream, output).await?;
+    for (number, node) in (1..).zip(&mut nodes) {
+        *node = restart(args, number, &url, dir, parts, node, output).await?;
+    }
     let results = cases::run(&nodes, output).await?;
     cases::print(&results, output);
     let good = results.iter().all(|result| result.problem.is_none());
@@ -85,26 +88,57 @@ pub(super) struct DemoNode {
     pub(super) name: String,
     /// Where it speaks https.
     pub(super) https: SocketAddr,
+    /// Where it speaks cleartext.
+    pub(super) http: SocketAddr,
     /// Where its metrics are.
     pub(super) admin: SocketAddr,
     /// The certificate of its authority.
     pub(super) authority: PathBuf,
 }
 
-async fn start_node(args: &DemoArgs, number: u8, url: &str, dir: &Path, parts: &mut Vec<Child>) -> anyhow::Result<DemoNode> {
+/// Starts a node, at the addresses of the one that it replaces, or at the kernel's choice.
+async fn start_node(
+    args: &DemoArgs,
+    number: u8,
+    url: &str,
+    dir: &Path,
+    parts: &mut Vec<Child>,
+    before: Option<&DemoNode>,
+) -> anyhow::Result<DemoNode> {
     let name = format!("edge-{number}");
     let (data, token) = (dir.join(&name), dir.join("origin/node.token"));
     let region = format!("region-{number}");
+    let at = |address: Option<SocketAddr>| address.map_or_else(|| "127.0.0.1:0".to_owned(), |address| address.to_string());
+    let (https, http, admin) = (at(before.map(|n| n.https)), at(before.map(|n| n.http)), at(before.map(|n| n.admin)));
     let mut flags =
         vec!["edge", "--name", &name, "--region", &region, "--origin", url, "--token-file", text(&token)?, "--data", text(&data)?];
-    flags.extend(["--https", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--print-addresses"]);
+    flags.extend(["--https", &https, "--http", &http, "--admin", &admin, "--print-addresses"]);
     if args.allow_unsandboxed {
         flags.push("--allow-unsandboxed");
     }
     let addresses = part(parts, Child::start(&name, &flags, dir).await?);
-    let (https, admin) = (address(addresses, "https")?, address(addresses, "admin")?);
+    let (https, http, admin) = (address(addresses, "https")?, address(addresses, "http")?, address(addresses, "admin")?);
     let authority = data.join("authority/ca.pem");
-    Ok(DemoNode { https, admin, authority, name })
+    Ok(DemoNode { https, http, admin, authority, name })
+}
+
+/// Restarts a node, which serves what is on its disk and loads a worker when the first request comes: a true cold start.
+async fn restart(
+    args: &DemoArgs,
+    number: u8,
+    url: &str,
+    dir: &Path,
+    parts: &mut Vec<Child>,
+    node: &DemoNode,
+    output: Output,
+) -> anyhow::Result<DemoNode> {
+    output.step(format!("restarting {}", node.name));
+    if let Some(index) = parts.iter().position(|part| part.name() == node.name) {
+        parts.remove(index).stop().await;
+    }
+    let started = start_node(args, number, url, dir, parts, Some(node)).await;
+    output.step_done();
+    started
 }
 
 /// Keeps the process and gives what it printed.
