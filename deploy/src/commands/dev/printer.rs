@@ -94,7 +94,9 @@ fn request_text(record: &RequestRecord) -> String {
     if let Some(worker) = &record.worker {
         text.push_str(&used(worker));
     }
-    text.push_str(&format!(", cache {}", cache(record.cache)));
+    if let Some(result) = record.cache {
+        text.push_str(&format!(", cache {}", cache(result)));
+    }
     if record.depth == 0 {
         text.push_str(&format!(", {}", record.protocol.name()));
     }
@@ -143,7 +145,7 @@ fn request_document(record: &RequestRecord) -> serde_json::Value {
         "protocol": record.protocol.name(),
         "status": record.status.map(|status| status.as_u16()),
         "ms": record.wall.as_millis() as u64,
-        "cache": cache(record.cache),
+        "cache": record.cache.map(cache),
         "outcome": record.worker.as_ref().and_then(|worker| worker.outcome).map(Outcome::name),
         "cpu_us": report.map(|report| report.cpu_us),
         "cpu_ms_max": record.worker.as_ref().map(|worker| worker.cpu_ms_max),
