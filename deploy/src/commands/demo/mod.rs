@@ -78,7 +78,9 @@ async fn show(args: &DemoArgs, dir: &Path, parts: &mut Vec<Child>, output: Outpu
     if !good {
         output.warn("not every answer was as it should be");
     }
-    where_things_are(&nodes, &url, &data, output);
+    if !args.once {
+        where_things_are(&nodes, &url, &data, output);
+    }
     Ok(if good { DONE } else { FAILED })
 }
 
