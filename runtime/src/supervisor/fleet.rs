@@ -5,7 +5,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Inner;
-use super::limits::{IDLE_RUNNER_AFTER, IDLE_VERSION_AFTER, RETRY_AFTER, RUNNERS_MAX, RUNNERS_PER_CLASS_MAX, VERSIONS_PER_LINK_MAX};
+use super::limits::{
+    IDLE_RUNNER_AFTER, IDLE_SPREAD_AFTER, IDLE_VERSION_AFTER, RETRY_AFTER, RUNNERS_MAX, RUNNERS_PER_CLASS_MAX, VERSIONS_PER_LINK_MAX,
+};
 use super::link::Link;
 use super::placement::Placement;
 use super::runner::{Cause, Runner};
@@ -96,7 +98,9 @@ impl Inner {
         let now = self.now_ms();
         for runner in self.fleet.all() {
             for placement in runner.links.iter().flat_map(|link| link.placements()) {
-                if placement.is_alive() && now.saturating_sub(placement.version.last_used_ms()) > IDLE_VERSION_AFTER.as_millis() as u64 {
+                let idle = now.saturating_sub(placement.last_used_ms());
+                let kept = if placement.version.is_elsewhere_than(&placement) { IDLE_SPREAD_AFTER } else { IDLE_VERSION_AFTER };
+                if placement.is_alive() && !placement.is_loading() && idle > kept.as_millis() as u64 {
                     placement.version.forget(&placement);
                     placement.unload();
                 }

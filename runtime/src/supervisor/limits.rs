@@ -45,6 +45,8 @@ pub(super) const PLACEMENTS_PER_VERSION_MAX: usize = 16;
 pub(super) const VERSIONS_MAX: usize = 4096;
 /// A version that nobody asked for in this time is unloaded.
 pub(super) const IDLE_VERSION_AFTER: Duration = Duration::from_secs(600);
+/// One of several places of a version that got no invocation in this time is given up.
+pub(super) const IDLE_SPREAD_AFTER: Duration = Duration::from_secs(60);
 /// A runner without versions is ended after this time.
 pub(super) const IDLE_RUNNER_AFTER: Duration = Duration::from_secs(60);
 /// How often idle versions and runners are looked for.

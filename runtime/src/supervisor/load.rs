@@ -20,6 +20,16 @@ use crate::{Outcome, RunError, WorkerSource};
 /// three times more by strikes.
 const MOVES_MAX: usize = 5;
 
+/// Whether an invocation has found all threads of its version busy for a while. On a machine with more work than processors a
+/// thread often looks busy because it does not run, and would be no faster elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// It has just come.
+    Fresh,
+    /// It has waited: the version is loaded on one more link.
+    Lost,
+}
+
 /// Why a load has no placement.
 enum Unloaded {
     /// The version, or the want of a place: remembered for a while.
@@ -37,7 +47,7 @@ impl Inner {
         deadline: Instant,
         cold: &mut bool,
     ) -> Result<Arc<Placement>, RunError> {
-        if let Some(placement) = self.place_now(version, source)? {
+        if let Some(placement) = self.place_now(version, source, Patience::Fresh)? {
             return Ok(placement);
         }
         let Some(_waiting) = version.queue() else {
@@ -47,28 +57,38 @@ impl Inner {
         if version.state.lock().ready.is_empty() && !std::mem::replace(cold, true) {
             count(&self.counters.cold_starts);
         }
+        let mut patience = Patience::Fresh;
         loop {
             let mut changed = pin!(version.changed.notified());
             changed.as_mut().enable();
-            if let Some(placement) = self.place_now(version, source)? {
+            if let Some(placement) = self.place_now(version, source, patience)? {
                 return Ok(placement);
             }
             if Instant::now() >= deadline {
                 count(&self.counters.shed);
                 return Err(shed("no thread was free in time"));
             }
-            let _ = tokio::time::timeout(BUSY_POLL, changed).await;
+            if tokio::time::timeout(BUSY_POLL, changed).await.is_err() {
+                patience = Patience::Lost;
+            }
         }
     }
 
     /// A place that is free now, if there is one. Begins loading the version where it should be on more links.
-    fn place_now(self: &Arc<Self>, version: &Arc<Version>, source: &Arc<WorkerSource>) -> Result<Option<Arc<Placement>>, RunError> {
+    fn place_now(
+        self: &Arc<Self>,
+        version: &Arc<Version>,
+        source: &Arc<WorkerSource>,
+        patience: Patience,
+    ) -> Result<Option<Arc<Placement>>, RunError> {
         let mut standing = version.state.lock();
         if let Some(reason) = &standing.disabled {
             return Err(RunError { outcome: Outcome::Disabled, message: reason.clone(), retry_after: None, request_body: None });
         }
         let choice = standing.choose();
-        if choice.more && !standing.loading && standing.ready.len() < PLACEMENTS_PER_VERSION_MAX {
+        let all_busy = choice.placement.is_none() && !standing.ready.is_empty();
+        let wanted = choice.more && (!all_busy || patience == Patience::Lost);
+        if wanted && !standing.loading && standing.ready.len() < PLACEMENTS_PER_VERSION_MAX {
             match standing.failure(Instant::now()) {
                 Some(error) if standing.ready.is_empty() => return Err(error.clone()),
                 Some(_) => {}
@@ -77,6 +97,9 @@ impl Inner {
                     tasks::spawn(load(self.clone(), version.clone(), source.clone()));
                 }
             }
+        }
+        if let Some(placement) = &choice.placement {
+            placement.used(version.last_used_ms());
         }
         Ok(choice.placement)
     }

@@ -253,11 +253,10 @@ fn forget_oldest(versions: &mut HashMap<Arc<str>, Arc<Version>>) {
 
 impl Runner {
     fn status(&self) -> RunnerStatus {
-        RunnerStatus {
-            pid: self.pid,
-            cordon: self.class().map(|class| class.cordon().clone()),
-            versions: self.links.iter().flat_map(|link| link.placements()).map(|placement| placement.version.id.clone()).collect(),
-            invocations: self.running(),
-        }
+        let mut versions: Vec<_> =
+            self.links.iter().flat_map(|link| link.placements()).map(|placement| placement.version.id.clone()).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        RunnerStatus { pid: self.pid, cordon: self.class().map(|class| class.cordon().clone()), versions, invocations: self.running() }
     }
 }

@@ -1,7 +1,7 @@
 //! One version on one link: from the first byte of its modules to the end of its isolate.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -21,6 +21,8 @@ pub(super) struct Placement {
     /// The class of the runner when it was placed.
     pub(super) class: Class,
     alive: AtomicBool,
+    /// Milliseconds since the supervisor's start.
+    last_used_ms: AtomicU64,
     progress: Mutex<Progress>,
 }
 
@@ -40,11 +42,20 @@ impl Placement {
         done: oneshot::Sender<Result<Warmed, RunError>>,
     ) -> Self {
         let progress = Mutex::new(Progress::Loading(Some(done)));
-        Self { version, source, link, slot, class, alive: AtomicBool::new(true), progress }
+        let version_used = version.last_used_ms();
+        Self { version, source, link, slot, class, alive: AtomicBool::new(true), last_used_ms: AtomicU64::new(version_used), progress }
     }
 
     pub(super) fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Acquire)
+    }
+
+    pub(super) fn used(&self, at_ms: u64) {
+        self.last_used_ms.store(at_ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn last_used_ms(&self) -> u64 {
+        self.last_used_ms.load(Ordering::Relaxed)
     }
 
     /// The runner is evaluating it.

@@ -184,6 +184,11 @@ impl Version {
         Some(Waiting(self.clone()))
     }
 
+    /// Whether it is ready in another place, too.
+    pub(super) fn is_elsewhere_than(&self, placement: &Arc<Placement>) -> bool {
+        self.state.lock().ready.iter().any(|ready| !Arc::ptr_eq(ready, placement))
+    }
+
     /// Takes a placement that is gone out of use.
     pub(super) fn forget(&self, placement: &Arc<Placement>) {
         self.state.lock().ready.retain(|ready| !Arc::ptr_eq(ready, placement));
