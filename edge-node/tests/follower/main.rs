@@ -2,4 +2,5 @@
 
 mod hostile;
 mod ordinary;
+mod real;
 mod registry;
