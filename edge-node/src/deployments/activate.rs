@@ -42,7 +42,8 @@ pub(super) struct Activator {
     publish_at: Option<Instant>,
     published: Option<Instant>,
     collect_at: Instant,
-    unsaved: bool,
+    /// Since when something differs from what is on disk.
+    unsaved: Option<Instant>,
     /// Deployments that the board calls "activating", or has called so.
     announced: BTreeMap<WorkerName, VersionId>,
     /// Workers whose activation is not on disk yet.
@@ -94,7 +95,7 @@ impl Activator {
             publish_at: None,
             published: None,
             collect_at: Instant::now() + limits::COLLECT_INTERVAL,
-            unsaved: false,
+            unsaved: None,
             announced: BTreeMap::new(),
             unconfirmed: Vec::new(),
         };
@@ -126,10 +127,10 @@ impl Activator {
         let mut saving: Option<Saving> = None;
         loop {
             self.begin(&mut jobs);
-            if saving.is_none() && self.unsaved {
+            if saving.is_none() && self.is_time_to_save(jobs.is_empty()) {
                 saving = Some(self.save());
             }
-            let timer = self.next_timer();
+            let timer = self.next_timer(saving.is_some());
             tokio::select! {
                 changed = self.wanted.changed() => match changed {
                     Ok(()) => self.retarget(),
@@ -152,7 +153,7 @@ impl Activator {
     /// Takes the newest wanted state.
     fn retarget(&mut self) {
         self.target = self.wanted.borrow_and_update().clone();
-        self.unsaved = true;
+        self.changed();
         self.refused.retain(|worker, _| self.target.desired.workers.contains_key(worker));
         self.later.retain(|worker, _| self.target.desired.workers.contains_key(worker));
         self.announced.retain(|worker, _| self.target.desired.workers.contains_key(worker));
@@ -220,7 +221,7 @@ impl Activator {
                 self.refused.remove(&worker);
                 self.install(&worker, wanted, prepared);
                 self.unconfirmed.push(worker);
-                self.unsaved = true;
+                self.changed();
                 self.publish_soon();
             }
             Err(Failure::Refused(reason)) => {
@@ -228,7 +229,7 @@ impl Activator {
                 self.later.remove(&worker);
                 self.board.refused(&worker, &id, reason.clone(), self.active_ids(&worker));
                 self.refused.insert(worker, (id, reason));
-                self.unsaved = true;
+                self.changed();
             }
             Err(Failure::Later(reason)) => {
                 let wait = self.later.get(&worker).map_or(limits::PULL_RETRY_MIN, |(_, wait)| (*wait * 2).min(limits::PULL_RETRY_MAX));
@@ -278,7 +279,7 @@ impl Activator {
         let effective = plan::effective_routes(&self.effective, &self.target.desired.routes, runs);
         if effective != self.effective {
             self.effective = effective;
-            self.unsaved = true;
+            self.changed();
         }
         let (table, refused) = RouteTable::from_records(self.effective.values(), &self.running);
         for error in refused {
@@ -289,10 +290,13 @@ impl Activator {
         self.publish_at = None;
     }
 
-    fn next_timer(&self) -> Instant {
-        let later = self.later.iter().filter(|(worker, _)| !self.underway.contains(*worker)).map(|(_, (at, _))| *at).min();
+    fn next_timer(&self, is_saving: bool) -> Instant {
+        // One that is due and not begun waits for room, or for nothing: its deployment may be wanted no more.
+        let now = Instant::now();
+        let later = self.later.values().map(|(at, _)| *at).filter(|at| *at > now).min();
         let retire = self.retiring.front().map(|(at, _)| *at);
-        [Some(self.collect_at), later, retire, self.publish_at].into_iter().flatten().min().unwrap_or(self.collect_at)
+        let save = self.unsaved.filter(|_| !is_saving).map(|since| since + limits::SAVE_DELAY);
+        [Some(self.collect_at), later, retire, self.publish_at, save].into_iter().flatten().min().unwrap_or(self.collect_at)
     }
 
     async fn on_time(&mut self, now: Instant) {
@@ -314,9 +318,19 @@ impl Activator {
         }
     }
 
+    fn changed(&mut self) {
+        self.unsaved = self.unsaved.or(Some(Instant::now()));
+    }
+
+    /// What was activated is waited for; a change alone can wait a little for the activation that it asks for.
+    fn is_time_to_save(&self, nothing_underway: bool) -> bool {
+        let waited = |since: Instant| since.elapsed() >= limits::SAVE_DELAY;
+        self.unsaved.is_some_and(|since| nothing_underway || !self.unconfirmed.is_empty() || waited(since))
+    }
+
     /// Writes the state in the background; one write at a time, always of the newest state.
     fn save(&mut self) -> Saving {
-        self.unsaved = false;
+        self.unsaved = None;
         let position = self.target.position.clone();
         let saved = Saved {
             position: position.clone(),

@@ -40,6 +40,8 @@ pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 pub const UNNAMED_BLOB_BYTES_MAX: u64 = 256 << 20;
 /// How often unnamed blobs are looked for.
 pub const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
+/// A change of what is wanted waits this long for the activation that follows, so that one write of the state does for both.
+pub const SAVE_DELAY: Duration = Duration::from_millis(250);
 /// Bytes of the state file; twice the registry's bound for a snapshot.
 pub const STATE_BYTES_MAX: u64 = 2 * selvedge_origin::limits::FEED_LINE_BYTES_MAX as u64;
 /// Bytes of the identity file.

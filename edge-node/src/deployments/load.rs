@@ -87,7 +87,8 @@ impl Loader {
                 Some(active) => active.source.clone(),
                 None => {
                     let source = self.source(worker, record_of(worker, wanted, &share.version)?, self.client.as_ref()).await?;
-                    self.warm(&source).await?;
+                    let (warmed, ()) = futures::join!(self.warm(&source), self.sync());
+                    warmed?;
                     prepared.warmed.push(share.version.clone());
                     source
                 }
@@ -130,6 +131,15 @@ impl Loader {
             }
             attempt += 1;
             tokio::time::sleep(limits::WARM_RETRY_WAIT).await;
+        }
+    }
+
+    /// Waits until the bundle is on disk, so that the state may name it.
+    async fn sync(&self) {
+        let store = self.store.clone();
+        let synced = tokio::task::spawn_blocking(move || store.sync()).await;
+        if let Err(error) = synced.map_err(std::io::Error::other).and_then(|synced| synced) {
+            tracing::error!(%error, "a bundle cannot be made to last: a restart without the registry may lack it");
         }
     }
 

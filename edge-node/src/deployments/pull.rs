@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use selvedge_origin::bundle::{BlobRef, Bundle, Manifest, Refused, verify_blob, verify_version};
 use selvedge_origin::client::Client;
 use selvedge_origin::keys::PublicKey;
@@ -37,6 +38,8 @@ impl From<Refused> for PullError {
 #[derive(Debug)]
 pub(super) struct BundleStore {
     folder: PathBuf,
+    /// Written, but perhaps not on disk yet.
+    unsynced: Mutex<Vec<PathBuf>>,
 }
 
 impl BundleStore {
@@ -48,7 +51,7 @@ impl BundleStore {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
-        Ok(Self { folder })
+        Ok(Self { folder, unsynced: Mutex::default() })
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -67,9 +70,29 @@ impl BundleStore {
         None
     }
 
-    /// Keeps verified bytes. Blocks.
+    /// Keeps verified bytes; [`Self::sync`] makes them last. Blocks.
     fn write(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
-        state::write_whole(&self.path(digest), bytes)
+        let path = self.path(digest);
+        state::write_unsynced(&path, bytes)?;
+        self.unsynced.lock().push(path);
+        Ok(())
+    }
+
+    /// Waits until everything written is on disk: before a state names it. Blocks.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let unsynced = std::mem::take(&mut *self.unsynced.lock());
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        for path in unsynced {
+            match std::fs::File::open(&path) {
+                Ok(file) => file.sync_all()?,
+                // Found damaged and removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        state::sync_folder(&self.folder)
     }
 
     /// Removes blobs that nothing names, the oldest first, until the rest is within its bound. Blocks.

@@ -62,8 +62,15 @@ impl Connection {
     pub(super) fn received(&self) -> u64 {
         match self {
             Self::Http1(connection) => connection.received.load(Ordering::Relaxed),
-            Self::Http2(connection) => connection.received.load(Ordering::Relaxed),
+            Self::Http2(connection) => connection.received(),
         }
+    }
+}
+
+impl Http2 {
+    /// Bytes received on it until now.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 }
 

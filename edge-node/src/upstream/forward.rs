@@ -75,7 +75,10 @@ async fn exchange(pools: &Arc<Pools>, host: &Arc<str>, mut lease: Lease, request
     };
     match answer {
         Some(Ok(response)) => accept(pools, host, lease, &method, response).await.map_err(Failed::from),
-        None => Err(UpstreamError::HeadTimeout { host: host.to_string(), ms: head_timeout.as_millis() as u64 }.into()),
+        None => {
+            lease.suspect();
+            Err(UpstreamError::HeadTimeout { host: host.to_string(), ms: head_timeout.as_millis() as u64 }.into())
+        }
         Some(Err(mut failed)) => {
             let unsent = failed.take_message().map(|unsent| {
                 let (mut head, outgoing) = unsent.into_parts();

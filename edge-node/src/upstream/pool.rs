@@ -327,6 +327,18 @@ impl Lease {
         self.condemned = true;
     }
 
+    /// No answer came: a shared connection on which nothing at all came since takes no new requests; those in flight have their own bounds.
+    pub(super) fn suspect(&self) {
+        if let Some(Connection::Http2(silent)) = &self.connection
+            && silent.received() == self.received_before
+        {
+            let mut state = self.pool.state.lock();
+            if state.shared.as_ref().is_some_and(|shared| Arc::ptr_eq(shared, silent)) {
+                state.shared = None;
+            }
+        }
+    }
+
     /// Closes the connection, and keeps the right to an exchange.
     pub(super) fn into_slot(self) -> Slot {
         self._slot

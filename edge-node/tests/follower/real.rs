@@ -91,7 +91,7 @@ async fn a_deploy_reaches_every_node_over_cleartext_and_over_tls() {
                 assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()));
             }
         }
-        eprintln!("tls {force_tls}: the slowest of ten deploys took {slowest} ms");
+        assert!(slowest < 10_000, "a deploy took {slowest} ms");
         origin.shutdown().await;
     }
 }

@@ -204,3 +204,35 @@ async fn a_body_that_breaks_its_length_is_an_error() {
         assert!(failed, "{length}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_connection_is_given_up_for_the_next_request() {
+    let identity = Identity::new("localhost");
+    let acceptor = identity.acceptor(&["h2"]);
+    let (address, connections) = raw(move |number, stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            let mut count = 0;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                count += 1;
+                if number == 1 && count == 2 {
+                    // From here on the first connection is dead, but open.
+                    return std::future::pending().await;
+                }
+                let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                body.send_data("ok".into(), true).unwrap();
+            }
+        }
+    })
+    .await;
+    let config = UpstreamsConfig { head_timeout: std::time::Duration::from_millis(200), ..trusting(&identity) };
+    let upstreams = upstreams(config);
+    let url = format!("https://localhost:{}/", address.port());
+    assert_eq!(fetch(&upstreams, get(&url)).await.unwrap().1, "ok");
+    let error = fetch(&upstreams, get(&url)).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::HeadTimeout { .. }), "{error}");
+    assert_eq!(fetch(&upstreams, get(&url)).await.unwrap().1, "ok");
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+}
