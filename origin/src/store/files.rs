@@ -1,7 +1,7 @@
 //! Bundles as files named by their digest: written beside, synced, renamed; a file that has its name is whole.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -92,6 +92,18 @@ fn touch_now(path: &Path) -> std::io::Result<()> {
     std::fs::File::open(path)?.set_modified(SystemTime::now())
 }
 
+/// A file's bytes, no more than a blob may have; `None` where there is no file.
+fn read_now(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(BLOB_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
 fn failed(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Engine(format!("{}: {error}", path.display()))
 }
@@ -108,30 +120,21 @@ impl Blobs for Files {
     }
 
     fn touch(&self, digest: &Digest) -> Answer<'_, Option<u64>> {
-        let path = self.path(digest);
-        blocking(move || match std::fs::metadata(&path) {
-            Ok(about) => {
-                touch_now(&path).map_err(|error| failed(&path, &error))?;
-                Ok(Some(about.len()))
+        let (path, digest) = (self.path(digest), digest.clone());
+        blocking(move || {
+            let Some(bytes) = read_now(&path).map_err(|error| failed(&path, &error))? else { return Ok(None) };
+            if Digest::of(&bytes) != digest {
+                tracing::warn!(blob = %digest, "a blob is damaged: it counts as missing");
+                return Ok(None);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(&path, &error)),
+            touch_now(&path).map_err(|error| failed(&path, &error))?;
+            Ok(Some(bytes.len() as u64))
         })
     }
 
     fn get(&self, digest: &Digest) -> Answer<'_, Option<Bytes>> {
-        use std::io::Read as _;
         let path = self.path(digest);
-        blocking(move || {
-            let file = match std::fs::File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(failed(&path, &error)),
-            };
-            let mut bytes = Vec::new();
-            file.take(BLOB_BYTES_MAX).read_to_end(&mut bytes).map_err(|error| failed(&path, &error))?;
-            Ok(Some(bytes.into()))
-        })
+        blocking(move || Ok(read_now(&path).map_err(|error| failed(&path, &error))?.map(Bytes::from)))
     }
 
     fn collect(&self, in_use: BTreeSet<Digest>) -> Answer<'_, usize> {
@@ -158,6 +161,7 @@ mod tests {
         let digest = Digest::of(b"bytes");
         files.put(&digest, Bytes::from_static(b"bytes")).await.expect("stores");
         std::fs::write(files.path(&digest), b"byt").expect("writable");
+        assert_eq!(files.touch(&digest).await.expect("reads"), None, "a damaged blob counts as missing");
         files.put(&digest, Bytes::from_static(b"bytes")).await.expect("stores");
         assert_eq!(files.get(&digest).await.expect("reads").as_deref(), Some(b"bytes".as_slice()));
     }

@@ -105,7 +105,8 @@ pub(crate) trait Meta: Send + Sync + 'static {
 pub(crate) trait Blobs: Send + Sync + 'static {
     /// Stores bytes, durable when answered. Storing the same again changes nothing.
     fn put(&self, digest: &Digest, bytes: Bytes) -> Answer<'_, ()>;
-    /// How many bytes a blob has; `None` where there is none. Counts as use: what was asked for is not collected within the next day.
+    /// How many bytes a blob has; `None` where there is none, or a damaged one, so that it is uploaded again. Counts as use: what was asked for is
+    /// not collected within the next day.
     fn touch(&self, digest: &Digest) -> Answer<'_, Option<u64>>;
     /// The bytes, as they are on the disk: who uses them verifies them.
     fn get(&self, digest: &Digest) -> Answer<'_, Option<Bytes>>;
