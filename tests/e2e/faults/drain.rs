@@ -12,7 +12,7 @@ async fn a_drained_node_finishes_what_it_has_begun() {
     let running = tokio::spawn(client::send(Over::Cleartext, address, client::get("slow.test", "/")));
     let inside = async || {
         let metrics = client::send(Over::Cleartext, cluster.edges[0].admin, client::get("admin", "/metrics")).await.ok()?;
-        metrics.text().lines().any(|line| line.starts_with("selvedge_requests_active") && !line.ends_with(" 0")).then_some(())
+        metrics.text().lines().any(|line| line.starts_with("selvedge_requests_running") && !line.ends_with(" 0")).then_some(())
     };
     selvedge_tests::eventually("the request is inside", std::time::Duration::from_secs(5), inside).await;
     let node = cluster.edges.remove(0).node;

@@ -30,7 +30,7 @@ async fn a_version_can_set_its_own_number_of_subrequests() {
 async fn a_body_over_100_mib_is_refused_and_one_below_is_not() {
     let cluster = Cluster::start(1).await;
     let script = "export default { async fetch(request) { let n = 0; for await (const chunk of request.body) n += chunk.length; return new Response(String(n)); } };";
-    cluster.deploy("count", script).await;
+    cluster.deploy_with("count", script, Deploy { cpu_ms: Some(20_000), ..Deploy::default() }).await;
     let mib_100 = 100 << 20;
     let body = bytes::Bytes::from(vec![0_u8; mib_100 + 1]);
     let answer =

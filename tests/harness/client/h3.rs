@@ -38,17 +38,25 @@ impl H3Connection {
         let mut uri = parts.uri.into_parts();
         uri.scheme = Some("https".parse()?);
         parts.uri = http::Uri::from_parts(uri)?;
-        let mut stream = self.sender.send_request(Request::from_parts(parts, ())).await?;
-        if !body.is_empty() {
-            stream.send_data(body).await?;
-        }
-        stream.finish().await?;
-        let (parts, ()) = stream.recv_response().await?.into_parts();
-        let mut body = bytes::BytesMut::new();
-        while let Some(mut chunk) = stream.recv_data().await? {
-            body.extend_from_slice(&chunk.copy_to_bytes(chunk.remaining()));
-        }
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.freeze() })
+        // Both directions at one time: a server that streams the body back fills our window while it reads.
+        let (mut sending, mut receiving) = self.sender.send_request(Request::from_parts(parts, ())).await?.split();
+        let send = async {
+            if !body.is_empty() {
+                sending.send_data(body).await?;
+            }
+            sending.finish().await
+        };
+        let receive = async {
+            let (parts, ()) = receiving.recv_response().await?.into_parts();
+            let mut body = bytes::BytesMut::new();
+            while let Some(mut chunk) = receiving.recv_data().await? {
+                body.extend_from_slice(&chunk.copy_to_bytes(chunk.remaining()));
+            }
+            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.freeze() })
+        };
+        // A server may answer without reading on (413): then the answer counts, not that sending failed.
+        let (_, answer) = tokio::join!(send, receive);
+        answer
     }
 }
 
