@@ -33,6 +33,8 @@ async fn chromium_loads_a_page_over_http3() {
                 &format!("--user-data-dir={}", profile.path().display()),
                 &format!("--origin-to-force-quic-on=localhost:{}", https.port()),
                 &format!("--ignore-certificate-errors-spki-list={spki}"),
+                // It tries ::1 first, where nobody listens, and does not fall back on QUIC.
+                "--host-resolver-rules=MAP localhost 127.0.0.1",
                 "--dump-dom",
                 &format!("https://localhost:{}/", https.port()),
             ],
