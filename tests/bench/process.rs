@@ -26,6 +26,8 @@ impl Server {
             .args(["-c", SERVER_CORE])
             .arg(program)
             .args(arguments)
+            // No line per request, as with the peers: nginx has `access_log off` here, and workerd writes none.
+            .env("SELVEDGE_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
