@@ -11,7 +11,7 @@ pub struct Limits {
     /// Client connections of all listeners together. Default 20,000; 1 to 1,000,000. Each costs 20 to 100 KiB; the process needs as many
     /// descriptors for h1 and h2.
     pub connections_max: usize,
-    /// Client connections of one address (IPv6: one /64). Default 2,000; 1 to `connections_max`. One client must not use up the node; large
+    /// Client connections of one address (IPv6: one /64). Default 2,000; 1 to 1,000,000. One client must not use up the node; large
     /// networks share an address, and trusted proxies are exempt.
     pub connections_per_address_max: usize,
     /// Requests that run at one time on one h2 or h3 connection, in streams. Default 128; 1 to 1,000. RFC 9113, section 5.1.2 advises 100 or more.
@@ -60,7 +60,7 @@ impl Limits {
             if (low..=high).contains(&value) { Ok(()) } else { Err(format!("limits.{key} is {value}, must be {low} to {high}")) }
         };
         within("connections_max", self.connections_max as u64, 1, 1_000_000)?;
-        within("connections_per_address_max", self.connections_per_address_max as u64, 1, self.connections_max as u64)?;
+        within("connections_per_address_max", self.connections_per_address_max as u64, 1, 1_000_000)?;
         within("streams_per_connection_max", self.streams_per_connection_max.into(), 1, 1_000)?;
         within("idle_timeout_ms", self.idle_timeout_ms, 100, 3_600_000)?;
         within("handshake_timeout_ms", self.handshake_timeout_ms, 100, 60_000)?;

@@ -28,6 +28,13 @@ pub fn owned(what: &'static str, future: impl Future<Output = ()> + Send + 'stat
     AbortOnDropHandle::new(spawn(what, future))
 }
 
+/// A panic ends its task only; the log says that there was one.
+async fn watched(task: impl Future<Output = ()>) {
+    if std::panic::AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        tracing::error!("a task panicked");
+    }
+}
+
 /// Spawns tasks and knows when all of them have ended. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tasks {
@@ -54,14 +61,14 @@ impl Tasks {
         // A token of its own: a task asks it whenever it is woken, and all tasks asking one would queue at its lock.
         let stopped = self.stopped.child_token();
         drop(self.tracker.spawn(async move {
-            stopped.run_until_cancelled_owned(task).await;
+            stopped.run_until_cancelled_owned(watched(task)).await;
         }));
     }
 
     /// Runs a task that ends with something that [`Self::spawn`] runs, such as a request with its connection. Cheaper than that: made for the
     /// request path.
     pub fn spawn_bound(&self, task: impl Future<Output = ()> + Send + 'static) {
-        drop(self.tracker.spawn(task));
+        drop(self.tracker.spawn(watched(task)));
     }
 
     /// Cancelled when the node starts to drain: accept nothing new, finish what runs.

@@ -49,22 +49,31 @@ pub(super) async fn serve<A: Answer>(
     let sent = tokio::select! {
         biased;
         sent = answering => sent,
-        () = &mut accepted.stopped => None,
+        () = &mut accepted.stopped => Err(Cut::ByClient),
     };
     match sent {
         // The request counts as running until the client has all of it, so that a drain does not cut it off.
-        Some(body) => {
+        Ok(body) => {
             accepted.stopped.await;
             drop(body);
         }
-        None => {
+        Err(Cut::ByClient) => {
             resets.given_up.fetch_add(1, Relaxed);
         }
+        Err(Cut::ByUs) => {}
     }
 }
 
-/// Sends a response. Gives its ended body, or nothing where the stream was cut.
-async fn send(response: http::Response<SentBody>, mut stream: RequestStream<Sending, Bytes>) -> Option<SentBody> {
+/// Who ended a response before its end.
+enum Cut {
+    /// The client reset its stream, or does not read it.
+    ByClient,
+    /// The body failed, or is not as long as it says. RFC 9114, section 4.1: what is cut short must not look whole.
+    ByUs,
+}
+
+/// Sends a response. Gives its ended body.
+async fn send(response: http::Response<SentBody>, mut stream: RequestStream<Sending, Bytes>) -> Result<SentBody, Cut> {
     let (mut head, mut body) = response.into_parts();
     let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if !head.headers.contains_key(header::DATE)
@@ -77,9 +86,8 @@ async fn send(response: http::Response<SentBody>, mut stream: RequestStream<Send
     let mut sent = 0;
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let Ok(frame) = frame else {
-            // RFC 9114, section 4.1: a response that is cut short must not look whole.
             stream.stop_stream(Code::H3_INTERNAL_ERROR);
-            return None;
+            return Err(Cut::ByUs);
         };
         match frame.into_data() {
             Ok(mut data) => {
@@ -98,15 +106,18 @@ async fn send(response: http::Response<SentBody>, mut stream: RequestStream<Send
     }
     if length.is_some_and(|length| length != sent) && !bodiless {
         stream.stop_stream(Code::H3_INTERNAL_ERROR);
-        return None;
+        return Err(Cut::ByUs);
     }
     in_time(stream.finish()).await?;
-    Some(body)
+    Ok(body)
 }
 
 /// A client that takes nothing for [`limits::SEND_STALL`] has lost its stream.
-async fn in_time(sending: impl Future<Output = Result<(), StreamError>>) -> Option<()> {
-    tokio::time::timeout(limits::SEND_STALL, sending).await.ok()?.ok()
+async fn in_time(sending: impl Future<Output = Result<(), StreamError>>) -> Result<(), Cut> {
+    match tokio::time::timeout(limits::SEND_STALL, sending).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(Cut::ByClient),
+    }
 }
 
 /// A request's body on its way in.
