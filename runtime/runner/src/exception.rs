@@ -166,6 +166,7 @@ fn prepared_by_worker<'s>(
     let constructor: v8::Local<v8::Object> = global.get(scope, name.into())?.try_into().ok()?;
     let name = v8::String::new(scope, "prepareStackTrace")?;
     let prepare: v8::Local<v8::Function> = constructor.get(scope, name.into())?.try_into().ok()?;
+    let sites = own_sites(scope, state, sites)?;
     v8::tc_scope!(let scope, scope);
     let prepared = prepare.call(scope, constructor.into(), &[error, sites.into()]);
     if scope.has_terminated() {
@@ -174,4 +175,24 @@ fn prepared_by_worker<'s>(
         scope.terminate_execution();
     }
     prepared
+}
+
+/// The call sites without ours: they give access to the functions on the stack.
+fn own_sites<'s>(
+    scope: &mut v8::PinScope<'s, '_>,
+    state: &Invocations,
+    sites: v8::Local<'s, v8::Array>,
+) -> Option<v8::Local<'s, v8::Array>> {
+    let to_string = state.site_to_string.borrow().as_ref().map(|function| v8::Local::new(scope, function));
+    // None only while the isolate is born, before any worker.
+    let Some(to_string) = to_string else { return Some(sites) };
+    let mut own = Vec::new();
+    for index in 0..sites.length() {
+        let site = sites.get_index(scope, index)?;
+        let frame: v8::Local<v8::String> = to_string.call(scope, site, &[])?.try_into().ok()?;
+        if frame.length() <= EXCEPTION_BYTES_MAX && !is_internal(&frame.to_rust_string_lossy(scope)) {
+            own.push(site);
+        }
+    }
+    Some(v8::Array::new_with_elements(scope, &own))
 }

@@ -19,7 +19,7 @@ export function startTimer(callback, milliseconds, args, repeat) {
   }
   const id = op_timer_start(stream, delay > 0 ? delay : 0, repeat);
   if (id === 0) {
-    throw new RangeError("too many timers");
+    throw new RangeError("too many timers, or the request that they belong to has ended");
   }
   timers.set(id, { callback, args, repeat });
   return id;

@@ -2,7 +2,13 @@
 
 use crate::rig::Rig;
 
-crate::tests![internals_are_unreachable, code_from_strings_is_off, there_is_no_shared_memory, the_snapshot_leaves_nothing_of_ours];
+crate::tests![
+    call_sites_do_not_hand_out_our_functions,
+    internals_are_unreachable,
+    code_from_strings_is_off,
+    there_is_no_shared_memory,
+    the_snapshot_leaves_nothing_of_ours
+];
 
 fn internals_are_unreachable() {
     let mut rig = Rig::worker(
@@ -65,4 +71,18 @@ fn the_snapshot_leaves_nothing_of_ours() {
             r#""reportError","scheduler","self","setInterval","setTimeout","structuredClone"]]"#
         )
     );
+}
+
+fn call_sites_do_not_hand_out_our_functions() {
+    let mut rig = Rig::worker(
+        "Error.prepareStackTrace = (error, sites) => sites;
+         export default { async fetch() {
+            const target = new EventTarget();
+            let sites;
+            target.addEventListener('x', () => { sites = new Error('x').stack; });
+            target.dispatchEvent(new Event('x'));
+            return Response.json(sites.map((site) => [site.getFileName(), site.getFunction() === undefined]));
+         } }",
+    );
+    assert_eq!(rig.text("https://example.org/"), r#"[["index.js",true],["index.js",true]]"#);
 }
