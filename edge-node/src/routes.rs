@@ -301,6 +301,24 @@ impl ActiveRoutes {
     }
 }
 
+/// For tests/fuzz: any text as a pattern; one that is taken matches nothing that its own rule does not.
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(pattern) = Pattern::parse(text) else { return };
+    let route = Route {
+        pattern: text.into(),
+        target: Target::Worker(Arc::new(ActiveWorker::new("fuzz".into(), []))),
+        upstream: parse_upstream(text).map(Arc::new),
+        redirect_to_https: false,
+        cache: CacheSettings::default(),
+    };
+    let Ok(table) = RouteTable::compile([route]) else { return };
+    for path in ["/", "/a", &*pattern.path, text] {
+        let found = table.find("a.example.org", path).is_some();
+        assert!(!found || pattern::glob(&pattern.path, path), "{text:?} {path:?}");
+    }
+}
+
 /// A number from 0 to 1 (exclusive) for [`ActiveWorker::choose`]: hash keys of the standard library are random for each.
 pub(crate) fn draw() -> f64 {
     (RandomState::new().build_hasher().finish() >> 11) as f64 / (1u64 << 53) as f64

@@ -35,8 +35,8 @@ pub(crate) struct Context {
     pub(crate) tls_version: Option<&'static str>,
     /// The client's address, after trusted proxies.
     pub(crate) client: IpAddr,
-    /// `X-Forwarded-For` for the next hop: the client, then the trusted proxies.
-    pub(crate) forwarded_for: HeaderValue,
+    /// The client, then the trusted proxies behind which it is; none where it is not behind any.
+    proxied_for: Option<HeaderValue>,
     /// How often it has passed through a node or, inside this one, a route.
     pub(crate) depth: u32,
     /// `CDN-Loop` as it came.
@@ -48,7 +48,7 @@ pub(crate) struct Context {
     fault: Option<RequestError>,
     id: OnceLock<Arc<str>>,
     /// Requests between routes that the client's request has caused, all its descendants together.
-    nested: Arc<AtomicU32>,
+    nested: OnceLock<Arc<AtomicU32>>,
 }
 
 impl Context {
@@ -58,9 +58,9 @@ impl Context {
         let peer = connection.peer.ip().to_canonical();
         let believed = !trusted.is_empty() && trusted.iter().any(|network| network.contains(&peer));
         let mut secure = connection.tls.is_some();
-        let (mut client, mut forwarded_for) = (peer, None);
+        let (mut client, mut proxied_for) = (peer, None);
         if believed {
-            (client, forwarded_for) = client_behind(headers, peer, trusted);
+            (client, proxied_for) = client_behind(headers, peer, trusted);
             if let Some(proto) = headers.get(X_FORWARDED_PROTO) {
                 secure = proto.as_bytes().eq_ignore_ascii_case(b"https");
             }
@@ -80,14 +80,14 @@ impl Context {
             protocol: connection.protocol,
             tls_version: connection.tls.as_ref().map(|tls| tls.version),
             client,
-            forwarded_for: forwarded_for.unwrap_or_else(|| address_value(client)),
+            proxied_for,
             depth: cdn_loop.as_ref().map_or(0, times_around),
             cdn_loop,
             nesting: 0,
             started: Instant::now(),
             fault,
             id: OnceLock::new(),
-            nested: Arc::default(),
+            nested: OnceLock::new(),
         }
     }
 
@@ -105,20 +105,20 @@ impl Context {
             protocol: self.protocol,
             tls_version: self.tls_version,
             client: self.client,
-            forwarded_for: self.forwarded_for.clone(),
+            proxied_for: self.proxied_for.clone(),
             depth: self.depth + 1,
             cdn_loop: Some(self.cdn_loop_onward()),
             nesting: self.nesting + 1,
             started: Instant::now(),
             fault,
             id: OnceLock::from(self.id()),
-            nested: self.nested.clone(),
+            nested: OnceLock::from(self.nested.get_or_init(Arc::default).clone()),
         }
     }
 
     /// Counts it among those that the client's request has caused inside the node.
     pub(crate) fn counted(mut self) -> Self {
-        if self.nested.fetch_add(1, Relaxed) >= NESTED_REQUESTS_MAX {
+        if self.nested.get_or_init(Arc::default).fetch_add(1, Relaxed) >= NESTED_REQUESTS_MAX {
             self.fault = Some(RequestError::TooManyNested { max: NESTED_REQUESTS_MAX });
         }
         self
@@ -134,14 +134,14 @@ impl Context {
             protocol: self.protocol,
             tls_version: self.tls_version,
             client: self.client,
-            forwarded_for: self.forwarded_for.clone(),
+            proxied_for: self.proxied_for.clone(),
             depth: self.depth,
             cdn_loop: self.cdn_loop.clone(),
             nesting: self.nesting,
             started: Instant::now(),
             fault: None,
             id: OnceLock::from(self.id()),
-            nested: self.nested.clone(),
+            nested: OnceLock::from(self.nested.get_or_init(Arc::default).clone()),
         }
     }
 
@@ -169,6 +169,12 @@ impl Context {
     /// For logs and `X-Request-Id`; the same for all requests inside the node that one client's request causes.
     pub(crate) fn id(&self) -> Arc<str> {
         self.id.get_or_init(next_id).clone()
+    }
+
+    /// `X-Forwarded-For` for the next hop: the client, then the trusted proxies.
+    pub(crate) fn forwarded_for(&self) -> HeaderValue {
+        let alone = || HeaderValue::from_str(&self.client.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        self.proxied_for.clone().unwrap_or_else(alone)
     }
 
     /// `CDN-Loop` for the next hop.
@@ -277,10 +283,6 @@ fn client_behind(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> (IpAdd
 fn parse_address(text: &str) -> Option<IpAddr> {
     let address = text.parse::<IpAddr>().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()));
     address.or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok()).map(|address: IpAddr| address.to_canonical())
-}
-
-fn address_value(address: IpAddr) -> HeaderValue {
-    HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// How many members of `CDN-Loop` are ours (a member is a token with parameters).

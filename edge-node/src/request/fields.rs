@@ -77,7 +77,7 @@ pub(crate) fn identify(headers: &mut HeaderMap, context: &Context) {
     if let Ok(forwarded) = HeaderValue::from_str(&forwarded) {
         headers.insert(FORWARDED, forwarded);
     }
-    headers.insert(X_FORWARDED_FOR, context.forwarded_for.clone());
+    headers.insert(X_FORWARDED_FOR, context.forwarded_for());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(context.scheme()));
     headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(HOST, host);
