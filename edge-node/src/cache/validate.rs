@@ -1,8 +1,8 @@
 //! Conditions, both ways: those that we ask an upstream by, and those that clients ask us by. RFC 9110, section 13; RFC 9111, section 4.3. Pure.
 
 use http::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TRAILER, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TRAILER, TRANSFER_ENCODING,
 };
 
 use super::time::parse_date;
@@ -36,7 +36,17 @@ pub fn confirms(not_modified: &HeaderMap, stored: &HeaderMap) -> bool {
 /// The stored fields with those of a `304` (RFC 9111, section 3.2): each that is there replaces all stored ones of its name, but for those that describe the stored
 /// bytes.
 pub fn freshen(stored: &mut HeaderMap, not_modified: &HeaderMap) {
-    const KEPT: [HeaderName; 7] = [CONNECTION, TRANSFER_ENCODING, TRAILER, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE];
+    const KEPT: [HeaderName; 9] = [
+        CONNECTION,
+        TRANSFER_ENCODING,
+        TRAILER,
+        CONTENT_LENGTH,
+        CONTENT_ENCODING,
+        CONTENT_RANGE,
+        ETAG,
+        HeaderName::from_static("content-digest"),
+        HeaderName::from_static("content-md5"),
+    ];
     for name in not_modified.keys().filter(|name| !KEPT.contains(name)) {
         let mut values = not_modified.get_all(name).iter();
         if let Some(first) = values.next() {
@@ -181,7 +191,10 @@ mod tests {
     #[test]
     fn freshening_replaces_fields_but_not_those_of_the_bytes() {
         let mut stored = headers(&[("x-a", "1"), ("x-a", "2"), ("content-length", "9"), ("content-type", "a/b"), ("x-b", "1")]);
-        freshen(&mut stored, &headers(&[("x-a", "3"), ("content-length", "0"), ("content-type", "c/d"), ("cache-control", "max-age=5")]));
+        freshen(
+            &mut stored,
+            &headers(&[("x-a", "3"), ("content-length", "0"), ("content-encoding", "gzip"), ("cache-control", "max-age=5")]),
+        );
         assert_eq!(
             stored,
             headers(&[("x-a", "3"), ("content-length", "9"), ("content-type", "a/b"), ("x-b", "1"), ("cache-control", "max-age=5")])

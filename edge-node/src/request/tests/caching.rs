@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use selvedge_origin::registry::CacheSettings;
 use selvedge_runtime::Body;
 
@@ -120,15 +120,15 @@ async fn conditions_and_ranges_are_answered_from_what_is_stored() {
     let world = World::new(vec![to_upstream("/*", &server)]);
     // The first client's own condition is answered too, from the whole response that was fetched for it.
     let first = world.send(get("/", &[("if-none-match", "\"a\"")])).await;
-    assert_eq!(first.status(), StatusCode::NOT_MODIFIED);
+    assert_eq!(first.status(), 304);
     let response = world.send(get("/", &[("if-none-match", "\"a\"")])).await;
-    assert_eq!((response.status(), field(response.headers(), "etag")), (StatusCode::NOT_MODIFIED, "\"a\"".into()));
+    assert_eq!((response.status().as_u16(), field(response.headers(), "etag")), (304, "\"a\"".into()));
     let response = world.send(get("/", &[("range", "bytes=2-4")])).await;
-    assert_eq!((response.status(), field(response.headers(), "content-range")), (StatusCode::PARTIAL_CONTENT, "bytes 2-4/10".into()));
+    assert_eq!((response.status().as_u16(), field(response.headers(), "content-range")), (206, "bytes 2-4/10".into()));
     assert_eq!(field(response.headers(), "content-length"), "3");
     assert_eq!(text(response).await, "234");
     let response = world.send(get("/", &[("range", "bytes=20-")])).await;
-    assert_eq!((response.status(), field(response.headers(), "content-range")), (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */10".into()));
+    assert_eq!((response.status().as_u16(), field(response.headers(), "content-range")), (416, "bytes */10".into()));
     let mut head = get("/", &[]);
     *head.method_mut() = Method::HEAD;
     let response = world.send(head).await;
@@ -192,11 +192,11 @@ async fn a_request_may_ask_for_what_is_stored_only_or_for_nothing_to_be_stored()
     let server = Server::fixed(&[("cache-control", "max-age=60")], "page").await;
     let world = World::new(vec![to_upstream("/*", &server)]);
     let only = [("cache-control", "only-if-cached")];
-    assert_eq!(world.send(get("/", &only)).await.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(world.send(get("/", &only)).await.status(), 504);
     world.send(get("/", &[("cache-control", "no-store")])).await;
-    assert_eq!(world.send(get("/", &only)).await.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(world.send(get("/", &only)).await.status(), 504);
     world.look("/").await;
-    assert_eq!(world.send(get("/", &only)).await.status(), StatusCode::OK);
+    assert_eq!(world.send(get("/", &only)).await.status(), 200);
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn our_own_errors_are_never_stored() {
     let address = server.address;
     let world = World::new(vec![to_upstream("/*", &server)]);
     drop(server);
-    assert_eq!(world.get("/").await.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(world.get("/").await.status(), 502);
     assert!(world.path.cache().usage().0 == 0, "{address}");
 }
 

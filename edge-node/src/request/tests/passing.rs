@@ -1,6 +1,6 @@
 //! Routing, errors, forwarding fields, redirects to https, records.
 
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use selvedge_runtime::Body;
 
 use super::world::*;
@@ -9,7 +9,7 @@ use super::world::*;
 async fn without_a_route_the_answer_is_404_and_says_so() {
     let world = World::new(Vec::new());
     let response = world.get("/x").await;
-    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(response.status(), 404);
     assert_eq!(
         field(response.headers(), "proxy-status"),
         "edge-1; error=destination_not_found; details=\"no route for www.example.org/x\""
@@ -22,9 +22,9 @@ async fn without_a_route_the_answer_is_404_and_says_so() {
 async fn malformed_names_paths_and_methods_are_refused() {
     let world = World::new(Vec::new());
     let no_host = Request::builder().uri("/").body(Body::empty()).expect("a request");
-    assert_eq!(world.send(no_host).await.status(), StatusCode::BAD_REQUEST);
-    assert_eq!(world.get("/a/../b").await.status(), StatusCode::BAD_REQUEST);
-    for (method, status) in [(Method::TRACE, StatusCode::METHOD_NOT_ALLOWED), (Method::CONNECT, StatusCode::NOT_IMPLEMENTED)] {
+    assert_eq!(world.send(no_host).await.status(), 400);
+    assert_eq!(world.get("/a/../b").await.status(), 400);
+    for (method, status) in [(Method::TRACE, 405), (Method::CONNECT, 501)] {
         let mut request = get("/", &[]);
         *request.method_mut() = method;
         let response = world.send(request).await;
@@ -98,7 +98,7 @@ async fn an_upstream_that_is_away_is_502_without_its_address() {
     let address = server.address.to_string();
     drop(server);
     let response = World::new(vec![route]).get("/").await;
-    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(response.status(), 502);
     assert!(field(response.headers(), "proxy-status").contains("error=connection_refused"));
     assert_eq!(field(response.headers(), "cache-control"), "no-store");
     assert!(!text(response).await.contains(&address));
@@ -112,7 +112,7 @@ async fn cleartext_is_redirected_where_the_route_says_so() {
     let world = World::new(vec![route]);
     world.path.announce_https(8443);
     let response = world.get("/a?b=c").await;
-    assert_eq!(response.status(), StatusCode::PERMANENT_REDIRECT);
+    assert_eq!(response.status(), 308);
     assert_eq!(field(response.headers(), "location"), "https://www.example.org:8443/a?b=c");
     let response = world.path.serve(get("/a", &[]), &connection(true)).await;
     assert_eq!(text(response).await, "secure");
@@ -141,7 +141,7 @@ async fn a_record_is_complete_when_the_body_has_been_sent() {
     assert_eq!(text(response).await, "onetwo");
     let records = world.records.0.lock().clone();
     let [record] = records.as_slice() else { panic!("{records:?}") };
-    assert_eq!((record.status, record.response_bytes, record.complete), (Some(StatusCode::OK), 6, true));
+    assert_eq!((record.status.map(|status| status.as_u16()), record.response_bytes, record.complete), (Some(200), 6, true));
     assert_eq!((record.path.as_ref(), record.route.as_deref()), ("/x?y", Some("www.example.org/*")));
     assert_eq!(world.metrics.requests_running.get(), 0);
 }
