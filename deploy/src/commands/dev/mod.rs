@@ -4,7 +4,7 @@ mod folder;
 mod printer;
 mod watch;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ use watch::Watch;
 /// Runs the command.
 pub(super) async fn run(args: DevArgs, output: Output) -> anyhow::Result<u8> {
     // The node's own lines would repeat what the printer shows.
-    logging::start(Some("warn,selvedge_edge::log=off"))?;
+    logging::start(Some("warn,worker=off,selvedge::request=off"))?;
     let mut stop = Stop::listen()?;
     let folder = DevFolder::open(&args.dir)?;
     // A broken configuration at the start is an error; later on it is only shown.
@@ -69,25 +69,9 @@ fn load(args: &DevArgs) -> anyhow::Result<Project> {
         let (name, value) = pair.split_once('=').with_context(|| format!("--var {pair}: expected NAME=VALUE"))?;
         project.vars.insert(name.to_owned(), value.into());
     }
-    // Reached by the addresses of this machine, and by the names of its own routes for clients that are told where these are. There is
-    // no pattern without a host: each fetch() of the worker would then be one of its own route.
-    for host in ["localhost", "*.localhost", "127.0.0.1", "[::1]"].map(str::to_owned).into_iter().chain(own_host(args.ip)) {
-        let pattern = format!("{host}/*");
-        if !project.routes.contains(&pattern) {
-            project.routes.push(pattern);
-        }
-    }
+    // Whatever name and port the node is reached by. A fetch() of the project's own routes then leaves the node, as one of any other name.
+    project.routes = vec!["/*".to_owned()];
     Ok(project)
-}
-
-/// The listening address as a host, where it is none of those that are always there.
-fn own_host(ip: IpAddr) -> Option<String> {
-    match ip {
-        ip if ip.is_loopback() && ip.to_string() != "127.0.0.1" && ip.is_ipv4() => Some(ip.to_string()),
-        ip if ip.is_loopback() || ip.is_unspecified() => None,
-        IpAddr::V4(ip) => Some(ip.to_string()),
-        IpAddr::V6(ip) => Some(format!("[{ip}]")),
-    }
 }
 
 async fn start_node(args: &DevArgs, folder: &DevFolder, origin: &Origin, output: Output) -> anyhow::Result<Node> {

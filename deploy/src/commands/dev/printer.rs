@@ -94,9 +94,7 @@ fn request_text(record: &RequestRecord) -> String {
     if let Some(worker) = &record.worker {
         text.push_str(&used(worker));
     }
-    if let Some(result) = record.cache {
-        text.push_str(&format!(", cache {}", cache(result)));
-    }
+    text.push_str(&format!(", cache {}", record.cache.map_or("off", cache)));
     if record.depth == 0 {
         text.push_str(&format!(", {}", record.protocol.name()));
     }
