@@ -1,13 +1,34 @@
 //! How a runner ends: with a line on stderr, and with an exit code that tells the edge whether memory was the reason.
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, c_char};
 
 use deno_core::v8;
+use selvedge_runtime::protocol::Area;
 pub(crate) use selvedge_runtime::protocol::exit::Exit;
 
 /// What must still be allocatable for a death not to be one of memory, in bytes: more than V8 or a worker asks for at once
 /// before it has been stopped by its own limits.
 const PROBE_BYTES: usize = 160 << 20;
+
+thread_local! {
+    /// Where this thread notes that it was the one that ran out of memory.
+    static AREA: OnceCell<Area> = const { OnceCell::new() };
+}
+
+/// The calling thread serves the link with this area.
+pub(crate) fn speak_for(area: Area) {
+    AREA.with(|place| _ = place.set(area));
+}
+
+/// Notes on the board that memory ran out on this thread. Safe in a signal's handler: [`speak_for`] has made the place.
+fn note_memory() {
+    AREA.with(|place| {
+        if let Some(area) = place.get() {
+            area.runs_out_of_memory();
+        }
+    });
+}
 
 /// Ends the process at once, whatever its threads do.
 pub(crate) fn end(exit: Exit, why: &str) -> ! {
@@ -45,6 +66,7 @@ pub(crate) unsafe extern "C" fn on_out_of_memory(location: *const c_char, detail
         // SAFETY: V8 gives strings that end with a zero byte.
         unsafe { CStr::from_ptr(text) }.to_string_lossy()
     };
+    note_memory();
     end(Exit::Memory, &format!("V8 is out of memory: {} {}", text(location), text(details.detail)));
 }
 
@@ -55,6 +77,7 @@ extern "C" fn on_abort(_signal: libc::c_int) {
     unsafe {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
         if libc::mmap(std::ptr::null_mut(), PROBE_BYTES, protection, flags, -1, 0) == libc::MAP_FAILED {
+            note_memory();
             let words = b"runner: Memory: an allocation failed\n";
             libc::write(2, words.as_ptr().cast(), words.len());
             libc::_exit(Exit::Memory.code().into());

@@ -65,10 +65,7 @@ impl Threads {
             let station: &'static Station = Box::leak(Box::new(Station::new(Link::new(take(*link)), board.area(index))));
             let (gate, opened) = mpsc::channel();
             let (ready, clock) = mpsc::channel();
-            let body = move || {
-                ready.send(ThreadClock::of_this_thread()).ok();
-                serve(station, &opened);
-            };
+            let body = move || serve(station, &ready, &opened);
             std::thread::Builder::new().name(format!("js-{index}")).stack_size(STACK_BYTES).spawn(body)?;
             let clock = clock.recv().map_err(std::io::Error::other)??;
             alarms.add(clock, CPU_ALARM)?;
@@ -87,10 +84,14 @@ impl Threads {
     }
 }
 
-/// A JavaScript thread, once its gate opens.
-fn serve(station: &'static Station, gate: &mpsc::Receiver<String>) {
+/// A JavaScript thread. It is `ready` when it needs nothing more that the filter refuses, and goes on when its gate opens.
+fn serve(station: &'static Station, ready: &mpsc::Sender<std::io::Result<ThreadClock>>, gate: &mpsc::Receiver<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build();
     let runtime = runtime.unwrap_or_else(|error| end(Exit::Internal, &error.to_string()));
+    let _ = ready.send(ThreadClock::of_this_thread());
+    if let Some(area) = &station.area {
+        last_words::speak_for(area.clone());
+    }
     let Ok(unsandboxed) = gate.recv() else { return };
     let served: std::io::Result<std::convert::Infallible> =
         runtime.block_on(async { Ok(JsThread::new(station)?.serve(unsandboxed).await) });

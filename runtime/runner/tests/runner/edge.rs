@@ -44,20 +44,21 @@ pub(crate) struct Run {
 impl Runner {
     /// Starts a runner with one thread and takes its hello.
     pub(crate) fn start() -> Self {
-        let mut runner = Self::spawn("runner", 1, Stdio::inherit());
+        let mut runner = Self::spawn(&["runner"], 1, Stdio::inherit());
         let hello = runner.link().receive(|message| matches!(message, ToEdge::Hello { .. }));
         let ToEdge::Hello { build, unsandboxed } = hello else { unreachable!() };
         assert_eq!((build.as_str(), unsandboxed.as_str()), (selvedge_runtime::protocol::BUILD, ""));
         runner
     }
 
-    pub(crate) fn spawn(word: &str, links: usize, stderr: Stdio) -> Self {
+    /// Starts one with these words before its own arguments.
+    pub(crate) fn spawn(words: &[&str], links: usize, stderr: Stdio) -> Self {
         let board = Board::create(links).unwrap();
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..links).map(|_| UnixStream::pair().unwrap()).unzip();
         let numbers: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
         let list = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg(word).args(["--links", &list, "--board", &board.as_raw_fd().to_string()]).stderr(stderr);
+        command.args(words).args(["--links", &list, "--board", &board.as_raw_fd().to_string()]).stderr(stderr);
         let inherited: Vec<RawFd> = numbers.into_iter().chain([board.as_raw_fd()]).collect();
         let inherit = move || {
             for number in &inherited {

@@ -147,7 +147,7 @@ fn killing_the_waiting_parent_kills_the_runner() {
 }
 
 fn an_idle_runner_sleeps() {
-    let mut runner = Runner::spawn("runner", 2, Stdio::inherit());
+    let mut runner = Runner::spawn(&["runner"], 2, Stdio::inherit());
     for link in &mut runner.links {
         link.receive(|message| matches!(message, ToEdge::Hello { .. }));
         link.load_handler(1, "return new Response('x')");

@@ -3,6 +3,8 @@
 use std::io::Read;
 use std::process::Stdio;
 
+use selvedge_runtime::protocol::ToEdge;
+
 use crate::Case;
 use crate::edge::Runner;
 
@@ -11,12 +13,13 @@ pub(crate) const CASES: &[Case] = &[
     ("namespaces_after_threads_are_refused", namespaces_after_threads_are_refused),
     ("without_a_filter_the_proof_fails", without_a_filter_the_proof_fails),
     ("a_sandboxed_runner_has_nothing_open_and_no_privilege", a_sandboxed_runner_has_nothing_open_and_no_privilege),
+    ("what_does_not_hold_is_named_where_that_is_allowed", what_does_not_hold_is_named_where_that_is_allowed),
     ("a_link_that_is_no_socket_is_refused", a_link_that_is_no_socket_is_refused),
 ];
 
 /// Runs a broken order; gives what the runner said when it refused to run.
 fn refusal(word: &str) -> String {
-    let mut runner = Runner::spawn(word, 1, Stdio::piped());
+    let mut runner = Runner::spawn(&[word], 1, Stdio::piped());
     let status = runner.ended();
     let mut said = String::new();
     runner.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -62,6 +65,23 @@ fn a_sandboxed_runner_has_nothing_open_and_no_privilege() {
         let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
         assert!(status.contains("Seccomp:\t2"), "{status}");
     }
+}
+
+fn what_does_not_hold_is_named_where_that_is_allowed() {
+    let mut runner = Runner::spawn(&["runner-early-threads", "--allow-unsandboxed"], 1, Stdio::piped());
+    let Some(hello) = runner.link().try_receive(|message| matches!(message, ToEdge::Hello { .. })) else {
+        let mut said = String::new();
+        runner.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        panic!("{:?} {said}", runner.ended());
+    };
+    let ToEdge::Hello { unsandboxed, .. } = hello else { unreachable!() };
+    runner.link().load_handler(1, "return new Response('runs')");
+    assert_eq!(runner.link().run(1, 1).text(), "runs");
+    runner.child.kill().unwrap();
+    let mut said = String::new();
+    runner.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(unsandboxed, "Namespaces, Root, Walls, Proof", "{said}");
+    assert!(said.contains("UNSANDBOXED: sandbox: Namespaces"), "{said}");
 }
 
 fn a_link_that_is_no_socket_is_refused() {
