@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::counters::count;
 use super::fleet::shed;
-use super::limits::{BUSY_POLL, LOAD_TIMEOUT, PLACEMENTS_PER_VERSION_MAX};
+use super::limits::{BUSY_POLL, BUSY_WAIT_MAX, LOAD_TIMEOUT, PLACEMENTS_PER_VERSION_MAX};
 use super::link::Link;
 use super::placement::Placement;
 use super::runner::Cause;
@@ -58,13 +58,16 @@ impl Inner {
             count(&self.counters.cold_starts);
         }
         let mut patience = Patience::Fresh;
+        let queued = Instant::now();
         loop {
             let mut changed = pin!(version.changed.notified());
             changed.as_mut().enable();
             if let Some(placement) = self.place_now(version, source, patience)? {
                 return Ok(placement);
             }
-            if Instant::now() >= deadline {
+            let now = Instant::now();
+            let waits_for_thread = !version.state.lock().ready.is_empty();
+            if now >= deadline || (waits_for_thread && now > queued + BUSY_WAIT_MAX) {
                 count(&self.counters.shed);
                 return Err(shed("no thread was free in time"));
             }

@@ -225,7 +225,9 @@ impl Inner {
     /// A link's thread was busy, and gave an invocation back.
     fn bounced(&self, link: &Link) {
         count(&self.counters.bounces);
-        if let Some((_, holder)) = link.holder()
+        // One that bounced because its isolate was leaving says nothing about who runs.
+        if link.is_busy()
+            && let Some((_, holder)) = link.holder()
             && holder.version.weighs()
         {
             self.judge(&holder.version, 0, "");

@@ -21,7 +21,7 @@ use super::placement::Placement;
 use super::ticket::Ticket;
 use super::upload::{self, Gathered, Upload};
 use super::{Inner, tasks};
-use crate::protocol::{BodyKind, BodyRef, ResponseHead, StreamId};
+use crate::protocol::{BodyKind, BodyRef, CHUNK_BYTES_MAX, ResponseHead, StreamId};
 use crate::{Body, BodyError, ClientInfo, Invocation, Limits, Outcome, RunError, WorkerSource};
 
 /// An invocation that has not been answered.
@@ -35,7 +35,7 @@ struct Job {
 
 enum JobBody {
     Whole(Bytes),
-    Stream(Upload, Option<u64>),
+    Stream(Box<Upload>, Option<u64>),
 }
 
 impl Inner {
@@ -114,8 +114,8 @@ impl Job {
         if body.size_hint().lower() > bytes_max {
             return Err(too_large(bytes_max));
         }
-        let body = if body.is_end_stream() {
-            JobBody::Whole(Bytes::new())
+        let body = if let Some(whole) = body.as_whole().filter(|whole| whole.len() <= CHUNK_BYTES_MAX) {
+            JobBody::Whole(whole)
         } else {
             let mut upload = Some(Upload::new(0, body, bytes_max, limits.body_idle_timeout()));
             let gathered = poll_fn(|cx| upload.take().map_or(Poll::Pending, |upload| Poll::Ready(upload.gather(cx)))).await;

@@ -216,6 +216,9 @@ async fn hello(socket: UnixStream, allow_unsandboxed: bool) -> Result<Greeted, S
     if !unsandboxed.is_empty() && !allow_unsandboxed {
         return Err(StartError::Unsandboxed { missing: unsandboxed });
     }
+    if !unsandboxed.is_empty() {
+        tracing::warn!(missing = unsandboxed, "a runner is not fully sandboxed: do not run code here that is not your own");
+    }
     Ok(Greeted { socket, decoder })
 }
 

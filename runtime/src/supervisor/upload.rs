@@ -32,7 +32,7 @@ pub(super) enum Gathered {
     /// All of it is here, and small enough to travel with its head.
     Whole(Bytes),
     /// The rest comes later.
-    Stream(Upload, Option<u64>),
+    Stream(Box<Upload>, Option<u64>),
 }
 
 impl Upload {
@@ -62,7 +62,7 @@ impl Upload {
         }
         let len = self.body.size_hint().exact();
         if len.is_none_or(|len| len > CHUNK_BYTES_MAX as u64) {
-            return Gathered::Stream(self, len);
+            return Gathered::Stream(Box::new(self), len);
         }
         let mut all = BytesMut::new();
         while let Poll::Ready(end) = self.poll_body(cx) {
@@ -76,7 +76,7 @@ impl Upload {
             }
         }
         self.pending = all.freeze();
-        Gathered::Stream(self, len)
+        Gathered::Stream(Box::new(self), len)
     }
 
     /// The next bytes into `pending`, or the body's end.
@@ -163,6 +163,6 @@ impl Upload {
 }
 
 /// Sends the rest, after the response has begun.
-pub(super) async fn run(mut upload: Upload, link: std::sync::Arc<Link>, stream: StreamId) {
+pub(super) async fn run(mut upload: Box<Upload>, link: std::sync::Arc<Link>, stream: StreamId) {
     std::future::poll_fn(|cx| upload.poll(cx, &link, stream)).await;
 }
