@@ -39,8 +39,13 @@ pub(crate) fn end(exit: Exit, why: &str) -> ! {
     unsafe { libc::_exit(exit.code().into()) }
 }
 
-/// From here on a panic ends the process, and so does what aborts it.
+/// From here on a panic ends the process, and so does what aborts it, but not what a terminal or a service manager sends to
+/// the whole group: the edge drains first, and ends its runners itself.
 pub(crate) fn install() {
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM] {
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);

@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn growth_beyond_what_runs_may_have_is_too_much() {
         assert!(!is_too_much(500 << 20, 300 << 20, 256 << 20));
-        assert!(is_too_much(300 << 20, 0, 200 << 20));
+        assert!(is_too_much(400 << 20, 0, 256 << 20));
         assert!(is_too_much(DATA_BYTES_MAX, DATA_BYTES_MAX - 1, 256 << 20));
     }
 }

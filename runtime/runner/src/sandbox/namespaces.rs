@@ -28,7 +28,6 @@ pub(super) fn enter(arguments: &Arguments) -> io::Result<()> {
 
     let (closes_with_parent, held_by_parent) = io::pipe()?;
     rustix::io::ioctl_fionbio(&closes_with_parent, true)?;
-    waiter::ignore_terminal();
     // SAFETY: there is one thread, so the child may do anything.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),

@@ -20,14 +20,6 @@ impl Edge {
     }
 }
 
-/// Ignores what a terminal or a service manager sends to the whole group: the edge drains first, and ends its runners itself.
-pub(super) fn ignore_terminal() {
-    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM] {
-        // SAFETY: no handler is installed.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
-    }
-}
-
 /// In the child: be killed when the parent dies. The pipe closes with the parent, and tells whether it died before this.
 pub(super) fn die_with_parent(closes_with_parent: &OwnedFd) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;

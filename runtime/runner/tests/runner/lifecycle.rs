@@ -20,6 +20,8 @@ pub(crate) const CASES: &[Case] = &[
     ("a_runner_ends_with_its_link", a_runner_ends_with_its_link),
     ("a_malformed_frame_ends_the_runner", a_malformed_frame_ends_the_runner),
     ("killing_the_waiting_parent_kills_the_runner", killing_the_waiting_parent_kills_the_runner),
+    ("a_runner_without_a_compiler_answers", a_runner_without_a_compiler_answers),
+    ("what_is_sent_to_the_whole_group_does_not_end_a_runner", what_is_sent_to_the_whole_group_does_not_end_a_runner),
     ("an_idle_runner_sleeps", an_idle_runner_sleeps),
 ];
 
@@ -144,6 +146,26 @@ fn killing_the_waiting_parent_kills_the_runner() {
         assert!(begun.elapsed() < PATIENCE, "the runner outlives its parent");
         std::thread::park_timeout(Duration::from_millis(2));
     }
+}
+
+fn a_runner_without_a_compiler_answers() {
+    let mut runner = Runner::spawn(&["runner", "--v8-flags", "--jitless"], 1, Stdio::inherit());
+    let link = runner.link();
+    link.receive(|message| matches!(message, ToEdge::Hello { .. }));
+    link.load_handler(1, "return new Response('interpreted: ' + typeof WebAssembly)");
+    assert!(link.run(1, 1).text().starts_with("interpreted"));
+}
+
+fn what_is_sent_to_the_whole_group_does_not_end_a_runner() {
+    let mut runner = Runner::start();
+    for pid in [runner.child.id() as i32, runner.inner_pid()] {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: to a process that this test has started.
+            unsafe { libc::kill(pid, signal) };
+        }
+    }
+    runner.link().load_handler(1, "return new Response('still here')");
+    assert_eq!(runner.link().run(1, 1).text(), "still here");
 }
 
 fn an_idle_runner_sleeps() {
