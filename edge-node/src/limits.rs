@@ -8,7 +8,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Client connections of all listeners together. Default 20,000; 1 to 1,000,000. Each costs 20 to 100 KiB; the process needs as many
+    /// Client connections of all listeners together. Default 10,000; 1 to 1,000,000. Each costs 20 to 100 KiB; the process needs as many
     /// descriptors for h1 and h2.
     pub connections_max: usize,
     /// Client connections of one address (IPv6: one /64). Default 2,000; 1 to 1,000,000. One client must not use up the node; large
@@ -28,7 +28,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 20_000,
+            connections_max: 10_000,
             connections_per_address_max: 2_000,
             streams_per_connection_max: 128,
             idle_timeout_ms: 75_000,
