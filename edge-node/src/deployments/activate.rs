@@ -35,9 +35,11 @@ pub(super) struct Activator {
     running: BTreeMap<WorkerName, Arc<ActiveWorker>>,
     effective: BTreeMap<String, RouteRecord>,
     underway: BTreeSet<WorkerName>,
-    refused: BTreeMap<WorkerName, (VersionId, String)>,
-    /// Workers whose bundle cannot be fetched now: when to try again, and how long to wait after that.
-    later: BTreeMap<WorkerName, (Instant, Duration)>,
+    refused: BTreeMap<WorkerName, VersionId>,
+    /// Workers that wait for room to be activated.
+    queue: VecDeque<WorkerName>,
+    /// Workers whose bundle cannot be fetched now: when to try again (none: it is queued), and how long was waited.
+    later: BTreeMap<WorkerName, (Option<Instant>, Duration)>,
     retiring: VecDeque<(Instant, VersionId)>,
     publish_at: Option<Instant>,
     published: Option<Instant>,
@@ -90,6 +92,7 @@ impl Activator {
             effective: saved.routes.unwrap_or_else(|| saved.desired.routes.clone()),
             underway: BTreeSet::new(),
             refused: BTreeMap::new(),
+            queue: VecDeque::new(),
             later: BTreeMap::new(),
             retiring: VecDeque::new(),
             publish_at: None,
@@ -125,6 +128,7 @@ impl Activator {
     pub(super) async fn run(mut self) {
         let mut jobs = Jobs::new();
         let mut saving: Option<Saving> = None;
+        self.replan();
         loop {
             self.begin(&mut jobs);
             if saving.is_none() && self.is_time_to_save(jobs.is_empty()) {
@@ -157,7 +161,7 @@ impl Activator {
         self.refused.retain(|worker, _| self.target.desired.workers.contains_key(worker));
         self.later.retain(|worker, _| self.target.desired.workers.contains_key(worker));
         self.announced.retain(|worker, _| self.target.desired.workers.contains_key(worker));
-        let gone: Vec<_> = self.active.keys().filter(|worker| !self.target.desired.workers.contains_key(*worker)).cloned().collect();
+        let gone = self.replan();
         for worker in gone {
             tracing::info!(%worker, "worker is deleted");
             if let Some(before) = self.active.remove(&worker) {
@@ -169,31 +173,40 @@ impl Activator {
         self.publish_soon();
     }
 
-    /// Begins what the plan asks for, as far as there is room.
-    fn begin(&mut self, jobs: &mut Jobs) {
-        let refused: BTreeMap<_, _> = self.refused.iter().map(|(worker, (deployment, _))| (worker.clone(), deployment.clone())).collect();
-        let now = plan::Now { active: &self.active, underway: &self.underway, refused: &refused };
+    /// Queues what the plan asks for, says so, and gives what is to be removed.
+    fn replan(&mut self) -> Vec<WorkerName> {
         let wanted = self.target.desired.clone();
-        let due = Instant::now();
-        let activate = plan::plan(now, &wanted).activate;
+        let plan = plan::plan(self.now(), &wanted);
         let mut news = Vec::new();
-        for name in &activate {
-            let Some(worker) = wanted.workers.get(name) else { continue };
-            if self.announced.get(name) != Some(&worker.deployment.id) {
+        self.queue.clear();
+        for name in plan.activate {
+            let Some(worker) = wanted.workers.get(&name) else { continue };
+            if self.announced.get(&name) != Some(&worker.deployment.id) {
                 self.announced.insert(name.clone(), worker.deployment.id.clone());
-                let (deployment, active) = (worker.deployment.id.clone(), self.active_ids(name));
+                self.later.remove(&name);
+                let (deployment, active) = (worker.deployment.id.clone(), self.active_ids(&name));
                 news.push(WorkerReport { worker: name.clone(), deployment, state: WorkerState::Activating, active });
+            }
+            if !self.later.get(&name).is_some_and(|(at, _)| at.is_some()) {
+                self.queue.push_back(name);
             }
         }
         self.board.begun(news);
-        for name in activate {
-            let Some(worker) = wanted.workers.get(&name).cloned() else { continue };
-            if jobs.len() >= limits::ACTIVATIONS_MAX {
-                break;
-            }
-            if self.later.get(&name).is_some_and(|(at, _)| *at > due) {
+        plan.remove
+    }
+
+    fn now(&self) -> plan::Now<'_> {
+        plan::Now { active: &self.active, underway: &self.underway, refused: &self.refused }
+    }
+
+    /// Begins what is queued, as far as there is room.
+    fn begin(&mut self, jobs: &mut Jobs) {
+        while jobs.len() < limits::ACTIVATIONS_MAX {
+            let Some(name) = self.queue.pop_front() else { break };
+            if !plan::needs_activation(self.now(), &name, &self.target.desired) {
                 continue;
             }
+            let Some(worker) = self.target.desired.workers.get(&name).cloned() else { continue };
             self.underway.insert(name.clone());
             let (loader, known) = (self.loader.clone(), self.running.get(&name).cloned());
             jobs.push(Box::pin(async move {
@@ -220,22 +233,27 @@ impl Activator {
                 self.later.remove(&worker);
                 self.refused.remove(&worker);
                 self.install(&worker, wanted, prepared);
-                self.unconfirmed.push(worker);
+                self.unconfirmed.push(worker.clone());
                 self.changed();
                 self.publish_soon();
             }
             Err(Failure::Refused(reason)) => {
                 tracing::error!(%worker, deployment = %id, reason, "refused; what was active before still is");
                 self.later.remove(&worker);
-                self.board.refused(&worker, &id, reason.clone(), self.active_ids(&worker));
-                self.refused.insert(worker, (id, reason));
+                self.board.refused(&worker, &id, reason, self.active_ids(&worker));
+                self.refused.insert(worker.clone(), id);
                 self.changed();
             }
             Err(Failure::Later(reason)) => {
                 let wait = self.later.get(&worker).map_or(limits::PULL_RETRY_MIN, |(_, wait)| (*wait * 2).min(limits::PULL_RETRY_MAX));
                 tracing::warn!(%worker, deployment = %id, reason, again_in_ms = wait.as_millis() as u64, "cannot be fetched now");
-                self.later.insert(worker, (Instant::now() + wait, wait));
+                self.later.insert(worker, (Some(Instant::now() + wait), wait));
+                return;
             }
+        }
+        // Another deployment may be wanted by now.
+        if plan::needs_activation(self.now(), &worker, &self.target.desired) {
+            self.queue.push_back(worker);
         }
     }
 
@@ -291,9 +309,7 @@ impl Activator {
     }
 
     fn next_timer(&self, is_saving: bool) -> Instant {
-        // One that is due and not begun waits for room, or for nothing: its deployment may be wanted no more.
-        let now = Instant::now();
-        let later = self.later.values().map(|(at, _)| *at).filter(|at| *at > now).min();
+        let later = self.later.values().filter_map(|(at, _)| *at).min();
         let retire = self.retiring.front().map(|(at, _)| *at);
         let save = self.unsaved.filter(|_| !is_saving).map(|since| since + limits::SAVE_DELAY);
         [Some(self.collect_at), later, retire, self.publish_at, save].into_iter().flatten().min().unwrap_or(self.collect_at)
@@ -302,6 +318,10 @@ impl Activator {
     async fn on_time(&mut self, now: Instant) {
         while let Some((_, version)) = self.retiring.pop_front_if(|(at, _)| *at <= now) {
             self.loader.retire(&version);
+        }
+        for (worker, (at, _)) in self.later.iter_mut().filter(|(_, (at, _))| at.is_some_and(|at| at <= now)) {
+            *at = None;
+            self.queue.push_back(worker.clone());
         }
         if self.publish_at.is_some_and(|at| at <= now) {
             self.publish();
@@ -322,10 +342,11 @@ impl Activator {
         self.unsaved = self.unsaved.or(Some(Instant::now()));
     }
 
-    /// What was activated is waited for; a change alone can wait a little for the activation that it asks for.
+    /// What was activated is waited for; a change alone can wait a little for the activation that it asks for, and so can one of many.
     fn is_time_to_save(&self, nothing_underway: bool) -> bool {
         let waited = |since: Instant| since.elapsed() >= limits::SAVE_DELAY;
-        self.unsaved.is_some_and(|since| nothing_underway || !self.unconfirmed.is_empty() || waited(since))
+        let last_ones = self.queue.is_empty() && !self.unconfirmed.is_empty();
+        self.unsaved.is_some_and(|since| nothing_underway || last_ones || waited(since))
     }
 
     /// Writes the state in the background; one write at a time, always of the newest state.
@@ -336,7 +357,7 @@ impl Activator {
             position: position.clone(),
             kept: plan::deviations(&self.active, &self.target.desired),
             routes: (self.effective != self.target.desired.routes).then(|| self.effective.clone()),
-            desired: (*self.target.desired).clone(),
+            desired: self.target.desired.clone(),
         };
         let data = self.data.clone();
         let write = tokio::task::spawn_blocking(move || state::save(&data, &saved));

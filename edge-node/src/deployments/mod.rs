@@ -133,7 +133,7 @@ impl Follower {
             },
         };
         let board = Arc::new(Board::new(config.name.clone()));
-        let first = Wanted { position: saved.position.clone(), desired: Arc::new(saved.desired.clone()) };
+        let first = Wanted { position: saved.position.clone(), desired: saved.desired.clone() };
         let (wanted, receiver) = watch::channel(first);
         let client = match (&member, &config.origin) {
             (Some(member), Some(origin)) => Some(member.client(origin).map_err(|error| refused_address(origin, error))?),

@@ -26,13 +26,17 @@ pub(super) struct Plan {
 
 /// The way from what is to what is wanted.
 pub(super) fn plan(now: Now<'_>, wanted: &Desired) -> Plan {
-    let activate = wanted.workers.iter().filter(|(name, worker)| {
-        let runs = now.active.get(*name).is_some_and(|active| active.deployment.id == worker.deployment.id);
-        let refused = now.refused.get(*name) == Some(&worker.deployment.id);
-        !runs && !refused && !now.underway.contains(*name)
-    });
+    let activate = wanted.workers.keys().filter(|name| needs_activation(now, name, wanted));
     let remove = now.active.keys().filter(|name| !wanted.workers.contains_key(*name));
-    Plan { activate: activate.map(|(name, _)| name.clone()).collect(), remove: remove.cloned().collect() }
+    Plan { activate: activate.cloned().collect(), remove: remove.cloned().collect() }
+}
+
+/// Whether a worker's wanted deployment is to be fetched, warmed and swapped in.
+pub(super) fn needs_activation(now: Now<'_>, name: &WorkerName, wanted: &Desired) -> bool {
+    let Some(worker) = wanted.workers.get(name) else { return false };
+    let runs = now.active.get(name).is_some_and(|active| active.deployment.id == worker.deployment.id);
+    let refused = now.refused.get(name) == Some(&worker.deployment.id);
+    !runs && !refused && !now.underway.contains(name)
 }
 
 /// Versions of a worker that took traffic and do so no more.

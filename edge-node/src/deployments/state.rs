@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use selvedge_origin::feed::Position;
 use selvedge_origin::registry::{Desired, DesiredWorker, RouteRecord, WorkerName};
@@ -23,7 +24,7 @@ pub(super) struct Saved {
     /// The last entry that is in `desired`.
     pub(super) position: Option<Position>,
     /// What the registry wants.
-    pub(super) desired: Desired,
+    pub(super) desired: Arc<Desired>,
     /// Workers whose wanted deployment does not run, with what runs instead.
     pub(super) kept: BTreeMap<WorkerName, Option<DesiredWorker>>,
     /// The routes that the node answers by, where they are not those of `desired`.

@@ -181,3 +181,24 @@ async fn a_bundle_that_was_damaged_on_disk_is_fetched_again() {
     node.until(|status| status.workers.values().any(|worker| worker.state == WorkerState::Active)).await;
     assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_node_of_a_large_registry_activates_everything() {
+    const WORKERS: usize = 1_000;
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    for number in 0..WORKERS {
+        // Two modules for all of them: what is pulled once is not pulled again.
+        let version = registry.version(&format!("w{number}"), ["export default 1", "export default 2"][number % 2]);
+        registry.append(promotion(&version));
+    }
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    let all_active = |report: &selvedge_origin::api::wire::NodeReport| {
+        report.workers.iter().filter(|worker| worker.state == WorkerState::Active).count() == WORKERS
+    };
+    registry.reported(all_active).await;
+    assert_eq!(node.routes.load().len(), WORKERS);
+    node.follower.stop().await;
+    let alone = TestNode::start(FollowerConfig { origin: None, ..TestNode::config(&registry, data.path()) }).await;
+    assert_eq!(alone.routes.load().len(), WORKERS);
+    assert!(alone.serves("w999").is_some());
+}
