@@ -67,21 +67,33 @@ pub(super) fn filter(namespaced: bool) -> Result<(), String> {
 
 fn each_thread(namespaced: bool, judge: impl Fn(i32, &Attempt) -> Result<(), String>) -> Result<(), String> {
     install(libc::SIGUSR1, handler as extern "C" fn(libc::c_int) as libc::sighandler_t)?;
+    let begun = Instant::now();
+    loop {
+        let (threads, of_platform) = ask_all(namespaced, &judge)?;
+        if threads > 1 && of_platform > 0 {
+            break;
+        }
+        // A thread gives itself its name as the first thing that it does, which may take a while on a busy machine.
+        if begun.elapsed() > PROOF_WAIT {
+            return Err(format!("{threads} threads were found, {of_platform} of V8's platform: there must be some"));
+        }
+        std::thread::yield_now();
+    }
+    install(libc::SIGUSR1, libc::SIG_IGN)
+}
+
+/// Makes the attempt on all threads; how many there are, and how many are of V8's platform.
+fn ask_all(namespaced: bool, judge: &impl Fn(i32, &Attempt) -> Result<(), String>) -> Result<(usize, usize), String> {
     let process = std::process::id() as i32;
     let (mut threads, mut of_platform) = (0, 0);
     for thread in threads_of(process, namespaced)? {
-        if !try_on(process, thread)? {
-            continue;
+        if try_on(process, thread)? {
+            judge(thread, &ATTEMPT)?;
+            threads += 1;
+            of_platform += usize::from(ATTEMPT.of_platform.load(Ordering::Relaxed) != 0);
         }
-        judge(thread, &ATTEMPT)?;
-        threads += 1;
-        of_platform += ATTEMPT.of_platform.load(Ordering::Relaxed);
     }
-    install(libc::SIGUSR1, libc::SIG_IGN)?;
-    if threads < 2 || of_platform == 0 {
-        return Err(format!("{threads} threads were found, {of_platform} of V8's platform: there must be some"));
-    }
-    Ok(())
+    Ok((threads, of_platform))
 }
 
 /// The threads that may exist. In a pid namespace of its own, numbers count from 1 and this process has the first ones. Elsewhere
