@@ -1,6 +1,8 @@
 //! Drives real runner processes, with real V8 and the real sandbox, over real links: this program is both the edge and,
 //! started again with `runner` as its first argument, the runner.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod cpu;
 mod edge;
 mod lifecycle;
