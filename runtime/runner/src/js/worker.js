@@ -4,6 +4,7 @@ import { Body } from "ext:selvedge/body.js";
 import { console } from "ext:selvedge/console.js";
 import { Invocation, currentInvocation } from "ext:selvedge/invocation.js";
 import { incomingRequest } from "ext:selvedge/request.js";
+import { isResponse } from "ext:selvedge/response.js";
 
 const then = Promise.prototype.then;
 const apply = Reflect.apply;
@@ -96,6 +97,10 @@ export function start(stream, method, url, kind, given) {
   };
   try {
     const answer = run(incomingRequest(invocation, method, url, body), new ExecutionContext(invocation));
+    if (isResponse(answer)) {
+      invocation.respond(answer);
+      return;
+    }
     apply(then, Promise.resolve(answer), [
       (response) => {
         try {
