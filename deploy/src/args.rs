@@ -156,6 +156,9 @@ pub struct DevArgs {
     /// Run although the kernel lacks what the sandbox needs
     #[arg(long)]
     pub allow_unsandboxed: bool,
+    /// Print one JSON line with the addresses on standard output once ready (for scripts)
+    #[arg(long)]
+    pub print_addresses: bool,
 }
 
 /// `selvedge deploy`.

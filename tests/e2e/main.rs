@@ -2,6 +2,7 @@
 //! test binary costs a link; the folders are what the tests are about.
 
 mod clients;
+mod commands;
 mod deployment;
 mod faults;
 mod request;

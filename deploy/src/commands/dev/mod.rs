@@ -112,7 +112,9 @@ impl Session {
                 self.output.paint(&format!("https://{host}:{}", address.port()), Tone::Good)
             ));
             self.output.line(format!("its certificate is from {}", folder.edge().join("authority/ca.pem").display()));
-            self.output.document(&serde_json::json!({ "https": address }));
+            if self.args.print_addresses {
+                self.output.machine_line(&serde_json::json!({ "https": address }));
+            }
         }
     }
 

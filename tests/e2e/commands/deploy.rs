@@ -1,0 +1,74 @@
+//! deploy, status, versions, rollback, delete and their exit codes.
+
+use selvedge_tests::client::{self, Over, get};
+
+use super::Installation;
+
+fn says(text: &str) -> String {
+    format!("export default {{ fetch(request: Request): Response {{ return new Response('{text}'); }} }};")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_deployed_refused_rolled_back_and_deleted_by_commands() {
+    let installation = Installation::start();
+    let https = installation.edge.as_ref().unwrap().address("https");
+    let ask = async || client::send(Over::H3, https, get("shop.test", "/")).await.unwrap();
+
+    let folder = installation.worker("shop", &says("one"));
+    let first = installation.run(&["deploy", &folder, "--message", "the first"]);
+    assert_eq!((first.code, &first.document()["result"]), (0, &"active".into()), "{}", first.stderr);
+    assert_eq!(first.document()["nodes"][0]["state"], "active");
+    assert_eq!(ask().await.text(), "one");
+
+    installation.worker("shop", &says("two"));
+    assert_eq!(installation.run(&["deploy", &folder]).code, 0);
+    assert_eq!(ask().await.text(), "two");
+
+    installation.worker("shop", "throw new Error('not today'); export default { fetch() {} };");
+    let refused = installation.run(&["deploy", &folder]);
+    assert_eq!((refused.code, &refused.document()["result"]), (1, &"refused".into()), "{}", refused.stderr);
+    assert!(refused.document()["nodes"][0]["reason"].as_str().unwrap().contains("not today"), "{}", refused.stdout);
+    assert_eq!(ask().await.text(), "two");
+
+    let rolled_back = installation.run(&["rollback", "shop", "1"]);
+    assert_eq!(rolled_back.code, 0, "{}{}", rolled_back.stdout, rolled_back.stderr);
+    assert_eq!(ask().await.text(), "one");
+    let versions = installation.run(&["versions", "shop"]).document();
+    assert_eq!(versions["versions"].as_array().unwrap().len(), 3);
+    let status = installation.run(&["status"]).document();
+    assert_eq!((&status["workers"][0]["name"], &status["nodes"][0]["online"]), (&"shop".into(), &true.into()));
+
+    assert_eq!(installation.run(&["delete", "shop"]).code, 1, "it asks, and nobody answers");
+    assert_eq!(installation.run(&["delete", "shop", "--yes"]).code, 0);
+    // In cleartext: a name without a route has no certificate either.
+    let http = installation.edge.as_ref().unwrap().address("http");
+    let gone = async || (client::send(Over::Cleartext, http, get("shop.test", "/")).await.unwrap().status == 404).then_some(());
+    selvedge_tests::eventually("the route is gone", std::time::Duration::from_secs(10), gone).await;
+}
+
+#[test]
+fn a_deployment_without_a_node_ends_with_three() {
+    let installation = Installation::without_nodes();
+    let folder = installation.worker("shop", &says("one"));
+    let ended = installation.run(&["deploy", &folder, "--wait", "200ms"]);
+    assert_eq!((ended.code, &ended.document()["result"]), (3, &"no_node".into()), "{}", ended.stderr);
+    assert_eq!(installation.run(&["deploy", &folder, "--no-wait"]).code, 0);
+}
+
+#[test]
+fn a_command_that_fails_says_what_and_where() {
+    let mut installation = Installation::without_nodes();
+    let folder = installation.worker("shop", "import './missing';\nexport default {};");
+    let ended = installation.run(&["deploy", &folder]);
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("./missing") && ended.stderr.contains("index.ts:1:8"), "{}", ended.stderr);
+
+    std::fs::write(format!("{folder}/wrangler.jsonc"), "{\"name\": \"shop\", \"kv_namespaces\": [{}]}").unwrap();
+    let ended = installation.run(&["deploy", &folder]);
+    assert!(ended.code == 1 && ended.stderr.contains("kv_namespaces: not supported"), "{}", ended.stderr);
+
+    installation.worker("shop", &says("one"));
+    installation.origin.kill();
+    let ended = installation.run(&["deploy", &folder]);
+    assert!(ended.code == 1 && ended.stderr.contains("is `selvedge origin` running there?"), "{}", ended.stderr);
+}

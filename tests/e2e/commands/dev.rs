@@ -1,0 +1,65 @@
+//! dev: a saved file is swapped in, a broken one is not, and nothing is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use selvedge_tests::client::{self, Over, get};
+use selvedge_tests::{Daemon, eventually};
+
+/// How long a swap may take. The product's aim is a second; a test machine is busy.
+const SWAP_WAIT: Duration = Duration::from_secs(20);
+
+fn script(version: &str) -> String {
+    format!(
+        "import {{ place }} from './place';\nexport default {{\n  fetch(request: Request, env: {{ WHO: string }}) {{\n    console.log('asked');\n    \
+         if (request.url.endsWith('/throw')) throw new Error('mapped');\n    return new Response(`{version} ${{env.WHO}} ${{place}}`);\n  }},\n}};\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn saving_a_file_swaps_the_worker_without_a_dropped_request() {
+    let dir = tempfile::tempdir().unwrap();
+    super::write_worker(dir.path(), "page", &script("one"));
+    std::fs::write(dir.path().join("place.ts"), "export const place: string = 'here';\n").unwrap();
+    std::fs::write(dir.path().join(".dev.vars"), "WHO=me\n").unwrap();
+    let mut dev = Daemon::start(&["dev", &dir.path().to_string_lossy(), "--port", "0"]);
+    let https = dev.address("https");
+    let says = async |text: &str| {
+        let answer = client::send(Over::H3, https, get("localhost", "/")).await.ok()?;
+        (answer.text() == text).then_some(())
+    };
+    eventually("the first version answers", SWAP_WAIT, async || says("one me here").await).await;
+
+    let over = Arc::new(AtomicBool::new(false));
+    let load = tokio::spawn({
+        let over = over.clone();
+        async move {
+            let mut bad = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let answer = client::send(Over::H2, https, get("localhost", "/")).await;
+                if answer.as_ref().map_or(true, |answer| answer.status != 200) {
+                    bad.push(format!("{answer:?}"));
+                }
+            }
+            bad
+        }
+    });
+    std::fs::write(dir.path().join("index.ts"), script("two")).unwrap();
+    let start = Instant::now();
+    eventually("the saved file is swapped in", SWAP_WAIT, async || says("two me here").await).await;
+    eprintln!("swapped {} ms after the save", start.elapsed().as_millis());
+    std::fs::write(dir.path().join("place.ts"), "export const place: string = ;\n").unwrap();
+    eventually("the mistake is shown", SWAP_WAIT, async || dev.log().contains("the old version goes on").then_some(())).await;
+    assert!(dev.log().contains("place.ts:1:30"), "{}", dev.log());
+    std::fs::write(dir.path().join("place.ts"), "export const place: string = 'there';\n").unwrap();
+    eventually("an imported file is swapped in", SWAP_WAIT, async || says("two me there").await).await;
+    over.store(true, Ordering::Relaxed);
+    assert_eq!(load.await.unwrap(), Vec::<String>::new(), "dropped requests");
+
+    client::send(Over::H3, https, get("localhost", "/throw")).await.unwrap();
+    eventually("the exception is shown where it was thrown", SWAP_WAIT, async || dev.log().contains("index.ts:5:").then_some(())).await;
+    let log = dev.log();
+    assert!(log.contains("log asked") && log.contains("of 200 ms") && log.contains("of 128 MiB") && log.contains("cache off"), "{log}");
+    assert!(dev.terminate().success());
+}

@@ -1,0 +1,35 @@
+//! apply: the difference, and what it leaves.
+
+use selvedge_tests::client::{self, Over, get};
+use selvedge_tests::{Upstream, eventually};
+use std::time::Duration;
+
+use super::Installation;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_file_adds_and_removes_routes() {
+    let upstream = Upstream::start(|_| http::Response::new("a page".into())).await;
+    let installation = Installation::start();
+    // In cleartext: a name without a route has no certificate either.
+    let http = installation.edge.as_ref().unwrap().address("http");
+    let file = installation.dir.path().join("site.toml");
+    let route = |pattern: &str| format!("[[route]]\npattern = \"{pattern}\"\nupstream = \"{}\"\n", upstream.url());
+    let apply = |text: String, more: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let path = file.to_string_lossy().into_owned();
+        let ended = installation.run(&[&["apply", &path], more].concat());
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        ended.document()
+    };
+    let status = async |host: &str| client::send(Over::Cleartext, http, get(host, "/")).await.unwrap().status;
+
+    let both = format!("name = \"www\"\n{}{}", route("a.test/*"), route("b.test/*"));
+    let shown = apply(both.clone(), &["--dry-run"]);
+    assert_eq!((shown["diff"]["added"].as_array().unwrap().len(), &shown["seq"]), (2, &serde_json::Value::Null));
+    apply(both, &[]);
+    eventually("the route answers", Duration::from_secs(10), async || (status("a.test").await == 200).then_some(())).await;
+    let shown = apply(format!("name = \"www\"\n{}", route("b.test/*")), &[]);
+    assert_eq!(shown["diff"]["removed"][0]["pattern"], "a.test/*");
+    eventually("the route is gone", Duration::from_secs(10), async || (status("a.test").await == 404).then_some(())).await;
+    assert_eq!(status("b.test").await, 200);
+}
