@@ -60,13 +60,12 @@ fn loops_of_all_kinds_end_when_terminated() {
     for source in loops {
         let mut rig = Rig::worker(&format!("export default {{ async fetch(request) {{ {source} }} }}"));
         let took = under_watch(&mut rig, |rig| rig.get(1, "https://example.org/"));
-        if took < Duration::from_millis(50) {
-            // It ended by itself: nothing of it may be left hanging.
+        assert!(took < Duration::from_millis(2500), "{source}: {took:?}");
+        if rig.pulse() == Pulse::Alive {
+            // It ended by itself, or the console's Rust code made an exception of the termination: the watchdog knows whom it
+            // hit. Here nothing of it may be left hanging.
             rig.finish(1);
-            continue;
         }
-        assert!(took < Duration::from_millis(1500), "{source}: {took:?}");
-        assert_eq!(rig.pulse(), Pulse::Terminated, "{source}");
     }
 }
 
