@@ -2,7 +2,8 @@
 //!
 //! Reading order, which is also the order of a runner's life: [`arguments`] says what it inherited, [`sandbox`] takes
 //! everything else away while there is one thread, [`snapshot`] starts V8, `thread` runs one link each: it reads messages
-//! ([`isolate`] answers them) and writes once per turn, and `watchdog` keeps the time of them all from outside.
+//! ([`isolate`] answers them) and writes once per turn, and `watchdog` keeps the time of them all from outside. `ops` lists
+//! everything that JavaScript can ask of Rust, `modules` everything that it can import; `js/` is our own JavaScript.
 //! There is no code here that opens a file or a connection.
 
 mod alarm;

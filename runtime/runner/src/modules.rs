@@ -81,7 +81,9 @@ impl Modules {
         if !maps.contains_key(file) {
             let sources = self.sources.borrow();
             let module = sources.get(file)?;
-            let parsed = module.source_map.as_ref().and_then(|map| SourceMap::from_slice(map).ok());
+            // The map is the customer's, and this is called from V8, through which no panic may pass.
+            let parse = || module.source_map.as_ref().and_then(|map| SourceMap::from_slice(map).ok());
+            let parsed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(parse)).unwrap_or(None);
             maps.insert(file.to_owned(), parsed);
         }
         let token = maps.get(file)?.as_ref()?.lookup_token(line.checked_sub(1)?, column.checked_sub(1)?)?;
