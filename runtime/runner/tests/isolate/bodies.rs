@@ -24,6 +24,7 @@ crate::tests![
     fixed_length_stream_gives_its_length,
     transform_streams_compress_and_decode,
     byob_readers_read_request_bodies,
+    views_with_offsets_are_written_as_they_are,
 ];
 
 fn post(rig: &mut Rig, stream: u32, headers: &[(&str, &str)], body: BodyKind) {
@@ -320,4 +321,25 @@ fn byob_readers_read_request_bodies() {
     end(&mut rig, 1, 0, None);
     rig.finish(1);
     assert_eq!(rig.body(1), r#"["abc","de"]"#);
+}
+
+fn views_with_offsets_are_written_as_they_are() {
+    let mut rig = Rig::worker(
+        "export default { fetch(request) {
+            const bytes = new TextEncoder().encode('0123456789');
+            if (request.url.endsWith('whole')) return new Response(bytes.subarray(3, 6));
+            return new Response(new ReadableStream({ start(controller) {
+                controller.enqueue(bytes.subarray(2, 4));
+                controller.enqueue(new Uint8Array(0));
+                controller.enqueue(new DataView(bytes.buffer, 5, 1));
+                controller.enqueue(new Uint16Array(bytes.buffer, 6, 2));
+                controller.enqueue(bytes.slice(0, 1).buffer);
+                controller.close();
+            } }));
+         } }",
+    );
+    assert_eq!(rig.text("https://example.org/whole"), "345");
+    rig.get(2, "https://example.org/stream");
+    rig.finish(2);
+    assert_eq!(rig.body(2), "23567890");
 }
