@@ -9,6 +9,10 @@ pub const DATA_BYTES_MAX: u64 = 3 << 30;
 /// What an entry into JavaScript may add to the process beyond what its isolate may hold, in bytes: V8's own memory, such as
 /// that of its compilers.
 pub const DATA_MARGIN_BYTES: u64 = 128 << 20;
+/// Machine code of one isolate, in bytes: the least that V8 takes. It would reserve 128 MiB by itself, writable, for each
+/// isolate, which counts against [`DATA_BYTES_MAX`]: the 22nd isolate of a runner then killed it ("Failed to reserve virtual
+/// memory for CodeRange").
+pub const CODE_BYTES_MAX: usize = 64 << 20;
 /// Isolates of one thread, blank ones aside. The edge decides which to unload before; 3 MiB each at least.
 pub const ISOLATES_MAX: usize = 128;
 /// Blank isolates that a thread keeps ready, so that a cold start costs only the worker's own modules.

@@ -7,6 +7,7 @@ use deno_core::{JsRuntime, RuntimeOptions, SharedArrayBufferStore, v8};
 
 use crate::blobs::CountingBlobs;
 use crate::invocations::Invocations;
+use crate::limits::CODE_BYTES_MAX;
 use crate::limits::WASM_PAGES_MAX;
 use crate::ops;
 
@@ -36,7 +37,7 @@ pub(crate) fn options(
     blobs: Arc<CountingBlobs>,
     state: Rc<Invocations>,
 ) -> RuntimeOptions {
-    let mut parameters = v8::CreateParams::default().heap_limits(0, heap_bytes_max);
+    let mut parameters = v8::CreateParams::default().heap_limits(0, heap_bytes_max).set_code_range_size_in_bytes(CODE_BYTES_MAX);
     if let Some(allocator) = allocator {
         parameters = parameters.array_buffer_allocator(allocator);
     }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Inner;
-use super::limits::{
-    IDLE_RUNNER_AFTER, IDLE_SPREAD_AFTER, IDLE_VERSION_AFTER, RETRY_AFTER, RUNNERS_MAX, RUNNERS_PER_CLASS_MAX, VERSIONS_PER_LINK_MAX,
-};
+use super::limits::{IDLE_RUNNER_AFTER, IDLE_SPREAD_AFTER, IDLE_VERSION_AFTER, RETRY_AFTER, RUNNERS_MAX, RUNNERS_PER_CLASS_MAX};
 use super::link::Link;
 use super::placement::Placement;
 use super::runner::{Cause, Runner};
@@ -43,6 +41,11 @@ impl Fleet {
 
     fn of_class(&self, class: &Class) -> Vec<Arc<Runner>> {
         self.runners.lock().iter().filter(|runner| runner.class() == Some(class) && runner.is_serving()).cloned().collect()
+    }
+
+    /// The class may have no further runner: from now on versions make room for each other.
+    pub(super) fn is_grown(&self, class: &Class) -> bool {
+        self.of_class(class).len() >= RUNNERS_PER_CLASS_MAX || self.runners.lock().len() >= RUNNERS_MAX
     }
 
     /// The least loaded link of the class that does not have the version yet.
@@ -132,14 +135,14 @@ impl Link {
 
     fn can_take(&self, version: &Version) -> bool {
         let state = self.state.lock();
-        state.slots.len() < VERSIONS_PER_LINK_MAX
+        state.slots.len() < self.slots_max
             && !state.slots.values().any(|placement| placement.is_alive() && placement.version.id == version.id)
     }
 
     /// Unloads the versions that were not used for longest, where few slots are left.
     pub(super) fn make_room(&self) {
         let mut placements = self.placements();
-        let surplus = (placements.len() + SLOTS_SPARE).saturating_sub(VERSIONS_PER_LINK_MAX);
+        let surplus = (placements.len() + SLOTS_SPARE.min(self.slots_max / 4)).saturating_sub(self.slots_max);
         placements.retain(|placement| placement.is_alive() && !placement.is_loading());
         placements.sort_by_key(|placement| placement.version.last_used_ms());
         for placement in placements.iter().take(surplus) {

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 use tokio::net::unix::OwnedWriteHalf;
 
-use super::limits::{BUSY_NS, VERSIONS_PER_LINK_MAX};
+use super::limits::{BUSY_NS, VERSIONS_PER_LINK_MIN, VERSIONS_PER_RUNNER_MAX};
 use super::placement::Placement;
 use super::stream::{Entry, Head, Phase, Verdict};
 use super::ticket::Ticket;
@@ -32,6 +32,8 @@ pub(super) struct Link {
     /// Which of the runner's links it is.
     pub(super) index: usize,
     pub(super) area: Area,
+    /// Versions that it may hold.
+    pub(super) slots_max: usize,
     pub(super) writer: OwnedWriteHalf,
     pub(super) state: Mutex<State>,
     running: AtomicUsize,
@@ -87,7 +89,7 @@ pub(super) enum Sent {
 }
 
 impl Link {
-    pub(super) fn new(runner: u64, index: usize, area: Area, writer: OwnedWriteHalf) -> Self {
+    pub(super) fn new(runner: u64, (index, links): (usize, usize), area: Area, writer: OwnedWriteHalf) -> Self {
         let state = State {
             streams: Slab::new(),
             outbox: BytesMut::new(),
@@ -102,6 +104,7 @@ impl Link {
             runner,
             index,
             area,
+            slots_max: (VERSIONS_PER_RUNNER_MAX / links.max(1)).max(VERSIONS_PER_LINK_MIN),
             writer,
             state: Mutex::new(state),
             running: AtomicUsize::new(0),
@@ -336,7 +339,7 @@ impl Link {
     /// Reserves a slot; none where the link is closed or full.
     pub(super) fn reserve(&self, make: impl FnOnce(Slot) -> Placement) -> Option<Arc<Placement>> {
         let mut state = self.state.lock();
-        if state.closed || state.slots.len() >= VERSIONS_PER_LINK_MAX {
+        if state.closed || state.slots.len() >= self.slots_max {
             return None;
         }
         let slot = state.next_slot;

@@ -125,7 +125,9 @@ impl Inner {
         class: Class,
     ) -> Result<Arc<Placement>, Unloaded> {
         let link = self.find_site(version, &class).await.map_err(Unloaded::Failed)?;
-        link.make_room();
+        if self.fleet.is_grown(&class) {
+            link.make_room();
+        }
         let (done, loaded) = oneshot::channel();
         let reserved =
             link.reserve(|slot| Placement::new(version.clone(), source.clone(), link.clone(), slot, class, done)).ok_or(Unloaded::Lost)?;

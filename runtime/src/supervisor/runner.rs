@@ -115,10 +115,11 @@ impl Runner {
         }
         let mut links = Vec::with_capacity(greeted.len());
         let mut readers = Vec::with_capacity(greeted.len());
+        let links_len = greeted.len();
         for (index, greeted) in greeted.into_iter().enumerate() {
             let area = board.area(index).ok_or_else(|| std::io::Error::other("the board is too small"))?;
             let (read, write) = greeted.socket.into_split();
-            links.push(Arc::new(Link::new(id, index, area, write)));
+            links.push(Arc::new(Link::new(id, (index, links_len), area, write)));
             readers.push((read, greeted.decoder));
         }
         let runner = Arc::new(Self {
