@@ -93,6 +93,6 @@ mod tests {
     fn moments_are_dates_of_the_calendar() {
         assert_eq!(moment(0), "1970-01-01 00:00:00Z");
         assert_eq!(moment(951_782_400_000), "2000-02-29 00:00:00Z");
-        assert_eq!(moment(1_785_585_600_000 + 45_296_789), "2026-08-01 24:34:56Z".replace("24:34", "12:34"));
+        assert_eq!(moment(1_785_585_600_000 + 2_096_789), "2026-08-01 12:34:56Z");
     }
 }

@@ -89,7 +89,9 @@ fn check_depth(text: &str) -> Result<(), FormatError> {
             b'"' | b'\'' => {
                 while let Some(inner) = bytes.next() {
                     match inner {
-                        b'\\' => drop(bytes.next()),
+                        b'\\' => {
+                            bytes.next();
+                        }
                         b'\n' => line += 1,
                         _ if inner == byte => break,
                         _ => {}

@@ -233,7 +233,9 @@ fn where_things_are(nodes: &[DemoNode], url: &str, data: &Path, output: Output) 
             output.paint(&format!("        metrics http://{}/metrics  authority {}", node.admin, node.authority.display()), Tone::Dim),
         );
     }
-    output.line(format!("origin  selvedge status --origin {url} --token-file {}", data.join("admin.token").display()));
+    let program = std::env::current_exe().unwrap_or_else(|_| "selvedge".into());
+    let token = data.join("admin.token");
+    output.line(format!("origin  {} status --origin {url} --token-file {}", program.display(), token.display()));
 }
 
 /// Stays up until told to stop, or until a part ends by itself.
