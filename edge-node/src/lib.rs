@@ -31,4 +31,5 @@ pub fn fuzz(bytes: &[u8]) {
     cache::range::fuzz(bytes);
     request::fuzz_names(bytes);
     workers::fuzz_locations(bytes);
+    routes::fuzz(bytes);
 }

@@ -17,8 +17,11 @@ use crate::limits::FILLS_MAX;
 /// All fetches that fill the cache now.
 #[derive(Debug, Default)]
 pub(super) struct Fills {
-    by_key: Mutex<HashMap<Box<[u8]>, SmallVec<[Registered; 1]>>>,
+    by_key: Mutex<ByKey>,
 }
+
+/// Several for one key where responses vary, or where their answers are not shared.
+type ByKey = HashMap<Box<[u8]>, SmallVec<[Registered; 1]>>;
 
 #[derive(Debug)]
 struct Registered {

@@ -20,6 +20,7 @@ pub(super) struct Memory {
 
 impl Memory {
     /// At most `bytes_max` bytes, by weight.
+    #[allow(clippy::borrowed_box, reason = "moka gives the weigher its key by reference")]
     pub(super) fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
         let slots = Cache::builder()
             .max_capacity(bytes_max)
