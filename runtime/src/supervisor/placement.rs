@@ -110,7 +110,7 @@ impl Placement {
     pub(super) async fn send(&self) -> Result<(), RunError> {
         let source = &*self.source;
         let modules_len = u32::try_from(source.modules.len()).unwrap_or(u32::MAX);
-        let bytes: u64 = source.modules.iter().map(|module| bytes_of(module)).sum();
+        let bytes: u64 = source.modules.iter().map(bytes_of).sum();
         if modules_len > MODULES_MAX || bytes > MODULES_BYTES_MAX {
             return Err(unfit(&format!("{modules_len} modules of {bytes} bytes are over {MODULES_MAX} or {MODULES_BYTES_MAX}")));
         }

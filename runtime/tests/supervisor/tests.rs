@@ -51,6 +51,7 @@ tests! {
     a_version_that_cannot_be_loaded_says_why
     a_version_that_kills_its_runner_while_it_loads_says_so
     versions_on_probation_share_a_runner
+    more_versions_than_a_runner_holds_take_further_runners
     retiring_unloads
     another_build_is_refused
     a_missing_sandbox_is_refused_unless_allowed
@@ -366,12 +367,11 @@ async fn a_frozen_runner_is_given_up() {
 async fn hostile_runners_are_killed_and_replaced() {
     let supervisor = supervisor().await;
     let source = worker("hostile", "v1");
-    let mut kills = 0;
-    for path in ["garbage", "huge", "second-hello", "second-response", "beyond-credit", "credit-flood", "old-part"] {
+    let ways = ["garbage", "huge", "second-hello", "second-response", "beyond-credit", "credit-flood", "old-part"];
+    for (path, kills) in ways.into_iter().zip(1..) {
         let (invocation, host) = request(Method::POST, path, Body::empty());
         // A body that is not read gives no credit.
         let result = supervisor.run(&source, invocation).await;
-        kills += 1;
         until(|| supervisor.counts().kills_protocol == kills).await;
         assert!(result.is_ok() || host.report().await.outcome == Outcome::RunnerLost, "{path}");
         get(&supervisor, &source, "hello").await.expect("a new runner answers");
@@ -418,6 +418,18 @@ async fn versions_on_probation_share_a_runner() {
     let used: Vec<_> = runners.iter().filter(|runner| runner.cordon.is_some()).collect();
     assert_eq!(used.len(), 1);
     assert_eq!(used.first().expect("one").versions.len(), 3);
+}
+
+async fn more_versions_than_a_runner_holds_take_further_runners() {
+    let supervisor = supervisor().await;
+    for number in 0..60 {
+        let name = format!("v{number}");
+        get(&supervisor, &worker(&name, &name), "hello").await.expect("an answer");
+    }
+    let used: Vec<_> =
+        supervisor.runners().into_iter().filter(|runner| runner.cordon.is_some()).map(|runner| runner.versions.len()).collect();
+    assert_eq!(used.iter().sum::<usize>(), 60, "{used:?}");
+    assert_eq!(used.len(), 3, "{used:?}");
 }
 
 async fn retiring_unloads() {
