@@ -95,30 +95,9 @@ impl Link {
                     }
                 }
             }
-            ToEdge::BodyData { stream, part, bytes } => {
-                if let Some(waker) = body_data(state, stream, part, bytes, now)? {
-                    wakers.push(waker);
-                }
-            }
-            ToEdge::BodyEnd { stream, part, error } => {
-                if let Some(entry) = live(state, stream) {
-                    wakers.extend(entry.body_end(part, error, now)?);
-                }
-            }
-            ToEdge::Credit { stream, part, bytes } => {
-                if let Some(outbound) = live(state, stream).and_then(|entry| entry.outbound(part)) {
-                    wakers.extend(outbound.credited(bytes)?);
-                }
-            }
             ToEdge::Fetch { stream, part, head, redirect, body } => {
                 if live(state, stream).is_some() {
                     events.extend(fetch(state, (stream, part), head, redirect, body)?);
-                }
-            }
-            ToEdge::Abandon { stream, part } => {
-                if let Some(outbound) = live(state, stream).and_then(|entry| entry.outbound(part)) {
-                    outbound.closed = true;
-                    wakers.extend(outbound.waker.take());
                 }
             }
             ToEdge::Log { stream, slot, level, message, exception } => {
@@ -149,8 +128,32 @@ impl Link {
             }
             ToEdge::Stuck { stream, slot, outcome } => events.push(Event::Stuck { stream, slot, outcome }),
             ToEdge::Hello { .. } => return Err(ProtocolError::Order("a second hello")),
+            ToEdge::BodyData { .. } | ToEdge::BodyEnd { .. } | ToEdge::Credit { .. } | ToEdge::Abandon { .. } => {
+                wakers.extend(take_flow(state, message, now)?);
+            }
         }
         Ok(())
+    }
+}
+
+/// Takes a message about a body. Returns who must be woken.
+fn take_flow(state: &mut State, message: ToEdge, now: Instant) -> Result<Option<Waker>, ProtocolError> {
+    match message {
+        ToEdge::BodyData { stream, part, bytes } => body_data(state, stream, part, bytes, now),
+        ToEdge::BodyEnd { stream, part, error } => match live(state, stream) {
+            Some(entry) => entry.body_end(part, error, now),
+            None => Ok(None),
+        },
+        ToEdge::Credit { stream, part, bytes } => match live(state, stream).and_then(|entry| entry.outbound(part)) {
+            Some(outbound) => outbound.credited(bytes),
+            None => Ok(None),
+        },
+        ToEdge::Abandon { stream, part } => {
+            let Some(outbound) = live(state, stream).and_then(|entry| entry.outbound(part)) else { return Ok(None) };
+            outbound.closed = true;
+            Ok(outbound.waker.take())
+        }
+        _ => Ok(None),
     }
 }
 
