@@ -1,5 +1,6 @@
 //! The built binary as its users type it: deploy, status, rollback, delete, apply, dev.
 
+mod demo;
 mod deploy;
 mod dev;
 mod site;
