@@ -105,7 +105,7 @@ impl Activator {
         let loads = futures::stream::iter(last_good).map(|(name, wanted)| {
             let loader = this.loader.clone();
             async move {
-                let loaded = loader.from_disk(&name, &wanted).await;
+                let loaded = loader.restore(&name, &wanted).await;
                 (name, wanted, loaded)
             }
         });

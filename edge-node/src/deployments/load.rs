@@ -99,7 +99,7 @@ impl Loader {
     }
 
     /// As [`Self::prepare`], from this node's disk and without warming: for what ran before.
-    pub(super) async fn from_disk(&self, worker: &WorkerName, wanted: &DesiredWorker) -> Result<Prepared, Failure> {
+    pub(super) async fn restore(&self, worker: &WorkerName, wanted: &DesiredWorker) -> Result<Prepared, Failure> {
         let mut prepared = Prepared { versions: Vec::new(), warmed: Vec::new() };
         for share in &wanted.deployment.versions {
             let source = self.source(worker, record_of(worker, wanted, &share.version)?, None).await?;

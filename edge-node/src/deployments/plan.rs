@@ -72,6 +72,7 @@ pub(super) fn deviations(active: &BTreeMap<WorkerName, DesiredWorker>, wanted: &
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use selvedge_origin::registry::{Deployment, RouteOwner, Share};
 

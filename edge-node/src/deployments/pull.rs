@@ -194,6 +194,7 @@ async fn blob(store: &Arc<BundleStore>, client: Option<&Client>, what: &str, nam
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use super::*;
 

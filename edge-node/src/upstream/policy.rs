@@ -113,6 +113,7 @@ fn embedded(high: u16, low: u16) -> Ipv4Addr {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use super::*;
 

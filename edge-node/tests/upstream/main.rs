@@ -1,5 +1,7 @@
 //! Upstream connections against real servers: well-behaved ones of hyper, and hostile ones that write bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod dns;
 mod http2;
 mod pooling;
