@@ -30,6 +30,18 @@ fn no_file_holds_two_ideas() {
 }
 
 #[test]
+fn every_function_fits_on_a_screen() {
+    const LINES_MAX: usize = 70;
+    let mut broken = Violations::new("has functions of at most 70 lines");
+    for file in Source::all() {
+        for line in file.long_functions(LINES_MAX) {
+            broken.add(&file, line);
+        }
+    }
+    broken.none();
+}
+
+#[test]
 fn only_the_runner_depends_on_v8() {
     let mut broken = Violations::new("does not depend on the engine: only runtime/runner does");
     for manifest in Source::manifests() {

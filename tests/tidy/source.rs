@@ -41,13 +41,54 @@ impl Source {
         self.path.to_string_lossy().starts_with(prefix)
     }
 
-    /// Lines with their numbers, up to the file's own test module, without comments.
+    /// The file is there for tests only: a module of them, or a client that only they use.
+    fn for_tests(&self) -> bool {
+        let path = self.path.to_string_lossy();
+        path.contains("/tests/") || path.ends_with("/tests.rs") || self.text.lines().any(|line| line == "#![cfg(test)]")
+    }
+
+    /// Functions longer than `lines_max` lines, by the line on which they begin. Relies on rustfmt: a function ends at the first `}` as far in
+    /// as its beginning.
+    pub(crate) fn long_functions(&self, lines_max: usize) -> Vec<usize> {
+        let lines: Vec<&str> = self.text.lines().collect();
+        let is_function = |line: &str| {
+            let words = line.trim_start();
+            [
+                "fn ",
+                "pub fn ",
+                "async fn ",
+                "pub async fn ",
+                "pub(crate) fn ",
+                "pub(super) fn ",
+                "pub(crate) async fn ",
+                "pub(super) async fn ",
+            ]
+            .iter()
+            .any(|start| words.starts_with(start))
+        };
+        let mut long = Vec::new();
+        for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_function(line)) {
+            let indent = line.len() - line.trim_start().len();
+            let end = format!("{}}}", " ".repeat(indent));
+            let head_ends = lines[index..].iter().find(|line| line.ends_with('{') || line.ends_with(';') || line.ends_with('}'));
+            if !head_ends.is_some_and(|line| line.ends_with('{')) {
+                continue; // a declaration, or all of it on one line
+            }
+            let length = lines[index..].iter().position(|line| *line == end);
+            if length.is_some_and(|length| length > lines_max) {
+                long.push(index + 1);
+            }
+        }
+        long
+    }
+
+    /// Lines with their numbers, up to the file's own test module, without comments; none of a file that is for tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.text
             .lines()
             .enumerate()
             .map(|(index, line)| (index + 1, line.trim()))
-            .take_while(|(_, line)| *line != "#[cfg(test)]")
+            .take_while(|(_, line)| *line != "#[cfg(test)]" && !self.for_tests())
             .filter(|(_, line)| !line.starts_with("//"))
     }
 }

@@ -16,7 +16,6 @@ use super::{Answer, Connection, ListenError, Protocol, Shared, TlsInfo, authorit
 use crate::limits::{self, Limits};
 use crate::metrics::ConnectionRefusal;
 
-#[cfg(test)]
 pub(crate) mod client;
 mod request;
 mod transport;

@@ -318,7 +318,8 @@ impl Thread {
         self.say(&ToEdge::Fetch { stream, part, head, redirect: Redirect::Follow, body: BodyKind::Whole("ask".into()) });
     }
 
-    fn misbehave(&mut self, stream: StreamId, slot: Slot, path: &str, head: &RequestHead) {
+    /// What ends or stops the process, or hides it.
+    fn vanish(&mut self, stream: StreamId, slot: Slot, path: &str, head: &RequestHead) -> bool {
         match path {
             "memory" => {
                 self.area.turn_begins(monotonic_ns(), stream);
@@ -344,6 +345,20 @@ impl Thread {
                 std::thread::sleep(Duration::from_secs(3600));
             }
             "freeze" => BEATING.store(false, Ordering::Relaxed),
+            "unlink" => {
+                let _ = self.socket.shutdown(std::net::Shutdown::Both);
+                std::thread::sleep(Duration::from_secs(3600));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn misbehave(&mut self, stream: StreamId, slot: Slot, path: &str, head: &RequestHead) {
+        if self.vanish(stream, slot, path, head) {
+            return;
+        }
+        match path {
             "garbage" => self.out.extend_from_slice(&[9, 0, 0, 0, 200, 1, 2, 3, 4, 5, 6, 7, 8]),
             "huge" => self.out.extend_from_slice(&u32::MAX.to_le_bytes()),
             "second-hello" => self.say(&ToEdge::Hello { build: BUILD.to_owned(), unsandboxed: String::new() }),
@@ -382,10 +397,6 @@ impl Thread {
                 }
                 self.say(&ToEdge::BodyEnd { stream, part: 0, error: None });
                 self.done(stream, Outcome::Ok);
-            }
-            "unlink" => {
-                let _ = self.socket.shutdown(std::net::Shutdown::Both);
-                std::thread::sleep(Duration::from_secs(3600));
             }
             _ => {
                 self.respond(stream, 404, Bytes::new());

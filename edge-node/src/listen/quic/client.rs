@@ -1,4 +1,5 @@
 //! A small HTTP/3 client for tests.
+#![cfg(test)]
 
 use std::net::SocketAddr;
 use std::pin::Pin;
