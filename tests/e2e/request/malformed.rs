@@ -5,7 +5,8 @@ use std::time::Duration;
 use selvedge_tests::{Cluster, fixture};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-async fn raw(address: std::net::SocketAddr, bytes: &[u8]) -> String {
+/// Sends bytes as they are; gives what comes back until the connection closes.
+pub(super) async fn raw(address: std::net::SocketAddr, bytes: &[u8]) -> String {
     let mut socket = tokio::net::TcpStream::connect(address).await.expect("the listener accepts");
     let _ = socket.write_all(bytes).await;
     let mut answer = Vec::new();
