@@ -2,6 +2,7 @@
 //! runs; ratios are what counts, because machines differ and are noisy. Writes a table and `target/bench/results.json`.
 
 mod cold;
+mod crossing;
 mod hit;
 mod load;
 mod memory;
@@ -16,7 +17,13 @@ use table::Table;
 /// One figure: what it is called, and how it is measured.
 type Figure = (&'static str, fn(&mut Table) -> anyhow::Result<()>);
 
-const FIGURES: [Figure; 4] = [("worker", worker::measure), ("hit", hit::measure), ("cold", cold::measure), ("memory", memory::measure)];
+const FIGURES: [Figure; 5] = [
+    ("worker", worker::measure),
+    ("hit", hit::measure),
+    ("cold", cold::measure),
+    ("crossing", crossing::measure),
+    ("memory", memory::measure),
+];
 
 fn main() -> anyhow::Result<()> {
     // cargo passes `--bench`; what is left names the figures, all without any.
