@@ -1,4 +1,7 @@
-//! Inputs: random bytes, and valid inputs with bytes flipped, cut, doubled, overwritten with boundary values or spliced.
+//! Inputs: random bytes, and valid inputs with bytes flipped, cut, doubled, repeated, overwritten or joined with boundary values, or spliced.
+
+/// Text at the edges of what parsers expect.
+const WORDS: [&str; 12] = ["99999", "4294967296", "18446744073709551616", "-1", "1e400", "..", "//", "\r\n", "\\u0000", "*", "\"", "null"];
 
 /// Makes inputs, the same for the same seed.
 pub(crate) struct Generator<'a> {
@@ -42,7 +45,7 @@ impl<'a> Generator<'a> {
             return;
         }
         let at = self.below(length);
-        match self.below(7) {
+        match self.below(9) {
             0 => self.input[at] ^= 1 << self.below(8),
             1 => self.input[at] = self.next() as u8,
             2 => self.input.truncate(at),
@@ -62,6 +65,14 @@ impl<'a> Generator<'a> {
                 for (place, byte) in self.input[at..].iter_mut().zip(bytes) {
                     *place = byte;
                 }
+            }
+            6 => {
+                let word = WORDS[self.below(WORDS.len())];
+                self.input.splice(at..at, word.bytes());
+            }
+            7 => {
+                let repeated = vec![self.input[at]; 1 + self.below(40)];
+                self.input.splice(at..at, repeated);
             }
             _ => {
                 let other = &self.seeds[self.below(self.seeds.len())];
