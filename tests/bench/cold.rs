@@ -26,7 +26,7 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
         let warm = (0..WARM).map(|_| first_byte(&ours.http, &host).map(|time| time.as_secs_f64())).collect::<Result<Vec<_>, _>>()?;
         extra.push(((cold.as_secs_f64() - median(warm)) * 1e3).max(0.0));
         // The pool of blank isolates refills while nothing is asked, as between real cold starts.
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(100));
     }
     extra.sort_by(f64::total_cmp);
     table.alone("cold start p50", "ms", extra[WORKERS / 2], "");
