@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use selvedge_origin::client::Client;
+use selvedge_origin::tokens::TokenFile;
 use serde_json::Value;
 
 /// How long a process may take until it says its addresses.
@@ -23,6 +25,32 @@ pub fn selvedge() -> PathBuf {
     let path = own.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("selvedge");
     assert!(path.is_file(), "{} is missing: ./x test builds it first", path.display());
     path
+}
+
+/// The built binary as an origin and one node, and a way to deploy to them.
+pub struct Built {
+    /// Deploys.
+    pub cluster: crate::Cluster,
+    /// The node.
+    pub edge: Daemon,
+    /// The registry.
+    pub origin: Daemon,
+    /// The registry's folder.
+    pub origin_data: PathBuf,
+    /// The node's folder.
+    pub edge_data: PathBuf,
+}
+
+impl Built {
+    /// Starts both; returns when the node follows the origin.
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (origin_data, edge_data) = (dir.path().join("origin"), dir.path().join("edge"));
+        let origin = Daemon::origin(&origin_data, "127.0.0.1:0");
+        let edge = Daemon::edge("node-0", &edge_data, &origin.url(), &origin_data);
+        let cluster = crate::Cluster::around(origin.client(&origin_data), dir, 1).await;
+        Self { cluster, edge, origin, origin_data, edge_data }
+    }
 }
 
 /// `selvedge origin` or `selvedge edge` as a child. Killed when dropped.
@@ -103,6 +131,17 @@ impl Daemon {
             "--admin",
             "127.0.0.1:0",
         ])
+    }
+
+    /// The URL that an origin printed.
+    pub fn url(&self) -> String {
+        self.addresses["url"].as_str().expect("an origin prints its URL").to_owned()
+    }
+
+    /// Calls an origin as its operator.
+    pub fn client(&self, data: &Path) -> Client {
+        let token = TokenFile::read(&data.join("admin.token")).expect("the origin made it");
+        Client::connect(&self.url(), &token).expect("a valid URL and token")
     }
 
     /// One of the addresses that it printed.

@@ -8,7 +8,7 @@ mod upstream;
 
 pub use client::Answer;
 pub use cluster::{Cluster, Deploy, Edge, fixture, route};
-pub use daemon::{Daemon, selvedge};
+pub use daemon::{Built, Daemon, selvedge};
 pub use upstream::Upstream;
 
 use std::time::{Duration, Instant};

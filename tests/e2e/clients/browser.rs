@@ -3,18 +3,18 @@
 use std::path::Path;
 
 use base64::Engine;
-use selvedge_tests::{Cluster, Deploy, client, route};
+use selvedge_tests::{Built, Deploy, client, route};
 
 use super::output;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chromium_loads_a_page_over_http3() {
-    let cluster = Cluster::start(1).await;
+    let built = Built::start().await;
     let script = "export default { fetch: (request) => new Response('<p>seen over ' + request.cf.httpProtocol + '</p>', \
                   { headers: { 'content-type': 'text/html' } }) };";
     let routes = Some(vec![route("localhost/*", Some("page"), None)]);
-    cluster.deploy_with("page", script, Deploy { routes, ..Deploy::default() }).await;
-    let https = cluster.edges[0].https;
+    built.cluster.deploy_with("page", script, Deploy { routes, ..Deploy::default() }).await;
+    let https = built.edge.address("https");
     let certificate = client::certificate_of(https, "localhost").await.expect("a certificate for localhost");
     let key = ring::digest::digest(&ring::digest::SHA256, public_key(&certificate).expect("a certificate has a public key"));
     let spki = base64::engine::general_purpose::STANDARD.encode(key);

@@ -1,20 +1,20 @@
-//! curl over HTTP/1.1 and HTTP/2, against the built binary.
+//! curl over HTTP/1.1 and HTTP/2.
 
 use std::path::Path;
 
-use selvedge_tests::{Cluster, fixture};
+use selvedge_tests::{Built, fixture};
 
 use super::output;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_speaks_http1_and_http2() {
-    let cluster = Cluster::start(1).await;
-    cluster.deploy("hello", &fixture("hello")).await;
-    cluster.deploy("echo", &fixture("echo")).await;
-    let edge = &cluster.edges[0];
+    let built = Built::start().await;
+    built.cluster.deploy("hello", &fixture("hello")).await;
+    built.cluster.deploy("echo", &fixture("echo")).await;
+    let port = built.edge.address("https").port();
     let ask = |host: &str, more: &[&str]| {
-        let resolve = format!("{host}:{}:127.0.0.1", edge.https.port());
-        let url = format!("https://{host}:{}/from-curl", edge.https.port());
+        let resolve = format!("{host}:{}:127.0.0.1", port);
+        let url = format!("https://{host}:{}/from-curl", port);
         let mut arguments = vec!["-sSk", "--max-time", "20", "--resolve", &resolve, "-w", "|%{http_version}|%{http_code}"];
         arguments.extend(more);
         arguments.push(&url);

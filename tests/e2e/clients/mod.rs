@@ -1,4 +1,4 @@
-//! Clients that are not ours: curl, aioquic, Chromium. `./x test` installs what is missing.
+//! Clients that are not ours, against the built binary: curl, aioquic, Chromium. `./x test` installs what is missing.
 
 mod browser;
 mod curl;

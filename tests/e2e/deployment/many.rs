@@ -48,3 +48,17 @@ async fn no_request_fails_and_no_answer_is_mixed() {
     let answers = answers.load(Ordering::Relaxed);
     assert!(answers >= DEPLOYMENTS, "only {answers} answers in {DEPLOYMENTS} deployments");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forty_workers_live_on_one_node() {
+    let cluster = Cluster::start(1).await;
+    for n in 0..40 {
+        cluster.deploy(&format!("w{n}"), &format!("export default {{ fetch: () => new Response('worker {n}') }};")).await;
+    }
+    for round in 0..3 {
+        for n in 0..40 {
+            let answer = cluster.get(&format!("w{n}.test"), "/").await;
+            assert_eq!((answer.status, answer.text()), (200, format!("worker {n}")), "round {round}");
+        }
+    }
+}

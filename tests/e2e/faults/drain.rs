@@ -1,7 +1,7 @@
 //! SIGTERM: finish what runs, then go.
 
 use selvedge_tests::client::{self, Over};
-use selvedge_tests::{Cluster, Daemon, fixture};
+use selvedge_tests::{Built, Cluster, fixture};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_finishes_what_it_has_begun() {
@@ -23,11 +23,7 @@ async fn a_drained_node_finishes_what_it_has_begun() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_ends_every_daemon_with_zero() {
-    let dir = tempfile::tempdir().unwrap();
-    let (origin_data, edge_data) = (dir.path().join("origin"), dir.path().join("edge"));
-    let mut origin = Daemon::origin(&origin_data, "127.0.0.1:0");
-    let mut edge = Daemon::edge("node-0", &edge_data, origin.addresses["url"].as_str().unwrap(), &origin_data);
-    let cluster = Cluster::around(super::kill::client_of(&origin, &origin_data), dir, 1).await;
+    let Built { cluster, mut edge, mut origin, .. } = Built::start().await;
     cluster.deploy("hello", &fixture("hello")).await;
     assert!(client::send(Over::H3, edge.address("https"), client::get("hello.test", "/")).await.is_ok());
     let runners = edge.children();

@@ -1,31 +1,20 @@
 //! kill -9 of each process.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use selvedge_origin::OriginConfig;
 use selvedge_origin::client::Client;
 use selvedge_tests::client::{self, Over};
-use selvedge_tests::{Cluster, Daemon, eventually, fixture};
+use selvedge_tests::{Built, Cluster, Daemon, eventually, fixture};
 
 async fn ask(address: std::net::SocketAddr, host: &str) -> Option<client::Answer> {
     client::send(Over::Cleartext, address, client::get(host, "/")).await.ok()
 }
 
-pub(super) fn client_of(origin: &Daemon, data: &Path) -> Client {
-    let token = selvedge_origin::tokens::TokenFile::read(&data.join("admin.token")).expect("the origin made it");
-    Client::connect(origin.addresses["url"].as_str().expect("the origin says its URL"), &token).expect("a valid token")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_go_on_without_the_origin_and_it_keeps_what_it_acknowledged() {
-    let dir = tempfile::tempdir().unwrap();
-    let (origin_data, edge_data) = (dir.path().join("origin"), dir.path().join("edge"));
-    let mut origin = Daemon::origin(&origin_data, "127.0.0.1:0");
-    let url = origin.addresses["url"].as_str().unwrap().to_owned();
-    let mut edge = Daemon::edge("node-0", &edge_data, &url, &origin_data);
-    let client = client_of(&origin, &origin_data);
-    let cluster = Cluster::around(client.clone(), dir, 1).await;
+    let Built { cluster, mut edge, mut origin, origin_data, edge_data } = Built::start().await;
+    let (url, client) = (origin.url(), cluster.client.clone());
     cluster.deploy("hello", &fixture("hello")).await;
     assert_eq!(ask(edge.address("http"), "hello.test").await.unwrap().status, 200);
 
@@ -45,7 +34,7 @@ async fn nodes_go_on_without_the_origin_and_it_keeps_what_it_acknowledged() {
 
     let listen = url.trim_start_matches("http://").to_owned();
     let origin = Daemon::origin(&origin_data, &listen);
-    let client = client_of(&origin, &origin_data);
+    let client = origin.client(&origin_data);
     let versions = client.versions(&"hello".parse().unwrap()).await.expect("what was acknowledged is there");
     assert_eq!(versions.versions.len(), 1);
     let returned = async || client.nodes().await.ok().filter(|nodes| nodes.iter().any(|node| node.online));
@@ -54,11 +43,7 @@ async fn nodes_go_on_without_the_origin_and_it_keeps_what_it_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_runner_costs_only_what_ran_inside_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let (origin_data, edge_data) = (dir.path().join("origin"), dir.path().join("edge"));
-    let origin = Daemon::origin(&origin_data, "127.0.0.1:0");
-    let edge = Daemon::edge("node-0", &edge_data, origin.addresses["url"].as_str().unwrap(), &origin_data);
-    let cluster = Cluster::around(client_of(&origin, &origin_data), dir, 1).await;
+    let Built { cluster, edge, origin: _origin, .. } = Built::start().await;
     cluster.deploy("hello", &fixture("hello")).await;
     for round in 0..5 {
         for pid in edge.children() {
