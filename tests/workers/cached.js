@@ -1,7 +1,6 @@
-// Answers with a count that shows whether it ran, cacheable for a minute.
-let runs = 0;
+// Answers with what differs in each run, cacheable for a minute.
 export default {
   fetch() {
-    return new Response(`run ${++runs}`, { headers: { "cache-control": "public, max-age=60" } });
+    return new Response(crypto.randomUUID(), { headers: { "cache-control": "public, max-age=60" } });
   },
 };

@@ -41,7 +41,7 @@ async fn a_body_over_100_mib_is_refused_and_one_below_is_not() {
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     // ... and when it comes unannounced, whatever the client still sends.
     let chunk = [b"10000\r\n".to_vec(), vec![0; 0x10000], b"\r\n".to_vec()].concat();
-    let mut chunked = b"POST / HTTP/1.1\r\nHost: count.test\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    let mut chunked = b"POST / HTTP/1.1\r\nHost: count.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     (0..most / 0x10000).for_each(|_| chunked.extend_from_slice(&chunk));
     chunked.extend_from_slice(b"1\r\nx\r\n0\r\n\r\n");
     let answer = super::malformed::raw(cluster.edges[0].http, &chunked).await;
