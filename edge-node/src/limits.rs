@@ -159,6 +159,10 @@ pub const H3_CONTROL_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of one DATA frame that we send. A client must take each within [`SEND_STALL`].
 pub const H3_DATA_FRAME_BYTES_MAX: usize = 64 << 10;
 
+/// How long a GET or HEAD without Content-Length waits for its stream's end before it is taken to have a body. The end is in the packet of the
+/// head or in the next one; a lost packet comes again after about this time.
+pub const H3_END_WAIT: Duration = Duration::from_millis(100);
+
 /// Empty DATA frames at the end of a request that are looked past.
 pub const H3_EMPTY_FRAMES_MAX: usize = 4;
 

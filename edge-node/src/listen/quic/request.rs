@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use h3::error::{Code, StreamError};
 use h3::server::{RequestResolver, RequestStream};
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
 
@@ -41,7 +41,7 @@ pub(super) async fn serve<A: Answer>(
     accepted.intake.delivered();
     let (sending, receiving) = stream.split();
     let (head, ()) = request.into_parts();
-    let body = ReceivedBody::open(receiving, accepted.intake, &head.headers, &exchange.metrics).await;
+    let body = ReceivedBody::open(receiving, accepted.intake, &head, &exchange.metrics).await;
     let answering = async {
         let response = exchange.run(http::Request::from_parts(head, body)).await;
         send(response, sending).await
@@ -141,11 +141,21 @@ enum State {
 }
 
 impl ReceivedBody {
-    /// Looks once whether there is a body: mostly the end of a request comes together with its head.
-    async fn open(stream: RequestStream<Receiving, Bytes>, intake: Arc<Intake>, headers: &HeaderMap, metrics: &Arc<Metrics>) -> Body {
-        let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    /// Looks whether there is a body. Mostly the end of a request comes together with its head; where the method means that there will be none,
+    /// a moment is given to an end in the next packet: a body of unknown length would keep the cache from answering.
+    async fn open(
+        stream: RequestStream<Receiving, Bytes>,
+        intake: Arc<Intake>,
+        head: &http::request::Parts,
+        metrics: &Arc<Metrics>,
+    ) -> Body {
+        let declared = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let mut body = Self { stream, intake, metrics: metrics.clone(), declared, received: 0, first: None, state: State::Data };
-        let polled = std::future::poll_fn(|cx| Poll::Ready(body.poll_data(cx))).await;
+        let mut polled = std::future::poll_fn(|cx| Poll::Ready(body.poll_data(cx))).await;
+        if polled.is_pending() && declared.is_none() && matches!(head.method, http::Method::GET | http::Method::HEAD) {
+            let end = std::future::poll_fn(|cx| body.poll_data(cx));
+            polled = tokio::time::timeout(limits::H3_END_WAIT, end).await.map_or(Poll::Pending, Poll::Ready);
+        }
         match polled {
             Poll::Ready(Ok(None)) if declared.unwrap_or(0) == 0 && body.intake.ended() => {
                 body.state = State::Ended;

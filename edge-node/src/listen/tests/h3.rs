@@ -37,6 +37,20 @@ async fn empty_pieces_do_not_end_a_body() {
 }
 
 #[tokio::test]
+async fn a_get_whose_end_comes_in_a_later_packet_has_no_body() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let late_end = Box::pin(futures::stream::poll_fn({
+        let mut delay = Box::pin(tokio::time::sleep(std::time::Duration::from_millis(20)));
+        move |cx| std::future::Future::poll(delay.as_mut(), cx).map(|()| None)
+    }));
+    let answer = soon(client.send("GET", "/whole", &[], http_body_util::StreamBody::new(late_end))).await.unwrap();
+    assert_eq!(answer.body, b"Some(b\"\")");
+    // One with a body keeps it.
+    assert_eq!(soon(client.send("GET", "/count", &[], pieces(2, 3))).await.unwrap().body, b"6");
+}
+
+#[tokio::test]
 async fn head_has_no_body() {
     let server = Server::start();
     let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;

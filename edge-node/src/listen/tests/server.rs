@@ -91,6 +91,7 @@ impl Answer for Behind {
             "/hello" => Response::new(Body::full("hello")),
             "/big" => Response::new(Body::full(vec![b'x'; 1 << 20])),
             "/uri" => Response::new(Body::full(format!("{} {}", request.uri(), connection.protocol.name()))),
+            "/whole" => Response::new(Body::full(format!("{:?}", request.body().as_whole()))),
             "/echo" => Response::new(request.into_body()),
             "/count" => match request.into_body().collect(64 << 20).await {
                 Ok(bytes) => Response::new(Body::full(bytes.len().to_string())),
