@@ -83,10 +83,10 @@ impl Drop for Server {
 fn family(root: u32) -> Vec<u32> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() {
-            if let Some(fields) = stat(pid) {
-                parents.push((pid, fields.get(1).and_then(|ppid| ppid.parse::<u32>().ok()).unwrap_or(0)));
-            }
+        if let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>()
+            && let Some(fields) = stat(pid)
+        {
+            parents.push((pid, fields.get(1).and_then(|ppid| ppid.parse::<u32>().ok()).unwrap_or(0)));
         }
     }
     let mut found = vec![root];

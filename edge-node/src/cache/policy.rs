@@ -203,6 +203,7 @@ mod tests {
         const MAX_AGE: (&str, &str) = ("cache-control", "max-age=60");
         let cc = |value| ("cache-control", value);
         let default = CacheSettings::default();
+        #[allow(clippy::type_complexity, reason = "the columns of a table")]
         let cases: &[(u16, &[(&'static str, &'static str)], Result<u64, Refusal>)] = &[
             (200, &[MAX_AGE], Ok(60)),
             (404, &[MAX_AGE], Ok(60)),

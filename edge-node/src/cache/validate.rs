@@ -147,6 +147,7 @@ mod tests {
 
     #[test]
     fn a_client_has_what_its_tags_or_its_date_name() {
+        #[allow(clippy::type_complexity, reason = "the columns of a table")]
         let cases: &[(&[(&'static str, &'static str)], &[(&'static str, &'static str)], bool)] = &[
             (&[("if-none-match", "\"a\"")], &[("etag", "\"a\"")], true),
             (&[("if-none-match", "W/\"a\"")], &[("etag", "\"a\"")], true),

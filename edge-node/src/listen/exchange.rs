@@ -153,7 +153,7 @@ pub(super) struct ReceivedBody {
 
 impl ReceivedBody {
     /// The body of a request that hyper parsed.
-    pub(super) fn new(body: hyper::body::Incoming, metrics: &Arc<Metrics>) -> Body {
+    pub(super) fn open(body: hyper::body::Incoming, metrics: &Arc<Metrics>) -> Body {
         if body.is_end_stream() { Body::empty() } else { Body::stream(Self { body, metrics: metrics.clone() }) }
     }
 }

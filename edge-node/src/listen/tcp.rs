@@ -202,7 +202,7 @@ fn service<A: Answer>(
     service_fn(move |request: http::Request<Incoming>| {
         let exchange = exchange.clone();
         async move {
-            let request = request.map(|body| ReceivedBody::new(body, &exchange.metrics));
+            let request = request.map(|body| ReceivedBody::open(body, &exchange.metrics));
             Ok::<_, Infallible>(exchange.run(request).await)
         }
     })

@@ -15,15 +15,20 @@ use crate::invocations::Invocations;
 /// The one module that is not in a bundle.
 const WORKERS: &str = "cloudflare:workers";
 
+/// A module and its specifier.
+type Named = (v8::Global<v8::Module>, String);
+/// The name of an export and its value.
+type Export = (String, v8::Global<v8::Value>);
+
 /// The modules of one isolate.
 #[derive(Default)]
 pub(crate) struct Modules {
     sources: RefCell<HashMap<String, Module>>,
     compiled: RefCell<HashMap<String, v8::Global<v8::Module>>>,
     /// V8 tells modules apart by hash, and then by identity.
-    names: RefCell<HashMap<NonZeroI32, Vec<(v8::Global<v8::Module>, String)>>>,
+    names: RefCell<HashMap<NonZeroI32, Vec<Named>>>,
     /// What synthetic modules export, until they are evaluated.
-    exports: RefCell<HashMap<String, Vec<(String, v8::Global<v8::Value>)>>>,
+    exports: RefCell<HashMap<String, Vec<Export>>>,
     maps: RefCell<HashMap<String, Option<SourceMap>>>,
 }
 

@@ -25,7 +25,7 @@ async fn steady(address: std::net::SocketAddr, host: &'static str, stop: Arc<Ato
     let mut tally = Tally { answers: 0, lost: Vec::new(), latencies: Vec::new() };
     let mut connection = Connection::open(address).await.expect("the node accepts");
     while !stop.load(Ordering::Relaxed) {
-        let method = if tally.answers % 2 == 0 { "GET" } else { "POST" };
+        let method = if tally.answers.is_multiple_of(2) { "GET" } else { "POST" };
         let body = if method == "POST" { "some bytes" } else { "" };
         let start = Instant::now();
         let answer = connection.send(client::request(method, host, "/", body)).await.expect("an answer");
