@@ -102,9 +102,11 @@ impl Follower {
             self.at = Some(at);
             return Ok(());
         };
+        // Before the log is read: a commit between the two must not look like a log that no longer reaches back.
+        let head = self.ledger.meta().head();
         let entries = self.ledger.meta().read_log(at.seq, FEED_BATCH).await?;
         if entries.is_empty() {
-            if self.ledger.meta().head().seq > at.seq {
+            if head.seq > at.seq {
                 // The log no longer reaches back to this follower.
                 self.at = None;
                 return Ok(());
