@@ -85,6 +85,10 @@ pub const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a header list as h2 and h3 count it (RFC 9113, section 6.5.2: 32 bytes more for each field); announced to the client.
 pub const HEADER_LIST_BYTES_MAX: u32 = (HEAD_BYTES_MAX + 32 * FIELDS_MAX) as u32;
 
+/// Interim responses (1xx) to one request, in number; further ones are dropped. Real ones come once or twice, and each is a head that we hold for a
+/// client that may not read.
+pub const INTERIM_RESPONSES_MAX: usize = 16;
+
 // --- HTTP/1.1 ---
 
 /// hyper's read buffer for an h1 connection, in bytes: it is also its bound of a head, 431 beyond. hyper needs at least 8 KiB.

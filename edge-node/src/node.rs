@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::config::{ConfigError, NodeConfig};
 use crate::deployments::{Follower, FollowerConfig, FollowerStatus, Link};
 use crate::limits;
-use crate::listen::{self, Answer, Bound, Certificates, Connection, ListenConfig, ListenError, Refusal};
+use crate::listen::{self, Answer, Bound, Certificates, Connection, Interim, ListenConfig, ListenError, Refusal};
 use crate::metrics::{Metrics, Readings};
 use crate::request::{Clock, Observer, Parts, RequestPath};
 use crate::routes::ActiveRoutes;
@@ -327,8 +327,8 @@ impl Sources {
 struct Front(Arc<RequestPath>);
 
 impl Answer for Front {
-    async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>) -> http::Response<Body> {
-        self.0.serve(request, connection).await
+    async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>, interim: Interim) -> http::Response<Body> {
+        self.0.serve(request, connection, interim).await
     }
 
     fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> http::Response<Body> {

@@ -12,7 +12,7 @@ use selvedge_runtime::{Body, BodyError};
 
 use super::activity::{Activity, Running};
 use super::check::{self, Arrival};
-use super::{Answer, Connection, Protocol};
+use super::{Answer, Connection, Interim, Protocol};
 use crate::metrics::{CacheResult, Metrics};
 
 /// What the requests of one connection share.
@@ -27,7 +27,7 @@ pub(super) struct Exchange<A> {
 
 impl<A: Answer> Exchange<A> {
     /// Answers one request. Dropping the future, or the response's body before its end, cancels the work.
-    pub(super) async fn run(&self, mut request: http::Request<Body>) -> Response<SentBody> {
+    pub(super) async fn run(&self, mut request: http::Request<Body>, interim: Interim) -> Response<SentBody> {
         let running = self.activity.begin();
         let protocol = self.connection.protocol;
         let arrival = Arrival { protocol, secure: self.connection.tls.is_some(), local: self.connection.local };
@@ -36,7 +36,7 @@ impl<A: Answer> Exchange<A> {
         let mut response = match check::check(&request, arrival) {
             Ok(uri) => {
                 *request.uri_mut() = uri;
-                self.answer.answer(request, &self.connection).await
+                self.answer.answer(request, &self.connection, interim).await
             }
             Err(refusal) => {
                 refused = true;
@@ -86,7 +86,7 @@ fn shape(response: &mut Response<Body>, method: &Method, protocol: Protocol) {
 }
 
 /// RFC 9110, section 7.6.1; RFC 9113, section 8.2.2. Each listener frames its messages itself.
-fn remove_connection_fields(headers: &mut HeaderMap) {
+pub(super) fn remove_connection_fields(headers: &mut HeaderMap) {
     for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
         headers.remove(name);
     }

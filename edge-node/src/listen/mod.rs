@@ -22,6 +22,7 @@ mod authority;
 mod check;
 mod connection;
 mod exchange;
+mod interim;
 pub(crate) mod quic;
 mod refusal;
 mod strict;
@@ -32,6 +33,7 @@ mod tls;
 mod watched;
 
 pub use connection::{Connection, Protocol, TlsInfo};
+pub use interim::Interim;
 pub use refusal::Refusal;
 pub(crate) use tcp::bind as bind_tcp;
 pub use tls::{CertificateError, Certificates, Routed, check_certificate};
@@ -39,8 +41,13 @@ pub use tls::{CertificateError, Certificates, Routed, check_certificate};
 /// What stands behind the listeners: [`crate::request::RequestPath`], or a small one in a test.
 pub trait Answer: Send + Sync + 'static {
     /// Answers a request; its URI is absolute, its authority is valid and equals its Host field where there is one. Dropping the future, or the
-    /// response's body before its end, cancels the work.
-    fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>) -> impl Future<Output = http::Response<Body>> + Send;
+    /// response's body before its end, cancels the work. Until the response is there, interim ones may be sent.
+    fn answer(
+        &self,
+        request: http::Request<Body>,
+        connection: &Arc<Connection>,
+        interim: Interim,
+    ) -> impl Future<Output = http::Response<Body>> + Send;
 
     /// The answer to what is not a request. The connection is closed after it on HTTP/1.1.
     fn refuse(&self, refusal: Refusal, connection: &Arc<Connection>) -> http::Response<Body>;

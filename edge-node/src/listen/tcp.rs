@@ -22,7 +22,7 @@ use super::admission::Permit;
 use super::exchange::{Exchange, ReceivedBody, SentBody};
 use super::strict::Strict;
 use super::watched::Watched;
-use super::{Answer, Connection, Protocol, Shared, TlsInfo};
+use super::{Answer, Connection, Interim, Protocol, Shared, TlsInfo};
 use crate::limits;
 use crate::metrics::ConnectionRefusal;
 use crate::tasks::Tasks;
@@ -203,7 +203,8 @@ fn service<A: Answer>(
         let exchange = exchange.clone();
         async move {
             let request = request.map(|body| ReceivedBody::open(body, &exchange.metrics));
-            Ok::<_, Infallible>(exchange.run(request).await)
+            // hyper's server has no way to send interim responses.
+            Ok::<_, Infallible>(exchange.run(request, Interim::none()).await)
         }
     })
 }

@@ -23,7 +23,7 @@ use selvedge_runtime::supervisor::Supervisor;
 use crate::cache::Cache;
 use crate::cache::status::{self, StatusName};
 use crate::cache::time::Time;
-use crate::listen::{Connection, Refusal};
+use crate::listen::{Connection, Interim, Refusal};
 use crate::metrics::{CacheResult, Metrics};
 use crate::routes::ActiveRoutes;
 use crate::tasks::Tasks;
@@ -108,10 +108,10 @@ impl RequestPath {
     }
 
     /// Answers one request; never fails: errors become responses here. The URI is absolute or origin-form with a Host field, as the listener
-    /// got it. Dropping the future cancels the work.
-    pub async fn serve(self: &Arc<Self>, request: Request<Body>, connection: &Arc<Connection>) -> Response<Body> {
+    /// got it. Interim responses go to `interim` until the response is there. Dropping the future cancels the work.
+    pub async fn serve(self: &Arc<Self>, request: Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Response<Body> {
         let context = Context::of_client(&request, connection, &self.trusted_proxies);
-        let trail = Trail::new(context, Origin::Client, self.sinks.clone());
+        let trail = Trail::new(context, Origin::Client, self.sinks.clone(), interim);
         self.reply(request, &trail).await
     }
 
@@ -181,7 +181,7 @@ impl RequestPath {
 
     /// Answers a worker's request of another route of this node, on behalf of its client.
     pub(crate) async fn serve_nested(self: &Arc<Self>, request: Request<Body>, context: Context, asking: &Trail) -> Response<Body> {
-        let trail = Trail::new(context, Origin::Worker, asking.sinks().clone());
+        let trail = Trail::new(context, Origin::Worker, asking.sinks().clone(), Interim::none());
         self.reply(request, &trail).await
     }
 
@@ -196,7 +196,7 @@ impl RequestPath {
     ) -> Result<Response<Body>, RequestError> {
         context.check()?;
         let aim = route::behind(route, worker)?;
-        let trail = Trail::new(context, Origin::Worker, asking.sinks().clone());
+        let trail = Trail::new(context, Origin::Worker, asking.sinks().clone(), Interim::none());
         trail.routed(&aim.route.pattern);
         let response = self.fulfil(request, &aim, &trail).await.inspect_err(|error| trail.failed("behind", error.to_string()))?;
         Ok(trail.answered(response))

@@ -14,6 +14,7 @@ use selvedge_runtime::{Body, BodyError, Outcome, Report};
 
 use super::context::Context;
 use super::record::{Observer, RequestRecord, WorkerRecord};
+use crate::listen::Interim;
 use crate::metrics::{CacheResult, Metrics};
 use crate::routes::ActiveVersion;
 
@@ -37,6 +38,8 @@ pub(crate) enum Origin {
 /// A request on its way.
 pub(crate) struct Trail {
     pub(crate) context: Context,
+    /// Takes interim responses for the client; those of nested requests and refreshes have none.
+    pub(crate) interim: Interim,
     origin: Origin,
     sinks: Arc<Sinks>,
     notes: Mutex<Notes>,
@@ -59,16 +62,16 @@ struct Notes {
 
 impl Trail {
     /// Begins one.
-    pub(crate) fn new(context: Context, origin: Origin, sinks: Arc<Sinks>) -> Arc<Self> {
+    pub(crate) fn new(context: Context, origin: Origin, sinks: Arc<Sinks>, interim: Interim) -> Arc<Self> {
         if origin == Origin::Client {
             sinks.metrics.requests_running.add(1);
         }
-        Arc::new(Self { context, origin, sinks, notes: Mutex::default() })
+        Arc::new(Self { context, interim, origin, sinks, notes: Mutex::default() })
     }
 
     /// One for a background refresh of what this request asked for.
     pub(crate) fn refresh(&self) -> Arc<Self> {
-        Self::new(self.context.refresh(), Origin::Refresh, self.sinks.clone())
+        Self::new(self.context.refresh(), Origin::Refresh, self.sinks.clone(), Interim::none())
     }
 
     pub(crate) fn sinks(&self) -> &Arc<Sinks> {

@@ -22,6 +22,7 @@ pub(crate) struct Client {
 /// A whole answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    pub(crate) interim: Vec<http::Response<()>>,
     pub(crate) head: http::Response<()>,
     pub(crate) body: Vec<u8>,
 }
@@ -64,12 +65,15 @@ impl Client {
             let _ = sending.finish().await;
         };
         let received = async {
-            let head = receiving.recv_response().await?;
+            let (mut interim, mut head) = (Vec::new(), receiving.recv_response().await?);
+            while head.status().is_informational() {
+                interim.push(std::mem::replace(&mut head, receiving.recv_response().await?));
+            }
             let mut body = Vec::new();
             while let Some(mut piece) = receiving.recv_data().await? {
                 body.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
             }
-            Ok(Answer { head, body })
+            Ok(Answer { interim, head, body })
         };
         futures::future::join(sent, received).await.1
     }

@@ -18,6 +18,7 @@ use super::transport::{Accepted, Intake, Receiving, Sending, Transport};
 use crate::limits;
 use crate::listen::Answer;
 use crate::listen::exchange::{Exchange, SentBody};
+use crate::listen::interim::Interims;
 use crate::metrics::Metrics;
 
 /// Takes one request and answers it. Ends with its connection.
@@ -39,11 +40,11 @@ pub(super) async fn serve<A: Answer>(
         }
     };
     accepted.intake.delivered();
-    let (sending, receiving) = stream.split();
+    let (mut sending, receiving) = stream.split();
     let (head, ()) = request.into_parts();
     let body = ReceivedBody::open(receiving, accepted.intake, &head, &exchange.metrics).await;
     let answering = async {
-        let response = exchange.run(http::Request::from_parts(head, body)).await;
+        let response = answer(http::Request::from_parts(head, body), &exchange, &mut sending).await?;
         send(response, sending).await
     };
     let sent = tokio::select! {
@@ -70,6 +71,28 @@ enum Cut {
     ByClient,
     /// The body failed, or is not as long as it says. RFC 9114, section 4.1: what is cut short must not look whole.
     ByUs,
+}
+
+/// Gives the response; what comes before it is sent while it is made.
+async fn answer<A: Answer>(
+    request: http::Request<Body>,
+    exchange: &Exchange<A>,
+    stream: &mut RequestStream<Sending, Bytes>,
+) -> Result<http::Response<SentBody>, Cut> {
+    let mut interims = Interims::default();
+    let answering = exchange.run(request, interims.open());
+    tokio::pin!(answering);
+    let response = loop {
+        tokio::select! {
+            biased;
+            response = &mut answering => break response,
+            head = interims.next() => in_time(stream.send_response(head)).await?,
+        }
+    };
+    for head in interims.close() {
+        in_time(stream.send_response(head)).await?;
+    }
+    Ok(response)
 }
 
 /// Sends a response. Gives its ended body.

@@ -18,6 +18,16 @@ async fn requests_are_answered() {
 }
 
 #[tokio::test]
+async fn interim_responses_come_before_the_final_one() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let answer = soon(client.get("/hints")).await.unwrap();
+    let links: Vec<_> = answer.interim.iter().map(|head| (head.status().as_u16(), head.headers()["link"].to_str().unwrap())).collect();
+    assert_eq!(links, [(103, "</first>"), (103, "</second>")]);
+    assert_eq!((answer.head.status().as_u16(), answer.body.as_slice()), (200, &b"hinted"[..]));
+}
+
+#[tokio::test]
 async fn bodies_stream_both_ways() {
     let server = Server::start();
     let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;

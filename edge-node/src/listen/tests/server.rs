@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::config::CertificateFiles;
 use crate::limits::Limits;
-use crate::listen::{Answer, Bound, Certificates, Connection, ListenConfig, Refusal};
+use crate::listen::{Answer, Bound, Certificates, Connection, Interim, ListenConfig, Refusal};
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 
@@ -86,7 +86,7 @@ impl Drop for Cancelled {
 pub(crate) struct Behind(pub(crate) Arc<Site>);
 
 impl Answer for Behind {
-    async fn answer(&self, request: Request<Body>, connection: &Arc<Connection>) -> Response<Body> {
+    async fn answer(&self, request: Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Response<Body> {
         match request.uri().path() {
             "/hello" => Response::new(Body::full("hello")),
             "/big" => Response::new(Body::full(vec![b'x'; 1 << 20])),
@@ -108,6 +108,13 @@ impl Answer for Behind {
                     guard.0.as_ref()?.pieces.fetch_add(1, Relaxed);
                     Some((Ok(Bytes::from_static(&[b'.'; 4096])), guard))
                 })))
+            }
+            "/hints" => {
+                let hint = |link| [(http::header::LINK, http::HeaderValue::from_static(link))].into_iter().collect();
+                interim.send(StatusCode::EARLY_HINTS, hint("</first>"));
+                tokio::task::yield_now().await;
+                interim.send(StatusCode::EARLY_HINTS, hint("</second>"));
+                Response::new(Body::full("hinted"))
             }
             "/wait" => {
                 let mut guard = Cancelled(Some(self.0.clone()));

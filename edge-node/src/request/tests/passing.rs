@@ -4,6 +4,7 @@ use http::{Method, Request};
 use selvedge_runtime::Body;
 
 use super::world::*;
+use crate::listen::Interim;
 
 #[tokio::test]
 async fn without_a_route_the_answer_is_404_and_says_so() {
@@ -114,7 +115,7 @@ async fn cleartext_is_redirected_where_the_route_says_so() {
     let response = world.get("/a?b=c").await;
     assert_eq!(response.status(), 308);
     assert_eq!(field(response.headers(), "location"), "https://www.example.org:8443/a?b=c");
-    let response = world.path.serve(get("/a", &[]), &connection(true)).await;
+    let response = world.path.serve(get("/a", &[]), &connection(true), Interim::none()).await;
     assert_eq!(text(response).await, "secure");
 }
 

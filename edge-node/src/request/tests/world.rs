@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cache::Cache;
-use crate::listen::{Connection, Protocol, TlsInfo};
+use crate::listen::{Connection, Interim, Protocol, TlsInfo};
 use crate::metrics::Metrics;
 use crate::request::{Clock, Observer, Parts, RequestPath, RequestRecord};
 use crate::routes::{ActiveRoutes, ActiveWorker, Route, RouteTable, Target};
@@ -144,7 +144,7 @@ impl World {
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Response<Body> {
-        self.path.serve(request, &connection(false)).await
+        self.path.serve(request, &connection(false), Interim::none()).await
     }
 
     /// GET of a path of `www.example.org`.
