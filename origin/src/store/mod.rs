@@ -78,7 +78,8 @@ pub(crate) enum StoreError {
     },
 }
 
-type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+/// What a store's method gives.
+pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// Records and log: one total order. What a commit has answered is durable.
 pub(crate) trait Meta: Send + Sync + 'static {
