@@ -249,6 +249,12 @@ pub const COLLAPSE_ROUNDS_MAX: usize = 3;
 /// that a page that becomes cacheable is collapsed again soon.
 pub const UNCOLLAPSED_MS: u64 = 10_000;
 
+/// Hosts, URLs and tags whose last purge is remembered, at about 120 bytes each. Beyond, everything that was stored before the oldest of them counts as purged.
+pub const PURGED_NAMES_MAX: usize = 100_000;
+
+/// Prefixes whose last purge is remembered: they are kept as text, of at most 1 KiB. Beyond, as with [`PURGED_NAMES_MAX`].
+pub const PURGED_PREFIXES_MAX: usize = 10_000;
+
 // --- requests ---
 
 /// Times that a request may have passed through a Selvedge node, by its `CDN-Loop` (RFC 8586). Real chains have two or three.

@@ -24,6 +24,7 @@ use http::HeaderValue;
 use selvedge_origin::registry::{CacheSettings, RouteRecord, WorkerName};
 use selvedge_runtime::WorkerSource;
 
+use crate::cache::purge::Realm;
 use crate::workers::LogBudget;
 use paths::PathTable;
 pub use pattern::{HostPattern, PATTERN_BYTES_MAX, Pattern, PatternError, WILDCARDS_MAX, host_of};
@@ -86,6 +87,8 @@ pub enum Target {
 pub struct ActiveWorker {
     /// Its name.
     pub name: Arc<str>,
+    /// Whose its stored responses are, when it purges.
+    pub realm: Realm,
     /// Versions with their share in percent, verified and warmed.
     versions: Vec<ActiveVersion>,
     /// How much it may log.
@@ -110,7 +113,7 @@ impl ActiveWorker {
             let id = HeaderValue::from_str(&source.version).unwrap_or(HeaderValue::from_static("invalid"));
             ActiveVersion { source, share, id }
         });
-        Self { name, versions: versions.collect(), log: LogBudget::default() }
+        Self { realm: Realm::of_worker(&name), name, versions: versions.collect(), log: LogBudget::default() }
     }
 
     /// Versions that take traffic.

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::fill::{Fill, Head, Reader};
 use super::policy::Refusal;
+use super::purge::Stamp;
 use super::vary::Variant;
 use crate::limits::FILLS_MAX;
 
@@ -61,20 +62,28 @@ pub struct Obligation {
 }
 
 impl Fills {
-    /// Joins the fetch of this key and variant, or begins one. `names` are the fields that responses under the key are known to vary on.
-    pub(super) fn enter(self: &Arc<Self>, key: &[u8], names: Option<&Arc<[HeaderName]>>, request: &HeaderMap, company: Company) -> Duty {
+    /// Joins the fetch of this key and variant that `admits`, or begins one. `names` are the fields that responses under the key are known to vary on.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        key: &[u8],
+        names: Option<&Arc<[HeaderName]>>,
+        request: &HeaderMap,
+        company: Company,
+        stamp: Stamp,
+        admits: impl Fn(&Fill) -> bool,
+    ) -> Duty {
         let discriminator = names.map(|names| Variant::new(names, request).discriminator()).unwrap_or_default();
         let mut by_key = self.by_key.lock();
         if company == Company::Open
             && let Some(registered) =
-                by_key.get(key).and_then(|list| list.iter().find(|one| one.open && one.discriminator == discriminator))
+                by_key.get(key).and_then(|list| list.iter().find(|one| one.open && one.discriminator == discriminator && admits(&one.fill)))
         {
             return registered.fill.reader(false).map_or(Duty::Refused("waiters"), Duty::Follow);
         }
         if by_key.len() >= FILLS_MAX {
             return Duty::Refused("fills");
         }
-        let fill = Fill::new();
+        let fill = Fill::new(stamp);
         let Some(reader) = fill.reader(true) else { return Duty::Refused("waiters") };
         let registered = Registered { discriminator, open: company == Company::Open, fill: fill.clone() };
         by_key.entry(key.into()).or_default().push(registered);
@@ -102,6 +111,11 @@ impl Obligation {
     /// The key.
     pub fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// When the fetch began.
+    pub fn stamp(&self) -> Stamp {
+        self.fill.stamp()
     }
 
     /// Whether others follow already.

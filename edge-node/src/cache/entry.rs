@@ -13,8 +13,10 @@ use selvedge_runtime::{Body, BodyError};
 use smallvec::SmallVec;
 
 use super::control::Control;
-use super::freshness::Freshness;
+use super::freshness::{Freshness, Standing};
+use super::purge::{Purgeable, Stamp, Verdict};
 use super::status::CACHE_STATUS;
+use super::tags::Tags;
 use super::time::{Time, format_date};
 use super::vary::Variant;
 
@@ -44,6 +46,8 @@ pub struct Entry {
     pub freshness: Freshness,
     /// Which requests it answers.
     pub variant: Variant,
+    /// Its tags, and which purges it has survived.
+    pub purgeable: Purgeable,
 }
 
 /// The bytes of a response.
@@ -60,11 +64,19 @@ enum Pieces {
 }
 
 impl Entry {
-    /// Of a response whose hop-by-hop fields are gone.
-    pub fn new(mut head: response::Parts, body: StoredBody, control: Control, freshness: Freshness, variant: Variant) -> Self {
+    /// Of a response whose hop-by-hop fields are gone, and whose fetch began at `stamp`.
+    pub fn new(
+        mut head: response::Parts,
+        body: StoredBody,
+        control: Control,
+        freshness: Freshness,
+        variant: Variant,
+        stamp: Stamp,
+    ) -> Self {
+        let purgeable = Purgeable::new(stamp, Tags::of(&head.headers));
         let foreign_status = head.headers.contains_key(CACHE_STATUS);
         prepare(&mut head.headers, foreign_status, freshness.received);
-        Self { status: head.status, headers: head.headers, foreign_status, body, control, freshness, variant }
+        Self { status: head.status, headers: head.headers, foreign_status, body, control, freshness, variant, purgeable }
     }
 
     /// Its fields, as stored.
@@ -84,18 +96,33 @@ impl Entry {
         headers
     }
 
-    /// The same bytes with other fields: after a `304`.
-    pub fn freshened(&self, fields: HeaderMap, control: Control, freshness: Freshness) -> Self {
+    /// Whether it is fresh: by its age, and by the purges that it was judged by.
+    pub fn standing(&self, now: Time) -> Standing {
+        match (self.purgeable.standing(), self.freshness.standing(now)) {
+            (Verdict::Valid, standing) => standing,
+            (Verdict::Soft(since), Standing::Fresh(_)) => Standing::Stale(now.ms_since(since)),
+            (Verdict::Soft(since), Standing::Stale(ms)) => Standing::Stale(ms.max(now.ms_since(since))),
+            // Stale beyond what any rule allows: it is asked for with its validators, and used if the upstream says so.
+            (Verdict::Unproven | Verdict::Gone, _) => Standing::Stale(u64::MAX),
+        }
+    }
+
+    /// The same bytes with other fields: after a `304` to a fetch that began at `stamp`.
+    pub fn freshened(&self, fields: HeaderMap, control: Control, freshness: Freshness, stamp: Stamp) -> Self {
         let mut headers = fields;
         let foreign_status = self.foreign_status;
+        let purgeable = Purgeable::new(stamp, Tags::of(&headers));
         prepare(&mut headers, foreign_status, freshness.received);
-        Self { status: self.status, headers, foreign_status, body: self.body.clone(), control, freshness, variant: self.variant.clone() }
+        let (body, variant) = (self.body.clone(), self.variant.clone());
+        Self { status: self.status, headers, foreign_status, body, control, freshness, variant, purgeable }
     }
 
     /// Bytes that it takes, our own included.
     pub fn weight(&self) -> usize {
         let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES).sum();
-        usize::try_from(self.body.len).unwrap_or(usize::MAX).saturating_add(fields + self.variant.weight() + ENTRY_OVERHEAD_BYTES)
+        usize::try_from(self.body.len)
+            .unwrap_or(usize::MAX)
+            .saturating_add(fields + self.variant.weight() + self.purgeable.tags.weight() + ENTRY_OVERHEAD_BYTES)
     }
 }
 
@@ -221,9 +248,9 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The newest response that answers a request with these fields.
-    pub fn select(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
-        self.variants.iter().find(|entry| entry.variant.matches(request))
+    /// The responses that answer a request with these fields, newest first.
+    pub fn select<'a>(&'a self, request: &'a HeaderMap) -> impl Iterator<Item = &'a Arc<Entry>> {
+        self.variants.iter().filter(|entry| entry.variant.matches(request))
     }
 
     /// This slot with one more entry, which takes the place of those for the same requests.

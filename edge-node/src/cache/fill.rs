@@ -19,6 +19,8 @@ use smallvec::SmallVec;
 
 use super::entry::Entry;
 use super::policy::Refusal;
+use super::purge::Stamp;
+use super::tags::Tags;
 use super::vary::Variant;
 use crate::limits::{FILL_CHUNK_OVERHEAD_BYTES, FILL_READERS_MAX, FILL_WINDOW_BYTES};
 use crate::request::RequestError;
@@ -55,6 +57,8 @@ pub struct StreamHead {
 #[derive(Debug)]
 pub struct Fill {
     state: Mutex<State>,
+    /// When it began.
+    stamp: Stamp,
     /// What it fetches has been invalidated meanwhile: it is not stored.
     discarded: AtomicBool,
 }
@@ -85,8 +89,8 @@ struct ReaderState {
 type Wakers = SmallVec<[Waker; 4]>;
 
 impl Fill {
-    /// Nothing known yet.
-    pub(super) fn new() -> Arc<Self> {
+    /// One that begins now: nothing is known yet.
+    pub(super) fn new(stamp: Stamp) -> Arc<Self> {
         let state = State {
             head: None,
             private: None,
@@ -99,7 +103,7 @@ impl Fill {
             readers: Slab::new(),
             filler: None,
         };
-        Arc::new(Self { state: Mutex::new(state), discarded: AtomicBool::new(false) })
+        Arc::new(Self { state: Mutex::new(state), stamp, discarded: AtomicBool::new(false) })
     }
 
     /// A reader from the first byte; none where there are too many, or the first bytes have gone.
@@ -110,6 +114,19 @@ impl Fill {
         }
         let id = state.readers.insert(ReaderState { waker: None, next: 0 });
         Some(Reader { fill: self.clone(), id, owner })
+    }
+
+    /// When it began.
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// The tags of what it fetches, where its head is here.
+    pub(super) fn tags(&self) -> Option<Tags> {
+        match &self.state.lock().head {
+            Some(Head::Streaming(stream)) => Some(Tags::of(&stream.head.headers)),
+            _ => None,
+        }
     }
 
     /// What it fetches is not to be stored.

@@ -48,6 +48,21 @@ impl CacheKey {
     }
 }
 
+/// The authority, and path and query, of a key's bytes: its last two parts, which can have no line end in them.
+pub fn address(key: &[u8]) -> (&[u8], &[u8]) {
+    let mut parts = key.rsplitn(3, |b| *b == b'\n');
+    let target = parts.next().unwrap_or_default();
+    (parts.next().unwrap_or_default(), target)
+}
+
+/// An authority without its port.
+pub fn without_port(authority: &[u8]) -> &[u8] {
+    let colon = authority.iter().rposition(|b| *b == b':');
+    // The colons of an IPv6 address are in brackets.
+    let port = colon.filter(|colon| authority.get(colon + 1..).is_some_and(|port| !port.is_empty() && port.iter().all(u8::is_ascii_digit)));
+    port.and_then(|colon| authority.get(..colon)).unwrap_or(authority)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +82,18 @@ mod tests {
             key(Space::Upstream, "https", "a.org", "/x?y="),
         ] {
             assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn a_keys_address_is_read_back() {
+        for space in [Space::Upstream, Space::Worker("0190")] {
+            let key = CacheKey::new(space, "https", "a.org:8443", "/x?y");
+            assert_eq!(address(key.as_bytes()), (b"a.org:8443".as_slice(), b"/x?y".as_slice()));
+        }
+        assert_eq!(address(b""), (b"".as_slice(), b"".as_slice()));
+        for (authority, host) in [("a.org:8443", "a.org"), ("a.org", "a.org"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")] {
+            assert_eq!(without_port(authority.as_bytes()), host.as_bytes(), "{authority}");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Reading order: a [`key`] names a response, [`control`] and [`freshness`] read what it says of itself, [`policy`] decides what may be stored and used,
 //! [`vary`] which of a key's variants answers, [`validate`] and [`range`] what a client gets of it. An [`entry`] is what is stored, in a [`tier`]; a
 //! [`fill`] is a fetch that others follow, and [`collapse`] sees to it that there is one for each key. [`status`] says what happened.
+//! Operators take back what is stored by [`purge`], also by its [`tags`].
 //!
 //! The request path asks [`Cache::find`] first: one look-up in memory, no lock beyond the store's, no waiting.
 
@@ -14,8 +15,10 @@ pub mod freshness;
 pub mod key;
 mod memory;
 pub mod policy;
+pub mod purge;
 pub mod range;
 pub mod status;
+pub mod tags;
 pub mod tier;
 pub mod time;
 pub mod validate;
@@ -32,9 +35,11 @@ use crate::metrics::Metrics;
 
 use collapse::{Company, Duty, Fills};
 use entry::{Entry, Slot};
+use fill::Fill;
 use freshness::Standing;
 use key::CacheKey;
 use memory::Memory;
+use purge::{Purges, Realm, Verdict};
 use status::Forward;
 use tier::Tier;
 use time::Time;
@@ -42,6 +47,7 @@ use time::Time;
 /// Stored responses. Built once by `node.rs`; shared.
 pub struct Cache {
     tier: Box<dyn Tier>,
+    purges: Arc<Purges>,
     fills: Arc<Fills>,
     filling_bytes: Arc<AtomicU64>,
     filling_bytes_max: u64,
@@ -71,6 +77,7 @@ impl Cache {
     pub fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
         Self {
             tier: Box::new(Memory::new(bytes_max, metrics)),
+            purges: Arc::default(),
             fills: Arc::default(),
             filling_bytes: Arc::default(),
             filling_bytes_max: bytes_max / 2,
@@ -84,30 +91,54 @@ impl Cache {
             names: slot.variants.first().and_then(|entry| entry.variant.names().cloned()),
             alone: slot.uncollapsed_until.is_some_and(|until| now < until),
         };
-        let Some(entry) = slot.select(request) else {
-            let why = if slot.variants.is_empty() { Forward::UriMiss } else { Forward::VaryMiss };
+        let is_gone = |entry: &Arc<Entry>| self.purges.verdict(&entry.purgeable, key.as_bytes()) == Verdict::Gone;
+        let Some(entry) = slot.select(request).find(|entry| !is_gone(entry)) else {
+            if slot.variants.iter().any(is_gone) {
+                self.sweep(key.as_bytes());
+            }
+            let why = if slot.variants.iter().all(is_gone) { Forward::UriMiss } else { Forward::VaryMiss };
             return Found::Nothing(why, hint(&slot));
         };
-        match entry.freshness.standing(now) {
+        match entry.standing(now) {
             Standing::Fresh(left_ms) if !entry.control.no_cache => Found::Fresh(entry.clone(), left_ms),
             Standing::Fresh(_) => Found::Stale(entry.clone(), 0, hint(&slot)),
             Standing::Stale(stale_ms) => Found::Stale(entry.clone(), stale_ms, hint(&slot)),
         }
     }
 
-    /// Joins the fetch for a key, or takes on the duty to fetch.
-    pub(crate) fn enter(&self, key: &CacheKey, hint: &Hint, request: &HeaderMap, company: Company) -> Duty {
+    /// Joins the fetch for a key, or takes on the duty to fetch for `realm`. A fetch that began before a purge is not for whoever asks after it.
+    pub(crate) fn enter(&self, key: &CacheKey, hint: &Hint, request: &HeaderMap, company: Company, realm: Realm) -> Duty {
         let company = if hint.alone { Company::Alone } else { company };
-        self.fills.enter(key.as_bytes(), hint.names.as_ref(), request, company)
+        let stamp = self.purges.stamp(realm);
+        let admits = |fill: &Fill| self.purges.admits(fill.stamp(), key.as_bytes(), fill.tags().as_ref());
+        self.fills.enter(key.as_bytes(), hint.names.as_ref(), request, company, stamp, admits)
     }
 
-    /// Stores a response.
+    /// Stores a response, unless it was purged while it was fetched. (A purge between this look and the store is seen by whoever looks it up.)
     pub(crate) fn store(&self, key: &[u8], entry: Arc<Entry>) {
+        if self.purges.verdict(&entry.purgeable, key) == Verdict::Gone {
+            return;
+        }
         let mut entry = Some(entry);
         self.tier.change(key, &mut |slot| {
             let entry = entry.take()?;
             Some(slot.map_or_else(|| Slot::default().with(entry.clone()), |slot| slot.with(entry.clone())))
         });
+    }
+
+    /// Drops the responses of a key that were purged.
+    fn sweep(&self, key: &[u8]) {
+        self.tier.change(key, &mut |slot| {
+            let Slot { variants, uncollapsed_until } = slot?;
+            let valid = |entry: &&Arc<Entry>| self.purges.verdict(&entry.purgeable, key) != Verdict::Gone;
+            let left = Slot { variants: variants.iter().filter(valid).cloned().collect(), uncollapsed_until: *uncollapsed_until };
+            (!left.variants.is_empty() || left.uncollapsed_until.is_some()).then_some(left)
+        });
+    }
+
+    /// What operators have purged.
+    pub fn purges(&self) -> &Arc<Purges> {
+        &self.purges
     }
 
     /// Remembers that the answer of a key was not for the cache.

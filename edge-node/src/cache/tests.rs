@@ -35,7 +35,7 @@ fn varied(body: &[u8], response: &[(&'static str, &'static str)], request: &[(&'
     };
     let freshness = Freshness { lifetime_ms: 60_000, initial_age_ms: 0, received: NOW };
     let control = Control::of_response(&head.headers);
-    Arc::new(Entry::new(head, StoredBody::new(&[Bytes::copy_from_slice(body)]), control, freshness, variant))
+    Arc::new(Entry::new(head, StoredBody::new(&[Bytes::copy_from_slice(body)]), control, freshness, variant, Default::default()))
 }
 
 fn cache() -> Cache {
@@ -47,14 +47,14 @@ fn key(target: &str) -> CacheKey {
 }
 
 fn fetch(cache: &Cache) -> (Obligation, Reader) {
-    match cache.enter(&key("/"), &Hint::default(), &HeaderMap::new(), Company::Open) {
+    match cache.enter(&key("/"), &Hint::default(), &HeaderMap::new(), Company::Open, Realm::NONE) {
         Duty::Fetch(obligation, reader) => (obligation, reader),
         _ => panic!("somebody else fetches"),
     }
 }
 
 fn follow(cache: &Cache) -> Reader {
-    match cache.enter(&key("/"), &Hint::default(), &HeaderMap::new(), Company::Open) {
+    match cache.enter(&key("/"), &Hint::default(), &HeaderMap::new(), Company::Open, Realm::NONE) {
         Duty::Follow(reader) => reader,
         _ => panic!("nobody fetches"),
     }
@@ -98,8 +98,8 @@ fn a_mark_sends_requests_alone_for_a_while() {
     cache.mark_uncollapsed(key("/").as_bytes(), NOW);
     let Found::Nothing(_, hint) = cache.find(&key("/"), &HeaderMap::new(), NOW) else { panic!("nothing is stored") };
     assert!(hint.alone);
-    let first = cache.enter(&key("/"), &hint, &HeaderMap::new(), Company::Open);
-    let second = cache.enter(&key("/"), &hint, &HeaderMap::new(), Company::Open);
+    let first = cache.enter(&key("/"), &hint, &HeaderMap::new(), Company::Open, Realm::NONE);
+    let second = cache.enter(&key("/"), &hint, &HeaderMap::new(), Company::Open, Realm::NONE);
     assert!(matches!((first, second), (Duty::Fetch(..), Duty::Fetch(..))));
     let Found::Nothing(_, hint) = cache.find(&key("/"), &HeaderMap::new(), NOW.plus_ms(UNCOLLAPSED_MS)) else {
         panic!("nothing is stored")

@@ -136,7 +136,7 @@ pub(super) async fn fetch(
             }
         };
         let hint = learnt.take().unwrap_or(hint);
-        let (reader, ours) = match path.cache().enter(&question.key, &hint, headers, company) {
+        let (reader, ours) = match path.cache().enter(&question.key, &hint, headers, company, aim.realm()) {
             Duty::Refused(detail) => return Ok(Fetched::Alone(why, detail)),
             Duty::Follow(reader) => (reader, false),
             Duty::Fetch(obligation, reader) => {

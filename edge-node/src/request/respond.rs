@@ -43,7 +43,7 @@ pub(super) fn fresh(left_ms: u64) -> Say {
 
 /// Seconds of freshness that are left, negative for a stale entry.
 pub(super) fn ttl_seconds(entry: &Entry, now: Time) -> i64 {
-    let (ms, sign) = match entry.freshness.standing(now) {
+    let (ms, sign) = match entry.standing(now) {
         Standing::Fresh(ms) => (ms, 1),
         Standing::Stale(ms) => (ms, -1),
     };

@@ -7,6 +7,7 @@ use http::{Method, Uri};
 use super::context::Context;
 use super::error::RequestError;
 use crate::cache::key::{CacheKey, Space};
+use crate::cache::purge::Realm;
 use crate::routes::{ActiveVersion, ActiveWorker, Route, RouteTable, Target, draw};
 
 /// What will answer a request.
@@ -16,6 +17,16 @@ pub(crate) struct Aim {
     pub(crate) answerer: Answerer,
     /// The cache has a part in it.
     pub(crate) cached: bool,
+}
+
+impl Aim {
+    /// Whose responses come of it: its worker's, also those of the upstream behind it.
+    pub(crate) fn realm(&self) -> Realm {
+        match &self.route.target {
+            Target::Worker(worker) => worker.realm,
+            Target::Upstream => Realm::NONE,
+        }
+    }
 }
 
 /// Who.

@@ -58,7 +58,7 @@ pub(super) fn refresh(
     trail: &Trail,
 ) {
     let hint = Hint { names: stale.0.variant.names().cloned(), alone: false };
-    if let Duty::Fetch(obligation, reader) = path.cache().enter(&question.key, &hint, headers, Company::Open) {
+    if let Duty::Fetch(obligation, reader) = path.cache().enter(&question.key, &hint, headers, Company::Open, aim.realm()) {
         drop(reader);
         begin(path, obligation, Order::new(question, headers, aim, Some(stale)), trail.refresh());
     }
@@ -130,7 +130,7 @@ fn confirm(path: &RequestPath, obligation: &Obligation, entry: &Entry, not_modif
     let control = Control::of_response(&fields);
     let freshness =
         Freshness::of(&fields, &control, requested, received).unwrap_or(Freshness { lifetime_ms: 0, initial_age_ms: 0, received });
-    let confirmed = Arc::new(entry.freshened(fields, control, freshness));
+    let confirmed = Arc::new(entry.freshened(fields, control, freshness, obligation.stamp()));
     // What the 304 says now may forbid to keep it.
     if !(obligation.is_discarded() || control.no_store || control.private) {
         path.cache().store(obligation.key(), confirmed.clone());
@@ -224,7 +224,7 @@ fn wrong_length() -> BodyError {
 fn keep(path: &RequestPath, obligation: &Obligation, head: response::Parts, variant: Variant, storable: Storable) {
     if !obligation.is_discarded() {
         let body = StoredBody::new(&obligation.all_chunks());
-        let entry = Entry::new(head, body, storable.control, storable.freshness, variant);
+        let entry = Entry::new(head, body, storable.control, storable.freshness, variant, obligation.stamp());
         path.cache().store(obligation.key(), Arc::new(entry));
     }
 }

@@ -1,0 +1,114 @@
+//! The tags of a stored response: what `Cache-Tag` and `Surrogate-Key` say, as hashes. Pure.
+//!
+//! `Cache-Tag` separates by commas, `Surrogate-Key` by white space; both may come in several lines, and together. Case says nothing. Tags are for this node: whoever
+//! sends the response takes the fields off.
+
+use http::header::{HeaderMap, HeaderName};
+use smallvec::SmallVec;
+
+use super::purge::{Kind, Name, Realm};
+
+/// Commas between its tags.
+pub const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+/// White space between its tags.
+pub const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+
+/// Tags that one response is known by. A response with more is purged by every tag: better once too often than not.
+pub const TAGS_MAX: usize = 256;
+/// Bytes of one tag; a longer one counts as too many.
+pub const TAG_BYTES_MAX: usize = 1024;
+
+/// The tags of one response, hashed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tags {
+    names: Box<[Name]>,
+    /// There were more, or longer ones, than are kept: every tag is one of them.
+    overflow: bool,
+}
+
+impl Tags {
+    /// Of a response.
+    pub fn of(headers: &HeaderMap) -> Self {
+        if !(headers.contains_key(CACHE_TAG) || headers.contains_key(SURROGATE_KEY)) {
+            return Self::default();
+        }
+        let by_comma = headers.get_all(CACHE_TAG).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+        let by_space = headers.get_all(SURROGATE_KEY).iter().flat_map(|line| line.as_bytes().split(u8::is_ascii_whitespace));
+        let (mut names, mut overflow): (SmallVec<[Name; 16]>, bool) = (SmallVec::new(), false);
+        for tag in by_comma.chain(by_space).map(<[u8]>::trim_ascii).filter(|tag| !tag.is_empty()) {
+            if names.len() == TAGS_MAX || tag.len() > TAG_BYTES_MAX {
+                overflow = true;
+                continue;
+            }
+            let name = Self::name(tag);
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Self { names: names.as_slice().into(), overflow }
+    }
+
+    /// As it was stored with an entry.
+    pub fn restored(names: impl IntoIterator<Item = u64>, overflow: bool) -> Self {
+        Self { names: names.into_iter().take(TAGS_MAX).map(Name).collect(), overflow }
+    }
+
+    /// What a tag is known by.
+    pub fn name(tag: &[u8]) -> Name {
+        Name::new(Kind::Tag, Realm::NONE, &[&tag.to_ascii_lowercase()])
+    }
+
+    /// What a purge of any tag raises, for those who have every one.
+    pub fn every(realm: Realm) -> Name {
+        Name::new(Kind::Tag, realm, &[])
+    }
+
+    /// The hashes.
+    pub fn names(&self) -> &[Name] {
+        &self.names
+    }
+
+    /// Whether every tag counts as one of them.
+    pub fn is_overflowing(&self) -> bool {
+        self.overflow
+    }
+
+    /// Bytes that they take.
+    pub fn weight(&self) -> usize {
+        size_of_val(&*self.names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn tags(fields: &[(HeaderName, &str)]) -> Tags {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name, HeaderValue::from_str(value).expect("a field value"));
+        }
+        Tags::of(&headers)
+    }
+
+    #[test]
+    fn both_fields_are_read_in_all_their_lines() {
+        let (a, b, c) = (Tags::name(b"a"), Tags::name(b"b-2"), Tags::name(b"c d"));
+        assert_eq!(tags(&[(CACHE_TAG, "a, B-2 ,, c d")]).names(), [a, b, c]);
+        assert_eq!(tags(&[(SURROGATE_KEY, "  a\tb-2 a")]).names(), [a, b]);
+        assert_eq!(tags(&[(CACHE_TAG, "a"), (CACHE_TAG, "b-2"), (SURROGATE_KEY, "A")]).names(), [a, b]);
+        assert_eq!(tags(&[(CACHE_TAG, " , ")]), Tags::default());
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn what_is_too_much_is_every_tag() {
+        let many: String = (0..TAGS_MAX).map(|n| format!("t{n},")).collect();
+        assert!(!tags(&[(CACHE_TAG, &many)]).is_overflowing());
+        assert!(tags(&[(CACHE_TAG, &many), (SURROGATE_KEY, "one-more")]).is_overflowing());
+        assert!(!tags(&[(CACHE_TAG, &"x".repeat(TAG_BYTES_MAX))]).is_overflowing());
+        let long = tags(&[(CACHE_TAG, &"x".repeat(TAG_BYTES_MAX + 1))]);
+        assert!(long.is_overflowing() && long.names().is_empty());
+    }
+}
