@@ -149,3 +149,15 @@ pub const CLIENT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub const CLIENT_BLOB_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of a token file.
 pub const TOKEN_FILE_BYTES_MAX: u64 = 16 << 10;
+
+/// Longest time that a route's cache gives on its own account, in seconds: a week. (What a response says of itself is not bounded by it.)
+pub const ROUTE_S_MAX: u32 = 7 * 24 * 60 * 60;
+
+/// Largest share of a lifetime that jitter or early refresh may take, in percent: with more, what an upstream says of freshness would mean little.
+pub const SHARE_PERCENT_MAX: u8 = 50;
+
+/// Fields of `vary`, statuses of `status_ttl_s`, members of a normalised set and query parameters of a route's cache: each is looked at on every request.
+pub const CACHE_RULES_MAX: usize = 64;
+
+/// Bytes of such a name.
+pub const CACHE_NAME_BYTES_MAX: usize = 128;

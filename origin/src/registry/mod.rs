@@ -3,6 +3,7 @@
 //! [`State`] is what the log adds up to. A rule looks at it and gives a [`Plan`] (changes to commit and what to answer) or a [`Refusal`]
 //! that names what is in the way. Nothing here changes the state but [`State::apply`], with a change that was committed.
 
+mod cache;
 mod deployment;
 mod desired;
 mod fleet;
@@ -17,6 +18,7 @@ mod state;
 mod tests;
 mod version;
 
+pub use cache::{CacheSettings, QueryRule, RequestDirectives, VaryRule, fuzz as fuzz_cache_settings};
 pub use deployment::{Made, delete, promote, rollback};
 pub use desired::{Desired, DesiredWorker};
 pub use fleet::Fleet;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, NodeName, VersionId, WorkerName};
+use super::{CacheSettings, Digest, NodeName, VersionId, WorkerName};
 use crate::keys::{PublicKey, Signature};
 
 /// One version of a worker: a bundle and its bindings at one moment. Never changes. A bundle is trusted through its digest in
@@ -95,32 +95,12 @@ pub struct RouteRecord {
     pub cache: CacheSettings,
 }
 
-/// `[route.cache]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CacheSettings {
-    /// Look up and store. Default: on for upstreams, off for workers (`None` means the default).
-    pub enabled: Option<bool>,
-    /// Store responses that set cookies.
-    pub store_set_cookie: bool,
-    /// Largest response that is stored, in bytes.
-    pub entry_bytes_max: u64,
-    /// How long a request waits for another one's fetch of the same key, in milliseconds.
-    pub collapse_wait_ms: u32,
-}
-
 impl std::fmt::Display for RouteOwner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Worker(name) => write!(f, "worker {name}"),
             Self::Site(name) => write!(f, "site {name}"),
         }
-    }
-}
-
-impl Default for CacheSettings {
-    fn default() -> Self {
-        Self { enabled: None, store_set_cookie: false, entry_bytes_max: 64 << 20, collapse_wait_ms: 10_000 }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::version::{bad, check_message};
 use super::{Before, CacheSettings, Change, NodeName, Plan, Refusal, RouteOwner, RouteRecord, State, WorkerName, pattern};
 use crate::api::wire::SiteApply;
-use crate::limits::{COLLAPSE_WAIT_MS_MAX, ENTRY_BYTES_MAX, ROUTES_MAX, ROUTES_PER_OWNER_MAX, SITES_MAX, UPSTREAM_BYTES_MAX};
+use crate::limits::{ROUTES_MAX, ROUTES_PER_OWNER_MAX, SITES_MAX, UPSTREAM_BYTES_MAX};
 
 /// A route as its owner declares it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,12 +142,7 @@ fn record(owner: &RouteOwner, spec: &RouteSpec) -> Result<RouteRecord, Refusal> 
     if worker.is_none() && spec.upstream.is_none() {
         return Err(bad(&format!("route {pattern}"), "needs a worker, an upstream or both"));
     }
-    if spec.cache.collapse_wait_ms > COLLAPSE_WAIT_MS_MAX {
-        return Err(bad(&format!("route {pattern}: collapse_wait_ms"), format!("at most {COLLAPSE_WAIT_MS_MAX}")));
-    }
-    if spec.cache.entry_bytes_max > ENTRY_BYTES_MAX {
-        return Err(bad(&format!("route {pattern}: entry_bytes_max"), format!("at most {ENTRY_BYTES_MAX}")));
-    }
+    spec.cache.check().map_err(|(key, rule)| bad(&format!("route {pattern}: {key}"), rule))?;
     Ok(RouteRecord {
         pattern,
         owner: owner.clone(),
