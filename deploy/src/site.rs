@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use selvedge_origin::api::wire::RouteSpec;
-use selvedge_origin::registry::{BadName, CacheSettings, NodeName, WorkerName};
+use selvedge_origin::registry::{BadName, CacheSettings, CompressSettings, NodeName, WorkerName};
 
 use crate::limits::ROUTES_MAX;
 use crate::project::{Format, FormatError, Problem, ProjectError, read_bounded, table};
@@ -35,6 +35,10 @@ struct RawRoute {
     redirect_to_https: bool,
     #[serde(default)]
     cache: CacheSettings,
+    #[serde(default)]
+    compress: CompressSettings,
+    #[serde(default)]
+    early_hints: bool,
 }
 
 impl Site {
@@ -78,7 +82,16 @@ fn check(raw: RawRoute) -> Result<RouteSpec, (&'static str, String)> {
     if worker.is_none() && upstream.is_none() {
         return Err(("pattern", format!("{pattern:?} has neither a worker nor an upstream; nothing would answer it")));
     }
-    Ok(RouteSpec { pattern, worker, upstream, redirect_to_https: raw.redirect_to_https, cache: raw.cache })
+    raw.compress.check().map_err(|(_, rule)| ("compress", rule))?;
+    Ok(RouteSpec {
+        pattern,
+        worker,
+        upstream,
+        redirect_to_https: raw.redirect_to_https,
+        cache: raw.cache,
+        compress: raw.compress,
+        early_hints: raw.early_hints,
+    })
 }
 
 fn check_upstream(text: &str) -> Result<String, String> {

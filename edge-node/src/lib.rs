@@ -29,6 +29,7 @@ pub fn fuzz(bytes: &[u8]) {
     cache::control::fuzz(bytes);
     cache::validate::fuzz(bytes);
     cache::range::fuzz(bytes);
+    cache::coding::fuzz(bytes);
     request::fuzz_names(bytes);
     workers::fuzz_locations(bytes);
     routes::fuzz(bytes);

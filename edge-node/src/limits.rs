@@ -255,6 +255,20 @@ pub const PURGED_NAMES_MAX: usize = 100_000;
 /// Prefixes whose last purge is remembered: they are kept as text, of at most 1 KiB. Beyond, as with [`PURGED_NAMES_MAX`].
 pub const PURGED_PREFIXES_MAX: usize = 10_000;
 
+// --- compression on the fly ---
+
+/// Bodies that are compressed at one time. Beyond, clients get theirs as it is. Each holds about 2 MiB, and one processor does about ten at 10 MB/s.
+pub const COMPRESSORS_MAX: usize = 128;
+
+/// Plain bytes that one step of compression takes: about a millisecond of the processor.
+pub const COMPRESS_PIECE_BYTES: usize = 64 << 10;
+
+/// Such steps before other requests get their turn, where nothing comes out of them.
+pub const COMPRESS_PIECES_PER_TURN: usize = 4;
+
+/// A body that is here whole is compressed at once up to this many bytes; a larger one while it is sent.
+pub const COMPRESS_AT_ONCE_BYTES_MAX: u64 = 64 << 10;
+
 // --- requests ---
 
 /// Times that a request may have passed through a Selvedge node, by its `CDN-Loop` (RFC 8586). Real chains have two or three.

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub upstream_errors: Counter,
     /// Cache entries evicted for want of room.
     pub cache_evictions: Counter,
+    /// Bodies compressed on the fly; a hit whose coded bytes are stored is none.
+    pub compressions: Counter,
 }
 
 /// Only rises.
@@ -284,6 +286,7 @@ impl Metrics {
         page.counter("selvedge_upstream_requests_total", "Requests sent to upstreams.", self.upstream_requests.get());
         page.counter("selvedge_upstream_errors_total", "Requests to upstreams without a response.", self.upstream_errors.get());
         page.counter("selvedge_cache_evictions_total", "Cache entries evicted for want of room.", self.cache_evictions.get());
+        page.counter("selvedge_compressions_total", "Bodies compressed on the fly.", self.compressions.get());
         render_readings(&mut page, readings);
         page.0
     }

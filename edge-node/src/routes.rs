@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use selvedge_origin::registry::{CacheSettings, RouteRecord, WorkerName};
+use selvedge_origin::registry::{CacheSettings, CompressSettings, RouteRecord, WorkerName};
 use selvedge_runtime::WorkerSource;
 
 use crate::cache::purge::Realm;
@@ -42,6 +42,10 @@ pub struct Route {
     pub redirect_to_https: bool,
     /// The cache of this route.
     pub cache: CacheSettings,
+    /// Compression of its answers.
+    pub compress: CompressSettings,
+    /// Send `103 Early Hints` made from earlier answers.
+    pub early_hints: bool,
 }
 
 impl Route {
@@ -61,7 +65,15 @@ impl Route {
             }
             None => Target::Upstream,
         };
-        Ok(Self { pattern, target, upstream, redirect_to_https: record.redirect_to_https, cache: record.cache.clone() })
+        Ok(Self {
+            pattern,
+            target,
+            upstream,
+            redirect_to_https: record.redirect_to_https,
+            cache: record.cache.clone(),
+            compress: record.compress.clone(),
+            early_hints: record.early_hints,
+        })
     }
 }
 
@@ -313,6 +325,8 @@ pub fn fuzz(bytes: &[u8]) {
         target: Target::Worker(Arc::new(ActiveWorker::new("fuzz".into(), []))),
         upstream: parse_upstream(text).map(Arc::new),
         redirect_to_https: false,
+        compress: Default::default(),
+        early_hints: false,
         cache: CacheSettings::default(),
     };
     let Ok(table) = RouteTable::compile([route]) else { return };

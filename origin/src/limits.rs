@@ -104,6 +104,15 @@ pub const COMMIT_GROUP_MAX: usize = 64;
 /// How long the result of a request id is kept.
 pub const REQUEST_IDS_KEPT: Duration = Duration::from_secs(24 * 3600);
 
+// Routes: compression.
+
+/// Media types that a route compresses. A page of any site needs about ten.
+pub const COMPRESS_TYPES_MAX: usize = 64;
+/// Bytes of one of them. RFC 6838, section 4.2 allows 127 for each half; none that is registered comes near.
+pub const COMPRESS_TYPE_BYTES_MAX: usize = 100;
+/// Greatest `min_bytes` of a route, in bytes.
+pub const COMPRESS_BYTES_MIN_MAX: u64 = 1 << 30;
+
 // The API.
 
 /// Bytes of a JSON body of a request.

@@ -147,6 +147,8 @@ fn route(pattern: &str, worker: Option<&str>, upstream: Option<&str>) -> anyhow:
         worker: worker.map(str::parse).transpose()?,
         upstream: upstream.map(str::to_owned),
         redirect_to_https: false,
+        compress: Default::default(),
+        early_hints: false,
         cache: CacheSettings::default(),
     })
 }

@@ -116,13 +116,13 @@ pub(crate) fn fields() -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn wrangler() -> Vec<Vec<u8>> {
-    let json = br#"0{"name":"a","main":"src/index.ts","compatibility_date":"2026-01-01","vars":{"A":"b","C":{"d":[1]}},"routes":["a.test/*",{"pattern":"b.test/*","zone_name":"b.test"}],"limits":{"cpu_ms":50,"subrequests":5},/* said */"cache":{"enabled":true},}"#;
+    let json = br#"0{"name":"a","main":"src/index.ts","compatibility_date":"2026-01-01","vars":{"A":"b","C":{"d":[1]}},"routes":["a.test/*",{"pattern":"b.test/*","zone_name":"b.test"}],"limits":{"cpu_ms":50,"subrequests":5},/* said */"cache":{"enabled":true},"compress":{"enabled":true,"codings":["zstd","gzip"],"types":["text/*","*+json"],"min_bytes":9},"early_hints":true}"#;
     let toml = b"1name = \"a\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-01\"\nroute = \"a.test/*\"\n[vars]\nA = \"b\"\n[limits]\ncpu_ms = 50\n";
     let vars = b"2A=b\nC=\"d e\"\n# said\nexport F='g'\n";
     vec![json.to_vec(), toml.to_vec(), vars.to_vec()]
 }
 
 pub(crate) fn sites() -> Vec<Vec<u8>> {
-    let site = "name = \"www\"\n[[route]]\npattern = \"a.test/*\"\nupstream = \"https://10.0.0.7\"\nredirect_to_https = true\n[route.cache]\nenabled = true\nstore_set_cookie = false\n";
+    let site = "name = \"www\"\n[[route]]\npattern = \"a.test/*\"\nupstream = \"https://10.0.0.7\"\nredirect_to_https = true\n[route.cache]\nenabled = true\nstore_set_cookie = false\n[route.compress]\ncodings = [\"br\"]\ntypes = [\"text/html\"]\n";
     vec![site.as_bytes().to_vec()]
 }

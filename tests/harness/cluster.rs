@@ -236,6 +236,8 @@ pub fn route(pattern: &str, worker: Option<&str>, upstream: Option<&str>) -> Rou
         worker: worker.map(|name| name.parse().expect("a valid worker name")),
         upstream: upstream.map(str::to_owned),
         redirect_to_https: false,
+        compress: Default::default(),
+        early_hints: false,
         cache: selvedge_origin::registry::CacheSettings::default(),
     }
 }

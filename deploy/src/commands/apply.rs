@@ -67,6 +67,12 @@ pub(super) fn describe(route: &RouteRecord) -> String {
     if route.redirect_to_https {
         text.push_str(", redirects to https");
     }
+    if !route.compress.enabled {
+        text.push_str(", no compression");
+    }
+    if route.early_hints {
+        text.push_str(", early hints");
+    }
     match (route.cache.enabled, route.cache.store_set_cookie) {
         (Some(false), _) => text.push_str(", no cache"),
         (Some(true), true) => text.push_str(", cache, also with cookies"),

@@ -106,6 +106,8 @@ fn route(project: &Project, pattern: &str) -> RouteSpec {
         worker: Some(project.name.clone()),
         upstream: None,
         redirect_to_https: false,
+        compress: project.compress.clone(),
+        early_hints: project.early_hints,
         cache: CacheSettings { enabled: project.cache_enabled, ..CacheSettings::default() },
     }
 }

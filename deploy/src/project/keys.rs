@@ -4,7 +4,8 @@ use super::Problem;
 use super::format::Table;
 
 /// Keys that [`super::raw::RawProject`] reads.
-const SUPPORTED: [&str; 9] = ["name", "main", "compatibility_date", "compatibility_flags", "vars", "route", "routes", "limits", "cache"];
+const SUPPORTED: [&str; 11] =
+    ["name", "main", "compatibility_date", "compatibility_flags", "vars", "route", "routes", "limits", "cache", "compress", "early_hints"];
 
 /// Keys without which the worker does the same: a warning says why they have no effect.
 const WITHOUT_EFFECT: [(&str, &str); 29] = [

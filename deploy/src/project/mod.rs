@@ -9,7 +9,7 @@ mod raw;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use selvedge_origin::registry::WorkerName;
+use selvedge_origin::registry::{CompressSettings, WorkerName};
 
 pub use dev_vars::parse as parse_dev_vars;
 pub(crate) use format::table;
@@ -43,6 +43,10 @@ pub struct Project {
     pub subrequests: Option<u32>,
     /// `cache.enabled`: the worker's answers may be cached.
     pub cache_enabled: Option<bool>,
+    /// `compress`: how the worker's answers are compressed.
+    pub compress: CompressSettings,
+    /// `early_hints`: send `103 Early Hints` made from earlier answers.
+    pub early_hints: bool,
     /// Keys that are known to wrangler and have no effect here, with the reason.
     pub warnings: Vec<String>,
 }
@@ -170,6 +174,7 @@ impl raw::RawProject {
             return Err(Problem::value("compatibility_date", format!("{compatibility_date:?} is not a date of the form YYYY-MM-DD")));
         }
         let (cpu_ms, subrequests) = self.limits.map(|limits| (limits.cpu_ms, limits.subrequests)).unwrap_or_default();
+        self.compress.check().map_err(|(key, rule)| Problem::value(format!("compress.{key}"), rule))?;
         bounded("limits.cpu_ms", cpu_ms, CPU_MS_MAX)?;
         bounded("limits.subrequests", subrequests, SUBREQUESTS_MAX)?;
         Ok(Project {
@@ -182,6 +187,8 @@ impl raw::RawProject {
             cpu_ms,
             subrequests,
             cache_enabled: self.cache.and_then(|cache| cache.enabled),
+            compress: self.compress,
+            early_hints: self.early_hints,
             warnings,
         })
     }

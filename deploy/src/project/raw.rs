@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use selvedge_origin::registry::CompressSettings;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use super::Problem;
@@ -23,6 +24,10 @@ pub(super) struct RawProject {
     pub(super) routes: Option<Vec<RawRoute>>,
     pub(super) limits: Option<RawLimits>,
     pub(super) cache: Option<RawCache>,
+    #[serde(default)]
+    pub(super) compress: CompressSettings,
+    #[serde(default)]
+    pub(super) early_hints: bool,
 }
 
 /// `limits`.

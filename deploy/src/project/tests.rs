@@ -59,6 +59,8 @@ fn a_binding_that_would_be_missing_is_refused_and_a_setting_without_effect_warns
 #[test]
 fn a_bad_value_is_refused_with_its_path() {
     assert!(refusal(r#", "limits": {"cpu_ms": "fast"}"#).starts_with("limits.cpu_ms: invalid type"));
+    assert!(refusal(r#", "compress": {"codings": ["deflate"]}"#).starts_with("compress.codings[0]"));
+    assert!(refusal(r#", "compress": {"types": ["*/*"]}"#).starts_with("compress.types: \"*/*\""));
     assert_eq!(refusal(r#", "limits": {"cpu_ms": 0}"#), "limits.cpu_ms: 0 is not between 1 and 30000");
     assert!(refusal(r#", "limits": {"cpu": 5}"#).contains("cpu"));
     assert!(Project::parse(Format::Json, r#"{"name": "Shop!"}"#).expect_err("refused").to_string().starts_with("name: worker name"));

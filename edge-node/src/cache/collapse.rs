@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use selvedge_runtime::{Body, BodyError};
 use smallvec::SmallVec;
 
+use super::entry::Entry;
 use super::fill::{Fill, Head, Reader};
 use super::policy::Refusal;
 use super::purge::Stamp;
@@ -152,6 +153,11 @@ impl Obligation {
     /// Whether what is fetched is not to be stored: it was invalidated meanwhile.
     pub fn is_discarded(&self) -> bool {
         self.fill.is_discarded()
+    }
+
+    /// It is stored: as this entry.
+    pub fn became(&self, entry: Arc<Entry>) {
+        self.fill.became(entry);
     }
 
     /// All bytes that have arrived.

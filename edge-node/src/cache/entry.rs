@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AGE, DATE, HeaderMap, HeaderValue};
+use http::header::{AGE, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue};
 use http::{StatusCode, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use selvedge_origin::registry::Coding;
 use selvedge_runtime::{Body, BodyError};
 use smallvec::SmallVec;
 
+use super::coding::encode_fields;
 use super::control::Control;
 use super::freshness::{Freshness, Standing};
 use super::purge::{Purgeable, Stamp, Verdict};
@@ -48,6 +50,17 @@ pub struct Entry {
     pub variant: Variant,
     /// Its tags, and which purges it has survived.
     pub purgeable: Purgeable,
+    /// What its bytes are in other codings: made when a client first wanted them, and gone with it.
+    encodings: SmallVec<[(Coding, Encoding); 1]>,
+}
+
+/// What came of giving a stored response a coding.
+#[derive(Debug, Clone)]
+pub enum Encoding {
+    /// This response.
+    Smaller(Arc<Entry>),
+    /// Its bytes do not become fewer: it is sent as it is.
+    NotSmaller,
 }
 
 /// The bytes of a response.
@@ -76,7 +89,8 @@ impl Entry {
         let purgeable = Purgeable::new(stamp, Tags::of(&head.headers));
         let foreign_status = head.headers.contains_key(CACHE_STATUS);
         prepare(&mut head.headers, foreign_status, freshness.received);
-        Self { status: head.status, headers: head.headers, foreign_status, body, control, freshness, variant, purgeable }
+        let encodings = SmallVec::new();
+        Self { status: head.status, headers: head.headers, foreign_status, body, control, freshness, variant, purgeable, encodings }
     }
 
     /// Its fields, as stored.
@@ -113,16 +127,74 @@ impl Entry {
         let foreign_status = self.foreign_status;
         let purgeable = Purgeable::new(stamp, Tags::of(&headers));
         prepare(&mut headers, foreign_status, freshness.received);
-        let (body, variant) = (self.body.clone(), self.variant.clone());
-        Self { status: self.status, headers, foreign_status, body, control, freshness, variant, purgeable }
+        let mut fresh = Self {
+            status: self.status,
+            headers,
+            foreign_status,
+            body: self.body.clone(),
+            control,
+            freshness,
+            variant: self.variant.clone(),
+            purgeable,
+            encodings: SmallVec::new(),
+        };
+        // The same bytes are the same bytes in every coding.
+        for (coding, encoding) in &self.encodings {
+            let encoding = match encoding {
+                Encoding::Smaller(coded) => Encoding::Smaller(Arc::new(fresh.coded(*coding, Some(coded.body.clone())))),
+                Encoding::NotSmaller => Encoding::NotSmaller,
+            };
+            fresh.encodings.push((*coding, encoding));
+        }
+        fresh
+    }
+
+    /// What its bytes are in a coding; none where nobody has wanted that yet.
+    pub fn encoding(&self, coding: Coding) -> Option<&Encoding> {
+        self.encodings.iter().find(|(other, _)| *other == coding).map(|(_, encoding)| encoding)
+    }
+
+    /// This response in a coding: with these coded bytes, or as a head whose body comes from elsewhere.
+    pub fn coded(&self, coding: Coding, body: Option<StoredBody>) -> Self {
+        let mut headers = self.headers.clone();
+        encode_fields(&mut headers, coding);
+        if let Some(body) = &body {
+            headers.insert(CONTENT_LENGTH, body.len().into());
+        }
+        Self { headers, body: body.unwrap_or_default(), encodings: SmallVec::new(), ..self.copy() }
+    }
+
+    /// This response and what its bytes are in one more coding.
+    fn with_encoding(&self, coding: Coding, encoding: &Encoding) -> Self {
+        let mut encodings: SmallVec<_> = self.encodings.iter().filter(|(other, _)| *other != coding).cloned().collect();
+        encodings.push((coding, encoding.clone()));
+        Self { encodings, ..self.copy() }
+    }
+
+    fn copy(&self) -> Self {
+        Self {
+            status: self.status,
+            headers: self.headers.clone(),
+            foreign_status: self.foreign_status,
+            body: self.body.clone(),
+            control: self.control,
+            freshness: self.freshness,
+            variant: self.variant.clone(),
+            purgeable: self.purgeable.clone(),
+            encodings: SmallVec::new(),
+        }
     }
 
     /// Bytes that it takes, our own included.
     pub fn weight(&self) -> usize {
         let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES).sum();
-        usize::try_from(self.body.len)
+        let own = usize::try_from(self.body.len)
             .unwrap_or(usize::MAX)
-            .saturating_add(fields + self.variant.weight() + self.purgeable.tags.weight() + ENTRY_OVERHEAD_BYTES)
+            .saturating_add(fields + self.variant.weight() + self.purgeable.tags.weight() + ENTRY_OVERHEAD_BYTES);
+        self.encodings.iter().fold(own, |sum, (_, encoding)| match encoding {
+            Encoding::Smaller(coded) => sum.saturating_add(coded.weight()),
+            Encoding::NotSmaller => sum,
+        })
     }
 }
 
@@ -169,6 +241,15 @@ impl StoredBody {
         }
     }
 
+    /// Whether these are the very same bytes in memory, not just equal ones.
+    pub fn is(&self, other: &Self) -> bool {
+        match (&self.pieces, &other.pieces) {
+            (Pieces::One(ours), Pieces::One(theirs)) => ours.as_ptr() == theirs.as_ptr() && ours.len() == theirs.len(),
+            (Pieces::Many(ours), Pieces::Many(theirs)) => Arc::ptr_eq(ours, theirs),
+            _ => false,
+        }
+    }
+
     /// Its length, in bytes.
     pub fn len(&self) -> u64 {
         self.len
@@ -202,6 +283,12 @@ impl StoredBody {
                 Body::stream(PiecesBody { pieces: pieces.clone(), at, skip: skip as usize, left: end - start })
             }
         }
+    }
+}
+
+impl Default for StoredBody {
+    fn default() -> Self {
+        Self { pieces: Pieces::One(Bytes::new()), len: 0 }
     }
 }
 
@@ -239,7 +326,7 @@ impl HttpBody for PiecesBody {
 }
 
 /// All that is stored under one key: the variants, newest first, or the mark that its responses are not for the cache.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Slot {
     /// Newest first, at most [`super::vary::VARIANTS_MAX`].
     pub variants: SmallVec<[Arc<Entry>; 1]>,
@@ -260,6 +347,20 @@ impl Slot {
         variants
             .extend(self.variants.iter().filter(|other| !other.variant.same(&entry.variant)).take(super::vary::VARIANTS_MAX - 1).cloned());
         Self { variants, uncollapsed_until: None }
+    }
+
+    /// The entry of these bytes, if it is still here.
+    pub fn of(&self, body: &StoredBody) -> Option<&Arc<Entry>> {
+        self.variants.iter().find(|entry| entry.body.is(body))
+    }
+
+    /// This slot, in which the entry of these bytes knows one more coding; the same slot where they are gone.
+    pub fn with_encoding(&self, body: &StoredBody, coding: Coding, encoding: &Encoding) -> Self {
+        let mut slot = self.clone();
+        for entry in slot.variants.iter_mut().filter(|entry| entry.body.is(body)) {
+            *entry = Arc::new(entry.with_encoding(coding, encoding));
+        }
+        slot
     }
 
     /// Bytes that it takes.

@@ -74,6 +74,8 @@ struct State {
     dropped: usize,
     held_bytes: u64,
     end: Option<Result<(), BodyError>>,
+    /// What it became, once it is stored.
+    stored: Option<Arc<Entry>>,
     /// No longer stored: chunks go when the slowest reader has them.
     paced: bool,
     readers: Slab<ReaderState>,
@@ -99,6 +101,7 @@ impl Fill {
             dropped: 0,
             held_bytes: 0,
             end: None,
+            stored: None,
             paced: false,
             readers: Slab::new(),
             filler: None,
@@ -214,6 +217,16 @@ impl Fill {
         .await
     }
 
+    /// It is stored: as this entry.
+    pub(super) fn became(&self, entry: Arc<Entry>) {
+        self.state.lock().stored = Some(entry);
+    }
+
+    /// What it became, where it is stored.
+    pub fn stored(&self) -> Option<Arc<Entry>> {
+        self.state.lock().stored.clone()
+    }
+
     /// The body has ended.
     pub(super) fn end(&self, end: Result<(), BodyError>) {
         let wakers = {
@@ -283,6 +296,16 @@ impl Reader {
     /// The response that is not for the cache, once, for whoever ordered the fill.
     pub fn take_private(&self) -> Option<Response<Body>> {
         if self.owner { self.fill.state.lock().private.take() } else { None }
+    }
+
+    /// What the fill became, where it is stored.
+    pub fn stored(&self) -> Option<Arc<Entry>> {
+        self.fill.stored()
+    }
+
+    /// The fill that it reads.
+    pub fn fill(&self) -> Arc<Fill> {
+        self.fill.clone()
     }
 
     /// The body, from its first byte. Whole at once where all of it is there already.

@@ -7,6 +7,7 @@
 //!
 //! The request path asks [`Cache::find`] first: one look-up in memory, no lock beyond the store's, no waiting.
 
+pub mod coding;
 pub mod collapse;
 pub mod control;
 pub mod entry;
@@ -29,17 +30,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::HeaderName;
 use http::header::HeaderMap;
+use selvedge_origin::registry::Coding;
 
 use crate::limits::UNCOLLAPSED_MS;
 use crate::metrics::Metrics;
 
 use collapse::{Company, Duty, Fills};
-use entry::{Entry, Slot};
+use entry::{Encoding, Entry, Slot};
 use fill::Fill;
 use freshness::Standing;
 use key::CacheKey;
 use memory::Memory;
-use purge::{Purges, Realm, Verdict};
+use purge::{Purges, Realm, Stamp, Verdict};
 use status::Forward;
 use tier::Tier;
 use time::Time;
@@ -139,6 +141,23 @@ impl Cache {
     /// What operators have purged.
     pub fn purges(&self) -> &Arc<Purges> {
         &self.purges
+    }
+
+    /// Joins whoever compresses the same bytes, or takes on the duty to do so. `source` stands for the bytes as long as they are compressed.
+    pub(crate) fn enter_encoding(&self, source: usize, coding: Coding) -> Duty {
+        // No key of a request begins like this.
+        let id = [b"coding ", coding.name().as_bytes(), &source.to_ne_bytes()].concat();
+        self.fills.enter(&id, None, &HeaderMap::new(), Company::Open, Stamp::default(), |_| true)
+    }
+
+    /// What a stored response's bytes are in a coding, where that is known by now.
+    pub(crate) fn encoding(&self, key: &[u8], entry: &Entry, coding: Coding) -> Option<Encoding> {
+        self.tier.get(key)?.of(&entry.body)?.encoding(coding).cloned()
+    }
+
+    /// Keeps with a stored response what its bytes are in a coding; nothing, where the response is gone.
+    pub(crate) fn keep_encoding(&self, key: &[u8], entry: &Entry, coding: Coding, encoding: &Encoding) {
+        self.tier.change(key, &mut |slot| Some(slot?.with_encoding(&entry.body, coding, encoding)));
     }
 
     /// Remembers that the answer of a key was not for the cache.

@@ -193,6 +193,14 @@ impl Purges {
     }
 }
 
+impl Clone for Purgeable {
+    fn clone(&self) -> Self {
+        let [seen, soft_since, unproven] =
+            [&self.seen, &self.soft_since, &self.unproven].map(|number| AtomicU64::new(number.load(Acquire)));
+        Self { stamp: self.stamp, tags: self.tags.clone(), seen, soft_since, unproven }
+    }
+}
+
 impl Purgeable {
     /// Of a response with these tags whose fetch began so.
     pub fn new(stamp: Stamp, tags: Tags) -> Self {

@@ -111,6 +111,8 @@ mod tests {
             worker: worker.map(name),
             upstream: upstream.map(str::to_owned),
             redirect_to_https: false,
+            compress: Default::default(),
+            early_hints: false,
             cache: Default::default(),
         };
         (pattern.into(), record)

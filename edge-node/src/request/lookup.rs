@@ -9,6 +9,7 @@ use http_body::Body as HttpBody;
 use selvedge_runtime::Body;
 
 use super::RequestPath;
+use super::compress::{self, Asked};
 use super::error::RequestError;
 use super::respond;
 use super::route::{Aim, key};
@@ -151,7 +152,7 @@ pub(super) async fn fetch(
         // The wait is for another's fetch; our own ends by the bounds of whom we ask.
         let head = if ours { Some(reader.head().await) } else { tokio::time::timeout(wait, reader.head()).await.ok() };
         let Some(head) = head else { return Ok(Fetched::Alone(why, "collapse-wait")) };
-        match settle(path, head, reader, ours, why, headers, trail) {
+        match settle(path, question, (head, reader, ours), why, Asked { aim, headers, trail }).await {
             Settled::Response(response) => return Ok(Fetched::Response(response)),
             Settled::Alone(detail) => return Ok(Fetched::Alone(why, detail)),
             Settled::Failed(error) if ours => return Err(error),
@@ -170,41 +171,40 @@ enum Settled {
 }
 
 /// What the head of a fill means for one of its readers.
-fn settle(
+async fn settle(
     path: &Arc<RequestPath>,
-    head: Head,
-    reader: Reader,
-    ours: bool,
+    question: &Question,
+    (head, reader, ours): (Head, Reader, bool),
     why: Forward,
-    headers: &HeaderMap,
-    trail: &Arc<Trail>,
+    asked: Asked<'_>,
 ) -> Settled {
+    let Asked { headers, trail, .. } = asked;
     let fetched = if ours { CacheResult::Miss } else { CacheResult::Collapsed };
     let other_variant = |names: Option<&Arc<[http::HeaderName]>>| Settled::Again(Some(Hint { names: names.cloned(), alone: false }));
     match head {
         Head::Streaming(stream) if stream.variant.matches(headers) => {
             trail.cached(fetched);
             let status = path.name().forward(why, Some(stream.head.status), true, !ours, None);
-            Settled::Response(respond::from_stream(&stream, reader, headers, status))
+            Settled::Response(compress::streaming(path, question, asked, &stream, reader, status).await)
         }
         Head::Streaming(stream) => other_variant(stream.variant.names()),
         Head::Confirmed(entry) | Head::Stale(entry) if !entry.variant.matches(headers) => other_variant(entry.variant.names()),
         Head::Confirmed(entry) => {
             trail.cached(if ours { CacheResult::Revalidated } else { CacheResult::Collapsed });
             let status = path.name().forward(Forward::Stale, Some(StatusCode::NOT_MODIFIED), true, !ours, None);
-            Settled::Response(respond::from_entry(path, &entry, headers, trail, respond::Say::As(status), path.now()))
+            Settled::Response(compress::stored(path, question, asked, &entry, respond::Say::As(status), path.now()).await)
         }
         Head::Stale(entry) => {
             trail.cached(CacheResult::Stale);
             let now = path.now();
             let ttl = respond::ttl_seconds(&entry, now);
-            Settled::Response(respond::from_entry(path, &entry, headers, trail, respond::Say::Hit(ttl), now))
+            Settled::Response(compress::stored(path, question, asked, &entry, respond::Say::Hit(ttl), now).await)
         }
         Head::Private(refusal) => match reader.take_private() {
             Some(response) => {
                 trail.cached(CacheResult::Miss);
                 let status = path.name().forward(why, Some(response.status()), false, false, Some(refusal.name()));
-                Settled::Response(respond::private(response, headers, status))
+                Settled::Response(compress::private(path, asked, respond::private(response, headers, status)))
             }
             None => Settled::Alone(refusal.name()),
         },

@@ -1,6 +1,7 @@
 //! Stage 2, ANSWER: the whole path of a request on one screen.
 
 mod clock;
+mod compress;
 mod context;
 mod error;
 mod execute;
@@ -30,6 +31,7 @@ use crate::tasks::Tasks;
 use crate::upstream::Upstreams;
 use crate::workers::Runners;
 
+use compress::{Asked, Compressors};
 use context::Context;
 use lookup::{Fetched, Lookup, Question};
 use route::{Aim, Answerer};
@@ -77,6 +79,7 @@ pub struct RequestPath {
     sinks: Arc<Sinks>,
     clock: Clock,
     https_port: OnceLock<u16>,
+    compressors: Compressors,
 }
 
 impl RequestPath {
@@ -96,6 +99,7 @@ impl RequestPath {
             runners,
             trusted_proxies: parts.trusted_proxies,
             tasks: parts.tasks,
+            compressors: Compressors::new(parts.metrics.clone()),
             sinks: Arc::new(Sinks { metrics: parts.metrics, observers: parts.observers }),
             clock: parts.clock,
             https_port: OnceLock::new(),
@@ -143,19 +147,22 @@ impl RequestPath {
     /// The whole path behind a route, in order, and every branch of it.
     async fn fulfil(self: &Arc<Self>, request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
         let Some(question) = Question::new(request.headers(), aim, trail) else {
-            return self.forward(request, aim, trail).await;
+            let coding = Asked { aim, headers: request.headers(), trail }.wanted();
+            let response = self.forward(request, aim, trail).await?;
+            return Ok(compress::one(self, aim, coding, trail, response));
         };
+        let asked = Asked { aim, headers: request.headers(), trail };
         let now = self.now();
         let (why, detail) = match question.ask(self, request.method(), request.headers(), request.body(), now)? {
             Lookup::Fresh(entry, left_ms) => {
                 trail.cached(CacheResult::Hit);
-                return Ok(respond::from_entry(self, &entry, request.headers(), trail, respond::fresh(left_ms), now));
+                return Ok(compress::stored(self, &question, asked, &entry, respond::fresh(left_ms), now).await);
             }
             Lookup::Refreshing(entry, stale_ms) => {
                 trail.cached(CacheResult::Stale);
                 store::refresh(self, &question, request.headers(), aim, (entry.clone(), stale_ms), trail);
                 let ttl = respond::ttl_seconds(&entry, now);
-                return Ok(respond::from_entry(self, &entry, request.headers(), trail, respond::Say::Hit(ttl), now));
+                return Ok(compress::stored(self, &question, asked, &entry, respond::Say::Hit(ttl), now).await);
             }
             Lookup::Fetch => match lookup::fetch(self, &question, request.headers(), aim, trail).await? {
                 Fetched::Response(response) => return Ok(response),
@@ -164,11 +171,12 @@ impl RequestPath {
             Lookup::Bypass(why, detail) => (why, detail),
         };
         trail.cached(CacheResult::Bypass);
+        let coding = asked.wanted();
         let mut response = self.forward(request, aim, trail).await?;
         store::invalidate(self, aim, &trail.context, &response);
         let ours = self.name.forward(why, Some(response.status()), false, false, Some(detail));
         status::add(response.headers_mut(), ours);
-        Ok(response)
+        Ok(compress::one(self, aim, coding, trail, response))
     }
 
     /// Asks whoever answers, without the cache.
@@ -225,6 +233,10 @@ impl RequestPath {
 
     pub(crate) fn upstreams(&self) -> &Upstreams {
         &self.upstreams
+    }
+
+    fn compressors(&self) -> &Compressors {
+        &self.compressors
     }
 
     pub(crate) fn runners(&self) -> &Runners {

@@ -10,6 +10,7 @@ use http_body::Body as HttpBody;
 use selvedge_runtime::{Body, BodyError};
 
 use super::RequestPath;
+use super::compress;
 use super::context::Context;
 use super::error::RequestError;
 use super::lookup::Question;
@@ -83,7 +84,7 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
             obligation.tell(Head::Stale(entry.clone()));
         }
         (Ok(response), Some((entry, _))) if response.status() == StatusCode::NOT_MODIFIED => {
-            confirm(&path, &obligation, entry, response.headers(), (requested, received));
+            confirm(&path, &obligation, &order.aim, entry, response.headers(), (requested, received));
         }
         (Ok(response), _) => {
             let verdict =
@@ -118,7 +119,14 @@ fn is_unreachable(error: &RequestError) -> bool {
 }
 
 /// A `304`: the stored bytes with its fields, from now on.
-fn confirm(path: &RequestPath, obligation: &Obligation, entry: &Entry, not_modified: &HeaderMap, (requested, received): (Time, Time)) {
+fn confirm(
+    path: &RequestPath,
+    obligation: &Obligation,
+    aim: &Aim,
+    entry: &Entry,
+    not_modified: &HeaderMap,
+    (requested, received): (Time, Time),
+) {
     use crate::cache::control::Control;
     let mut fields = entry.fields().clone();
     validate::freshen(&mut fields, not_modified);
@@ -127,6 +135,7 @@ fn confirm(path: &RequestPath, obligation: &Obligation, entry: &Entry, not_modif
     if let Some(age) = not_modified.get(http::header::AGE) {
         fields.insert(http::header::AGE, age.clone());
     }
+    compress::prepare(aim, entry.status, &mut fields, Some(entry.body.len()));
     let control = Control::of_response(&fields);
     let freshness =
         Freshness::of(&fields, &control, requested, received).unwrap_or(Freshness { lifetime_ms: 0, initial_age_ms: 0, received });
@@ -148,12 +157,13 @@ fn decline(path: &RequestPath, obligation: Obligation, response: Response<Body>,
 
 /// Feeds the readers while the body arrives, and stores it when it is whole.
 async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, response: Response<Body>, storable: Storable) {
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     let variant = match &storable.vary {
         Vary::On(names) => Variant::new(names, &order.headers),
         Vary::Nothing | Vary::Anything => Variant::default(),
     };
     let length = stated_length(&head.headers).or_else(|| body.size_hint().exact());
+    compress::prepare(&order.aim, head.status, &mut head.headers, length);
     let stream = Arc::new(StreamHead { head: head.clone(), variant: variant.clone(), length });
     let bytes_max = order.aim.route.cache.entry_bytes_max;
     let mut filling = path.cache().filling();
@@ -188,7 +198,7 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
 }
 
 /// Moves the body to the readers. Gives its length, and whether all of it is held to be stored.
-async fn pump(obligation: &Obligation, mut body: Body, filling: &mut Filling, bytes_max: u64) -> (Result<u64, BodyError>, bool) {
+pub(super) async fn pump(obligation: &Obligation, mut body: Body, filling: &mut Filling, bytes_max: u64) -> (Result<u64, BodyError>, bool) {
     let mut read = 0;
     let mut storing = true;
     loop {
@@ -224,8 +234,9 @@ fn wrong_length() -> BodyError {
 fn keep(path: &RequestPath, obligation: &Obligation, head: response::Parts, variant: Variant, storable: Storable) {
     if !obligation.is_discarded() {
         let body = StoredBody::new(&obligation.all_chunks());
-        let entry = Entry::new(head, body, storable.control, storable.freshness, variant, obligation.stamp());
-        path.cache().store(obligation.key(), Arc::new(entry));
+        let entry = Arc::new(Entry::new(head, body, storable.control, storable.freshness, variant, obligation.stamp()));
+        path.cache().store(obligation.key(), entry.clone());
+        obligation.became(entry);
     }
 }
 

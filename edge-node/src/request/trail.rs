@@ -74,6 +74,11 @@ impl Trail {
         Self::new(self.context.refresh(), Origin::Refresh, self.sinks.clone(), Interim::none())
     }
 
+    /// Whether a client asks, rather than a worker or this node itself.
+    pub(crate) fn is_clients(&self) -> bool {
+        self.origin == Origin::Client
+    }
+
     pub(crate) fn sinks(&self) -> &Arc<Sinks> {
         &self.sinks
     }

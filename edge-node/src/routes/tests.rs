@@ -8,6 +8,8 @@ fn route(pattern: &str) -> Route {
         target: Target::Upstream,
         upstream: Some(Arc::new(http::Uri::from_static("http://127.0.0.1:1"))),
         redirect_to_https: false,
+        compress: Default::default(),
+        early_hints: false,
         cache: CacheSettings::default(),
     }
 }

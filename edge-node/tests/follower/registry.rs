@@ -306,6 +306,8 @@ pub(crate) fn promotion(record: &VersionRecord) -> Vec<Change> {
         worker: Some(worker.clone()),
         upstream: None,
         redirect_to_https: false,
+        compress: Default::default(),
+        early_hints: false,
         cache: Default::default(),
     };
     vec![

@@ -4,6 +4,7 @@
 //! that names what is in the way. Nothing here changes the state but [`State::apply`], with a change that was committed.
 
 mod cache;
+mod compress;
 mod deployment;
 mod desired;
 mod fleet;
@@ -19,6 +20,7 @@ mod tests;
 mod version;
 
 pub use cache::{CacheSettings, QueryRule, RequestDirectives, VaryRule, fuzz as fuzz_cache_settings};
+pub use compress::{Coding, CompressSettings};
 pub use deployment::{Made, delete, promote, rollback};
 pub use desired::{Desired, DesiredWorker};
 pub use fleet::Fleet;

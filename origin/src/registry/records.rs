@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheSettings, Digest, NodeName, VersionId, WorkerName};
+use super::{CacheSettings, CompressSettings, Digest, NodeName, VersionId, WorkerName};
 use crate::keys::{PublicKey, Signature};
 
 /// One version of a worker: a bundle and its bindings at one moment. Never changes. A bundle is trusted through its digest in
@@ -93,6 +93,12 @@ pub struct RouteRecord {
     /// The cache of this route.
     #[serde(default)]
     pub cache: CacheSettings,
+    /// Compression of its answers on the fly.
+    #[serde(default)]
+    pub compress: CompressSettings,
+    /// Send `103 Early Hints` made from the `Link` fields of earlier answers (RFC 8297). Default: off.
+    #[serde(default)]
+    pub early_hints: bool,
 }
 
 impl std::fmt::Display for RouteOwner {

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::version::{bad, check_message};
-use super::{Before, CacheSettings, Change, NodeName, Plan, Refusal, RouteOwner, RouteRecord, State, WorkerName, pattern};
+use super::{
+    Before, CacheSettings, Change, CompressSettings, NodeName, Plan, Refusal, RouteOwner, RouteRecord, State, WorkerName, pattern,
+};
 use crate::api::wire::SiteApply;
 use crate::limits::{ROUTES_MAX, ROUTES_PER_OWNER_MAX, SITES_MAX, UPSTREAM_BYTES_MAX};
 
@@ -27,12 +29,18 @@ pub struct RouteSpec {
     /// The cache of this route.
     #[serde(default)]
     pub cache: CacheSettings,
+    /// Compression of its answers on the fly.
+    #[serde(default)]
+    pub compress: CompressSettings,
+    /// Send `103 Early Hints` made from the `Link` fields of earlier answers (RFC 8297). Default: off.
+    #[serde(default)]
+    pub early_hints: bool,
 }
 
 impl From<RouteRecord> for RouteSpec {
     fn from(route: RouteRecord) -> Self {
-        let RouteRecord { pattern, owner: _, worker, upstream, redirect_to_https, cache } = route;
-        Self { pattern, worker, upstream, redirect_to_https, cache }
+        let RouteRecord { pattern, owner: _, worker, upstream, redirect_to_https, cache, compress, early_hints } = route;
+        Self { pattern, worker, upstream, redirect_to_https, cache, compress, early_hints }
     }
 }
 
@@ -143,6 +151,7 @@ fn record(owner: &RouteOwner, spec: &RouteSpec) -> Result<RouteRecord, Refusal> 
         return Err(bad(&format!("route {pattern}"), "needs a worker, an upstream or both"));
     }
     spec.cache.check().map_err(|(key, rule)| bad(&format!("route {pattern}: {key}"), rule))?;
+    spec.compress.check().map_err(|(key, rule)| bad(&format!("route {pattern}: compress.{key}"), rule))?;
     Ok(RouteRecord {
         pattern,
         owner: owner.clone(),
@@ -150,6 +159,8 @@ fn record(owner: &RouteOwner, spec: &RouteSpec) -> Result<RouteRecord, Refusal> 
         upstream: spec.upstream.clone(),
         redirect_to_https: spec.redirect_to_https,
         cache: spec.cache.clone(),
+        compress: spec.compress.clone(),
+        early_hints: spec.early_hints,
     })
 }
 

@@ -89,7 +89,15 @@ fn new_version() -> NewVersion {
 }
 
 fn spec(pattern: &str) -> RouteSpec {
-    RouteSpec { pattern: pattern.into(), worker: None, upstream: None, redirect_to_https: false, cache: CacheSettings::default() }
+    RouteSpec {
+        pattern: pattern.into(),
+        worker: None,
+        upstream: None,
+        redirect_to_https: false,
+        cache: CacheSettings::default(),
+        compress: Default::default(),
+        early_hints: false,
+    }
 }
 
 fn site_route(pattern: &str, worker: Option<&str>, upstream: Option<&str>) -> RouteSpec {

@@ -205,6 +205,8 @@ async fn declare_site(client: &Client, upstream: SocketAddr, output: Output) -> 
         worker: None,
         upstream: Some(format!("http://{upstream}")),
         redirect_to_https: false,
+        compress: Default::default(),
+        early_hints: false,
         cache: CacheSettings::default(),
     };
     let apply = SiteApply { routes: vec![route], request_id: Some(RequestId::generate()), ..SiteApply::default() };

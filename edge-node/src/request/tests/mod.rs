@@ -2,6 +2,7 @@
 
 mod caching;
 mod collapsing;
+mod compressing;
 mod passing;
 mod running;
 mod world;

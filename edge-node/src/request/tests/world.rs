@@ -197,6 +197,8 @@ pub(super) fn to_upstream(pattern: &str, server: &Server) -> Route {
         target: Target::Upstream,
         upstream: Some(Arc::new(server.url().parse().expect("an address"))),
         redirect_to_https: false,
+        compress: Default::default(),
+        early_hints: false,
         cache: CacheSettings::default(),
     }
 }
@@ -218,6 +220,8 @@ pub(super) fn to_worker(pattern: &str, name: &str) -> Route {
         target: Target::Worker(Arc::new(ActiveWorker::new(name.into(), [(Arc::new(source), 100.0)]))),
         upstream: None,
         redirect_to_https: false,
+        compress: Default::default(),
+        early_hints: false,
         cache: CacheSettings::default(),
     }
 }

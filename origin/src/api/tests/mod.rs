@@ -60,7 +60,15 @@ fn all_to(version: &VersionRecord, routes: Option<Vec<RouteSpec>>) -> NewDeploym
 }
 
 fn route(pattern: &str) -> RouteSpec {
-    RouteSpec { pattern: pattern.into(), worker: None, upstream: None, redirect_to_https: false, cache: Default::default() }
+    RouteSpec {
+        pattern: pattern.into(),
+        worker: None,
+        upstream: None,
+        redirect_to_https: false,
+        cache: Default::default(),
+        compress: Default::default(),
+        early_hints: false,
+    }
 }
 
 async fn upload(admin: &Client, worker: &str, text: &str) -> VersionRecord {

@@ -1,0 +1,101 @@
+//! One compressor for all who want the same bytes in the same coding at the same time: a fill of its own, whose source is what is stored or what is being fetched.
+
+use std::sync::Arc;
+
+use selvedge_origin::registry::Coding;
+use selvedge_runtime::Body;
+
+use super::super::RequestPath;
+use super::super::lookup::Question;
+use super::super::route::Aim;
+use super::super::store::pump;
+use super::body::Encoded;
+use super::encoder::Encoder;
+use crate::cache::coding::encode_head;
+use crate::cache::collapse::{Duty, Obligation};
+use crate::cache::entry::{Encoding, Entry, StoredBody};
+use crate::cache::fill::{Fill, Head, Reader, StreamHead};
+
+/// A reader of the coded bytes of a stored body. None: no compressor is free.
+pub(super) async fn of_entry(
+    path: &Arc<RequestPath>,
+    question: &Question,
+    aim: &Aim,
+    entry: &Arc<Entry>,
+    coding: Coding,
+) -> Option<Reader> {
+    let (obligation, reader) = match path.cache().enter_encoding(address(entry), coding) {
+        Duty::Refused(_) => return None,
+        Duty::Follow(reader) => return matches!(reader.head().await, Head::Confirmed(_)).then_some(reader),
+        Duty::Fetch(obligation, reader) => (obligation, reader),
+    };
+    let encoder = path.compressors().begin(coding, Some(entry.body.len()))?;
+    obligation.tell(Head::Confirmed(entry.clone()));
+    begin(path, question, aim, obligation, Source::Entry(entry.clone()), (coding, encoder, entry.body.whole()));
+    Some(reader)
+}
+
+/// Head and reader of the coded bytes of what is being fetched. Gives back the reader of the plain bytes where no compressor is free.
+pub(super) async fn of_stream(
+    path: &Arc<RequestPath>,
+    question: &Question,
+    aim: &Aim,
+    stream: &Arc<StreamHead>,
+    plain: Reader,
+    coding: Coding,
+) -> Result<(Arc<StreamHead>, Reader), Reader> {
+    let (obligation, reader) = match path.cache().enter_encoding(address(stream), coding) {
+        Duty::Refused(_) => return Err(plain),
+        Duty::Follow(reader) => match reader.head().await {
+            Head::Streaming(head) => return Ok((head, reader)),
+            _ => return Err(plain),
+        },
+        Duty::Fetch(obligation, reader) => (obligation, reader),
+    };
+    let Some(encoder) = path.compressors().begin(coding, stream.length) else { return Err(plain) };
+    let head = Arc::new(StreamHead { head: encode_head(&stream.head, coding), variant: stream.variant.clone(), length: None });
+    obligation.tell(Head::Streaming(head.clone()));
+    let source = Source::Fill(stream.clone(), plain.fill());
+    begin(path, question, aim, obligation, source, (coding, encoder, plain.into_body(stream.length)));
+    Ok((head, reader))
+}
+
+/// Where the plain bytes come from. Held while they are compressed, so that its address stands for it and for nothing else.
+enum Source {
+    Entry(Arc<Entry>),
+    Fill(#[allow(dead_code, reason = "held for its address")] Arc<StreamHead>, Arc<Fill>),
+}
+
+fn address<T>(source: &Arc<T>) -> usize {
+    Arc::as_ptr(source) as usize
+}
+
+/// Compresses in a task that belongs to no client, and keeps what comes of it with the entry, if that is still stored.
+fn begin(
+    path: &Arc<RequestPath>,
+    question: &Question,
+    aim: &Aim,
+    obligation: Obligation,
+    source: Source,
+    (coding, encoder, plain): (Coding, Encoder, Body),
+) {
+    let (path, key, bytes_max) = (path.clone(), question.key.clone(), aim.route.cache.entry_bytes_max);
+    let tasks = path.tasks().clone();
+    tasks.spawn(async move {
+        let mut filling = path.cache().filling();
+        let (read, whole) = pump(&obligation, Encoded::body(plain, encoder), &mut filling, bytes_max).await;
+        let entry = match &source {
+            Source::Entry(entry) => Some(entry.clone()),
+            Source::Fill(_, fill) => fill.stored(),
+        };
+        if let (Ok(coded_bytes), true, Some(entry)) = (&read, whole, entry) {
+            let encoding = if *coded_bytes < entry.body.len() {
+                Encoding::Smaller(Arc::new(entry.coded(coding, Some(StoredBody::new(&obligation.all_chunks())))))
+            } else {
+                Encoding::NotSmaller
+            };
+            path.cache().keep_encoding(key.as_bytes(), &entry, coding, &encoding);
+        }
+        obligation.end(read.map(|_| ()));
+    });
+}
