@@ -60,3 +60,18 @@ impl Limits {
         Duration::from_millis(self.wait_until_timeout_ms.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_says_nothing_gets_what_the_readme_promises() {
+        let limits = Limits::default();
+        assert_eq!((limits.cpu_ms, limits.startup_cpu_ms), (200, 400));
+        assert_eq!((limits.heap_bytes_max, limits.external_bytes_max), (128 << 20, 128 << 20));
+        assert_eq!((limits.subrequests_max, limits.request_body_bytes_max), (50, 100 << 20));
+        let waits = [limits.head_timeout(), limits.body_idle_timeout(), limits.wait_until_timeout()];
+        assert_eq!(waits, [Duration::from_secs(30); 3]);
+    }
+}

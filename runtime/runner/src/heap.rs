@@ -36,8 +36,9 @@ impl ExternalBudget {
         let _ = self.handle.set(handle);
     }
 
+    /// Lets a version have so many bytes beyond those that the isolate was born with.
     pub(crate) fn set_bytes_max(&self, bytes_max: u64) {
-        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+        self.bytes_max.store(bytes_max.saturating_add(self.bytes.load(Ordering::Relaxed) as u64), Ordering::Relaxed);
     }
 
     /// Counts a buffer, or refuses it. Compare-and-swap: adding first would let two callers pass the bound together.
@@ -102,6 +103,22 @@ unsafe extern "C" fn drop_budget(budget: *const ExternalBudget) {
     drop(unsafe { Arc::from_raw(budget) });
 }
 
+/// What is done with the bytes that are alive after a full collection: the invocation that holds more than its version may ends.
+pub(crate) fn limit(
+    station: &'static Station,
+    handle: v8::IsolateHandle,
+    overflowed: Rc<Cell<bool>>,
+    bytes_max: u64,
+) -> impl Fn(u64) + 'static {
+    move |alive| {
+        if alive > bytes_max {
+            overflowed.set(true);
+            station.span.doom(Outcome::ExceededMemory);
+            handle.terminate_execution();
+        }
+    }
+}
+
 /// What V8 is told when an isolate's memory nears its limit: `(current, initial, used) -> new limit`. When the heap is
 /// full, the invocation ends; a little more room lets V8 reach a point where it sees that, instead of aborting the process.
 /// V8 also asks when a single object, or something outside the heap, could not be had: that is no verdict yet.
@@ -124,8 +141,8 @@ pub(crate) fn near_limit(
     }
 }
 
-/// Asks an isolate, from the watchdog's thread, to look at what it holds outside its heap as soon as its JavaScript can be
-/// interrupted: wasm memories and resizable buffers do not come from our allocator.
+/// Asks an isolate, from the watchdog's thread, to look at what it holds as soon as its JavaScript can be interrupted: V8 collects
+/// when it sees fit, and wasm memories and resizable buffers do not come from our allocator.
 pub(crate) fn request_look(station: &'static Station, handle: &v8::IsolateHandle) {
     if !station.look_pending.swap(true, Ordering::AcqRel) {
         handle.request_interrupt(look, std::ptr::from_ref(station).cast_mut().cast());
@@ -136,6 +153,10 @@ unsafe extern "C" fn look(isolate: v8::UnsafeRawIsolatePtr, station: *mut c_void
     // SAFETY: `request_look` gave a station, which lives as long as the process; V8 calls on the isolate's own thread.
     let (mut isolate, station) = unsafe { (v8::Isolate::from_raw_isolate_ptr(isolate), &*station.cast::<Station>()) };
     station.look_pending.store(false, Ordering::Release);
+    if isolate.get_heap_statistics().used_heap_size() as u64 > station.heap_bytes_max.load(Ordering::Relaxed) {
+        // One full collection, after which `limit` knows what is alive.
+        isolate.memory_pressure_notification(v8::MemoryPressureLevel::Critical);
+    }
     let bytes_max = station.external_bytes_max.load(Ordering::Relaxed);
     let is_over = |isolate: &mut v8::Isolate| {
         u64::try_from(isolate.adjust_amount_of_external_allocated_memory(0)).is_ok_and(|external| external > bytes_max)

@@ -70,6 +70,12 @@ pub const LOAD_WALL: Duration = Duration::from_secs(10);
 /// Spans of a thread's time up to this are charged by the monotonic clock (27 ns to read), longer ones by the thread's CPU
 /// clock (0.8 µs to read on a virtual machine): a preemption is never charged, and a short span never undercharged.
 pub const SPAN_EXACT_AFTER: Duration = Duration::from_micros(100);
+/// How far V8's own limit of a heap lies above that of the version, in bytes. The version's is looked at after each full collection
+/// and at the end of each entry, exactly; V8's own counts its young generation, too (a heap of 128 MiB was full at 112), and near it V8
+/// collects again and again before it gives up, which takes hundreds of milliseconds.
+pub const HEAP_MARGIN_BYTES: usize = 32 << 20;
+/// What V8's own compilers and parsers may hold of an isolate before it counts as the worker's, in bytes: a large script takes 2 MiB.
+pub const OWN_BYTES_FREE: u64 = 8 << 20;
 /// What a near-heap-limit callback adds to the limit, in bytes, so that V8 reaches the point where it sees the termination
 /// instead of aborting.
 pub const HEAP_GRACE_BYTES: usize = 32 << 20;

@@ -7,8 +7,7 @@ use deno_core::{JsRuntime, RuntimeOptions, SharedArrayBufferStore, v8};
 
 use crate::blobs::CountingBlobs;
 use crate::invocations::Invocations;
-use crate::limits::CODE_BYTES_MAX;
-use crate::limits::WASM_PAGES_MAX;
+use crate::limits::{CODE_BYTES_MAX, HEAP_MARGIN_BYTES, WASM_PAGES_MAX};
 use crate::ops;
 
 static SNAPSHOT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/snapshot.bin"));
@@ -37,7 +36,10 @@ pub(crate) fn options(
     blobs: Arc<CountingBlobs>,
     state: Rc<Invocations>,
 ) -> RuntimeOptions {
-    let mut parameters = v8::CreateParams::default().heap_limits(0, heap_bytes_max).set_code_range_size_in_bytes(CODE_BYTES_MAX);
+    let mut parameters = v8::CreateParams::default()
+        .heap_limits(0, heap_bytes_max)
+        .set_max_old_generation_size_in_bytes(heap_bytes_max.saturating_add(HEAP_MARGIN_BYTES))
+        .set_code_range_size_in_bytes(CODE_BYTES_MAX);
     if let Some(allocator) = allocator {
         parameters = parameters.array_buffer_allocator(allocator);
     }

@@ -20,6 +20,8 @@ pub(crate) struct Station {
     turn_started_ns: AtomicU64,
     /// Bytes that the isolate which runs may hold outside its heap.
     pub(crate) external_bytes_max: AtomicU64,
+    /// Bytes that it may hold in its heap.
+    pub(crate) heap_bytes_max: AtomicU64,
     /// Bytes that it may hold in all.
     pub(crate) memory_bytes_max: AtomicU64,
     /// An isolate was asked to look at them and has not yet.
@@ -35,6 +37,7 @@ impl Station {
             area,
             turn_started_ns: AtomicU64::new(0),
             external_bytes_max: AtomicU64::new(u64::MAX),
+            heap_bytes_max: AtomicU64::new(u64::MAX),
             memory_bytes_max: AtomicU64::new(0),
             look_pending: AtomicBool::new(false),
             handles: Mutex::new(HashMap::new()),

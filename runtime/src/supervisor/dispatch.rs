@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use super::limits::POINTS_CONTAINED;
 use super::link::{Link, State, index};
+use super::phase::Phase;
 use super::placement::Placement;
-use super::stream::{Entry, Head, Inbound, Outbound, Phase, Sub, Verdict};
+use super::stream::{Entry, Head, Inbound, Outbound, Sub, Verdict};
 use super::ticket::Ticket;
 use crate::protocol::{
     BodyKind, INITIAL_CREDIT, Part, ProtocolError, RequestHead, ResponseHead, SUBREQUESTS_RUNNING_MAX, Slot, StreamId, ToEdge, ToRunner,

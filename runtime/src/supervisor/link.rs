@@ -16,8 +16,9 @@ use slab::Slab;
 use tokio::net::unix::OwnedWriteHalf;
 
 use super::limits::{BUSY_NS, VERSIONS_PER_LINK_MIN, VERSIONS_PER_RUNNER_MAX};
+use super::phase::Phase;
 use super::placement::Placement;
-use super::stream::{Entry, Head, Phase, Verdict};
+use super::stream::{Entry, Head, Verdict};
 use super::ticket::Ticket;
 use crate::protocol::{
     Area, BodyKind, BodyRef, CHUNK_BYTES_MAX, EncodeError, OUTBOX_BYTES_MAX, Part, ResponseHead, STREAM_INDEX_BITS, STREAMS_MAX, Slot,

@@ -14,6 +14,7 @@ mod fleet;
 mod limits;
 mod link;
 mod load;
+mod phase;
 mod pipe;
 mod placement;
 mod process;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 
 use super::limits::{JOIN_BYTES, LOG_BYTES_MAX, LOG_LINES_MAX};
+use super::phase::Phase;
 use super::placement::Placement;
 use super::ticket::Ticket;
 use crate::protocol::{BodyKind, CREDIT_MAX, INITIAL_CREDIT, Part, ProtocolError, ResponseHead, StreamId};
@@ -54,19 +55,6 @@ pub(super) enum Head {
     },
     /// It was handed over.
     Taken,
-}
-
-/// Which wall limit holds now.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Phase {
-    /// The response's head must come by then.
-    Head(Instant),
-    /// A byte of some body must have moved since then.
-    Body(Instant),
-    /// `waitUntil` must end by then.
-    After(Instant),
-    /// It was cancelled at this time.
-    Cancelled(Instant),
 }
 
 /// A subrequest: its request's body comes in, its response's goes out.
@@ -175,14 +163,9 @@ impl Entry {
         }
     }
 
-    /// When its wall limit is crossed, and which.
+    /// Which wall limit it has reached, if one.
     pub(super) fn overdue(&self, now: Instant) -> Option<&'static str> {
-        match self.phase {
-            Phase::Head(deadline) if now >= deadline => Some("no response head in time"),
-            Phase::Body(since) if now >= since + self.limits().body_idle_timeout() => Some("no progress on a body in time"),
-            Phase::After(deadline) if now >= deadline => Some("waitUntil did not end in time"),
-            _ => None,
-        }
+        self.phase.overdue(now, self.limits())
     }
 
     /// For how long it has been cancelled.

@@ -6,4 +6,5 @@ mod malformed;
 mod outcomes;
 mod protocols;
 mod subrequests;
+mod waits;
 mod worker;

@@ -23,7 +23,7 @@ impl Isolate {
         let blobs = Arc::new(CountingBlobs::default());
         let mut engine = Engine::new(snapshot::options(setup.heap_bytes_max, setup.allocator, blobs.clone(), state.clone()));
         let signal = Arc::new(Signal::default());
-        let context = {
+        let (context, external_at_birth) = {
             let mut entered = engine.enter();
             furnish(entered.v8_isolate(), &state);
             deno_core::scope!(scope, entered);
@@ -32,10 +32,22 @@ impl Isolate {
             *state.stack_getter.borrow_mut() = getter;
             *state.site_to_string.borrow_mut() = to_string;
             *state.hooks.borrow_mut() = Hooks::take(scope);
-            v8::Global::new(scope, scope.get_current_context())
+            let context = v8::Global::new(scope, scope.get_current_context());
+            (context, scope.get_heap_statistics().external_memory() as u64)
         };
         assert!(state.hooks.borrow().is_some(), "the snapshot has our functions: the build script made it from the same sources");
-        Self { engine, context: Some(context), state, load: LoadState::Blank, evaluation: None, signal, blobs, near_heap_limit: false }
+        Self {
+            engine,
+            context: Some(context),
+            state,
+            load: LoadState::Blank,
+            evaluation: None,
+            signal,
+            blobs,
+            external_at_birth,
+            near_heap_limit: false,
+            collected: None,
+        }
     }
 }
 

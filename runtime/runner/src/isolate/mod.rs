@@ -6,6 +6,7 @@
 
 mod birth;
 mod loading;
+mod memory;
 mod polling;
 mod turn;
 mod values;
@@ -23,6 +24,7 @@ use crate::engine::Engine;
 use crate::hooks::Hook;
 use crate::invocations::Invocations;
 use crate::ops::flat_headers;
+pub use memory::Heap;
 use polling::Signal;
 use values::{body_argument, byte_view, numbers, text};
 
@@ -84,15 +86,6 @@ pub struct LiveStream {
     pub answered: bool,
 }
 
-/// Memory of an isolate, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heap {
-    /// V8 heap in use.
-    pub used: u64,
-    /// What V8 knows to hang on its objects outside the heap.
-    pub external: u64,
-}
-
 /// One V8 isolate; see the head of this file.
 pub struct Isolate {
     engine: Engine,
@@ -104,7 +97,10 @@ pub struct Isolate {
     evaluation: Option<(v8::Global<v8::Promise>, v8::Global<v8::Module>)>,
     signal: Arc<Signal>,
     blobs: Arc<CountingBlobs>,
+    external_at_birth: u64,
     near_heap_limit: bool,
+    /// What is called after a full collection; V8 holds a pointer to it.
+    collected: Option<Box<memory::Collected>>,
 }
 
 impl Isolate {
@@ -213,39 +209,11 @@ impl Isolate {
     pub fn handle(&mut self) -> v8::IsolateHandle {
         self.engine.handle()
     }
-
-    /// Memory in use.
-    pub fn heap(&mut self) -> Heap {
-        let statistics = self.engine.enter().v8_isolate().get_heap_statistics();
-        let external = statistics.external_memory() as u64 + statistics.malloced_memory() as u64;
-        Heap { used: statistics.used_heap_size() as u64, external: external + self.blobs.bytes() }
-    }
-
-    /// Collects all garbage, also outside the heap.
-    pub fn collect_garbage(&mut self) {
-        self.engine.enter().v8_isolate().low_memory_notification();
-    }
-
-    /// Installs the callback that V8 asks when the heap is nearly full: `(current, initial, used) -> new limit`, in bytes;
-    /// V8 also asks when something outside the heap could not be had. Once.
-    pub fn on_near_heap_limit(&mut self, mut callback: impl FnMut(usize, usize, usize) -> usize + 'static) {
-        if std::mem::replace(&mut self.near_heap_limit, true) {
-            return;
-        }
-        let mut entered = self.engine.enter();
-        // SAFETY: V8 calls back only while the isolate lives, on its own thread; counters are read, nothing is run.
-        let pointer = unsafe { entered.v8_isolate().as_raw_isolate_ptr() };
-        entered.add_near_heap_limit_callback(move |current, initial| {
-            // SAFETY: as above.
-            let mut isolate = unsafe { v8::Isolate::from_raw_isolate_ptr(pointer) };
-            let used = isolate.get_heap_statistics().used_heap_size();
-            callback(current, initial, used)
-        });
-    }
 }
 
 impl Drop for Isolate {
     fn drop(&mut self) {
+        self.forget_collected();
         // Handles must not outlive the isolate that they point into.
         let _entered = self.engine.enter();
         self.evaluation = None;

@@ -47,7 +47,7 @@ pub(super) struct Seat {
     pub(super) slot: Cell<Slot>,
     pub(super) external: Arc<ExternalBudget>,
     external_bytes_max: Cell<u64>,
-    memory_bytes_max: Cell<u64>,
+    heap_bytes_max: Cell<u64>,
     /// What is left for loading; none once it is loaded.
     load_budget_ns: Cell<Option<u64>>,
     /// CPU time of everything that belongs to no invocation.
@@ -99,7 +99,7 @@ impl Shared {
         let Some(account) = accounts.get_mut(index(stream)).filter(|account| account.stream == stream) else { return };
         let before = account.cpu_ns;
         account.cpu_ns += cpu_ns;
-        if before < account.cpu_max_ns && account.cpu_ns >= account.cpu_max_ns {
+        if before <= account.cpu_max_ns && account.cpu_ns > account.cpu_max_ns {
             self.overdrawn.borrow_mut().push_back(stream);
         }
     }
@@ -117,7 +117,7 @@ impl Seat {
             slot: Cell::new(0),
             external,
             external_bytes_max: Cell::new(u64::MAX),
-            memory_bytes_max: Cell::new(0),
+            heap_bytes_max: Cell::new(u64::MAX),
             load_budget_ns: Cell::new(None),
             background_cpu_ns: Cell::new(0),
             entered_ns: Cell::new(0),
@@ -127,12 +127,12 @@ impl Seat {
         })
     }
 
-    /// The isolate is about to load a version.
-    pub(super) fn take(&self, slot: Slot, limits: &Limits) {
+    /// The isolate is about to load a version; `born_with` is what V8 counts outside its heap already.
+    pub(super) fn take(&self, slot: Slot, limits: &Limits, born_with: u64) {
         self.slot.set(slot);
         self.external.set_bytes_max(limits.external_bytes_max);
-        self.external_bytes_max.set(limits.external_bytes_max);
-        self.memory_bytes_max.set(limits.external_bytes_max.saturating_add(limits.heap_bytes_max));
+        self.external_bytes_max.set(limits.external_bytes_max.saturating_add(born_with));
+        self.heap_bytes_max.set(limits.heap_bytes_max);
         self.load_budget_ns.set(Some(u64::from(limits.startup_cpu_ms) * 1_000_000));
     }
 
@@ -163,8 +163,10 @@ impl Seat {
     fn enter(&self, stream: StreamId, cpu_budget_ns: u64) {
         let (station, cpu_start_ns) = (self.shared.station, self.shared.meter.cpu_ns());
         self.entered_ns.set(cpu_start_ns);
-        station.external_bytes_max.store(self.external_bytes_max.get(), Ordering::Relaxed);
-        station.memory_bytes_max.store(self.memory_bytes_max.get(), Ordering::Relaxed);
+        let (external, heap) = (self.external_bytes_max.get(), self.heap_bytes_max.get());
+        station.external_bytes_max.store(external, Ordering::Relaxed);
+        station.heap_bytes_max.store(heap, Ordering::Relaxed);
+        station.memory_bytes_max.store(external.saturating_add(heap), Ordering::Relaxed);
         if let Some(area) = &station.area {
             area.turn_begins(station.turn_started_ns(), stream);
         }
@@ -202,5 +204,23 @@ impl Surroundings for Seat {
 
     fn finished(&self, stream: StreamId, outcome: Outcome) {
         self.shared.finished.borrow_mut().push_back((stream, outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invocation_may_use_its_cpu_time_to_the_last_nanosecond_and_is_overdrawn_once() {
+        let shared = Shared::new(Box::leak(Box::new(Station::detached())));
+        let limit_ns = u64::from(Limits::default().cpu_ms) * 1_000_000;
+        assert!(shared.open(1, 0, Limits::default().cpu_ms));
+        shared.charge(1, limit_ns - 1);
+        shared.charge(1, 1);
+        assert!(shared.overdrawn.borrow().is_empty(), "at the limit");
+        shared.charge(1, 1);
+        shared.charge(1, 1);
+        assert_eq!(*shared.overdrawn.borrow(), [1]);
     }
 }

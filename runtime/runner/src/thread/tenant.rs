@@ -70,6 +70,7 @@ impl JsThread {
         });
         let handle = isolate.handle();
         external.belongs_to(handle.clone());
+        isolate.on_collected(heap::limit(self.station, handle.clone(), seat.overflowed.clone(), limits.heap_bytes_max));
         isolate.on_near_heap_limit(heap::near_limit(self.station, handle.clone(), seat.overflowed.clone()));
         self.station.add_isolate(seat.number, handle);
         Blank { isolate, seat }
@@ -81,7 +82,7 @@ impl JsThread {
         let pooled = if limits.heap_bytes_max == Limits::default().heap_bytes_max { self.blanks.pop() } else { None };
         let Blank { isolate, seat } = pooled.unwrap_or_else(|| self.bear(Some(&limits)));
         self.refill_at = Some(Instant::now() + REFILL_AFTER);
-        seat.take(slot, &limits);
+        seat.take(slot, &limits, isolate.external_at_birth());
         let entry = self.tenants.vacant_entry();
         let key = entry.key();
         entry.insert(Tenant {

@@ -6,11 +6,12 @@ use selvedge_runtime::protocol::{ToEdge, ToRunner};
 use selvedge_runtime::{Limits, Outcome};
 
 use crate::Case;
-use crate::edge::{Runner, start};
+use crate::edge::{Runner, is_gone, is_loaded, start};
 
 pub(crate) const CASES: &[Case] = &[
     ("an_endless_loop_ends_at_its_limit_and_its_neighbour_goes_on", an_endless_loop_ends_at_its_limit_and_its_neighbour_goes_on),
-    ("just_under_the_limit_is_fine", just_under_the_limit_is_fine),
+    ("the_default_limit_parts_what_passes_from_what_does_not", the_default_limit_parts_what_passes_from_what_does_not),
+    ("the_default_limit_of_start_up_does_so_too", the_default_limit_of_start_up_does_so_too),
     ("waiting_costs_nothing", waiting_costs_nothing),
     ("a_limit_holds_over_all_entries_of_an_invocation", a_limit_holds_over_all_entries_of_an_invocation),
     ("a_builtin_that_cannot_be_terminated_is_reported_stuck", a_builtin_that_cannot_be_terminated_is_reported_stuck),
@@ -48,19 +49,80 @@ fn an_endless_loop_ends_at_its_limit_and_its_neighbour_goes_on() {
     assert_eq!(link.run(2, 2).text(), "neighbour");
 }
 
-fn just_under_the_limit_is_fine() {
+/// Shares of a limit that are tried, in percent; what is measured decides on which side one fell, for a loop is never equally fast.
+const SHARES: [u64; 8] = [30, 60, 85, 95, 105, 115, 150, 250];
+/// What an invocation may have used when the watchdog, which looks every few milliseconds, has not stopped it: in microseconds, on a
+/// machine that is busy with other things.
+const GRAIN_US: u64 = 100_000;
+
+/// A loop of `rounds` rounds, and what it has computed, as JavaScript.
+fn rounds(rounds: &str) -> String {
+    format!("let x = 0; for (let i = 0, n = {rounds}; i < n; i++) x = (x + i * i) | 0;")
+}
+
+fn the_default_limit_parts_what_passes_from_what_does_not() {
     let mut runner = Runner::start();
     let link = runner.link();
-    // Date moves while JavaScript runs only at the grain that it has; count loops instead, by a first measurement.
-    let spin = "const n = +new URL(request.url).pathname.slice(1); let x = 0; for (let i = 0; i < n; i++) x = (x + i * i) | 0; return new Response('' + x)";
-    link.load_with(1, &handler(spin), limits(1000));
-    let mut measure = |stream, loops: u64| link.run_url(1, stream, &format!("{URL}{loops}")).unwrap();
-    measure(1, 3_000_000);
-    let per_loop = measure(2, 10_000_000).cpu_us as f64 / 10_000_000.0;
-    let under = measure(3, (250_000.0 / per_loop) as u64);
-    assert_eq!(under.outcome, Outcome::Ok, "{under:?}");
-    let over = measure(4, (6_000_000.0 / per_loop) as u64);
-    assert_eq!(over.outcome, Outcome::ExceededCpu, "{over:?}");
+    let source = handler(&format!("{} return new Response('' + x)", rounds("+new URL(request.url).pathname.slice(1)")));
+    let limit_us = u64::from(Limits::default().cpu_ms) * 1000;
+    let (mut slot, mut stream) = (1, 0);
+    link.load(slot, &source);
+    let mut measure = |link: &mut crate::edge::Link, slot, rounds: u64| {
+        stream += 1;
+        link.run_url(slot, stream, &format!("{URL}{rounds}")).unwrap()
+    };
+    let (mut under, mut over) = (0, 0);
+    for share in SHARES {
+        measure(link, slot, 3_000_000);
+        let per_round = measure(link, slot, 10_000_000).cpu_us as f64 / 10_000_000.0;
+        let run = measure(link, slot, (limit_us as f64 * share as f64 / 100.0 / per_round) as u64);
+        eprintln!("{share} %: {:?} with {} µs", run.outcome, run.cpu_us);
+        if run.outcome == Outcome::Ok {
+            assert!(run.cpu_us <= limit_us + GRAIN_US, "{run:?}");
+            under += 1;
+        } else {
+            assert_eq!((run.outcome, run.cpu_us > limit_us), (Outcome::ExceededCpu, true), "{run:?}");
+            over += 1;
+            slot += 1;
+            link.load(slot, &source);
+        }
+    }
+    assert!(under >= 2 && over >= 2, "{under} under, {over} over the limit");
+}
+
+fn the_default_limit_of_start_up_does_so_too() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    let limit_us = u64::from(Limits::default().startup_cpu_ms) * 1000;
+    let mut slot = 0;
+    let mut load = |rounds_len: u64| {
+        slot += 1;
+        let spin = rounds(&rounds_len.to_string());
+        let source = format!("const y = (() => {{ {spin} return x }})(); export default {{ fetch: () => new Response('' + y) }}");
+        link.send_load(slot, &source, Limits::default());
+        match link.receive(|message| is_loaded(message, slot) || is_gone(message, slot)) {
+            ToEdge::Loaded { cpu_us, .. } => Ok(cpu_us),
+            ToEdge::Gone { outcome, message, .. } => Err((outcome, message)),
+            _ => unreachable!(),
+        }
+    };
+    // A quarter more each time, until it is too much.
+    let (mut rounds_len, mut last) = (1_000_000, 0);
+    loop {
+        match load(rounds_len) {
+            Ok(cpu_us) => {
+                assert!(cpu_us <= limit_us + GRAIN_US, "{cpu_us}");
+                (rounds_len, last) = (rounds_len * 5 / 4, cpu_us);
+            }
+            Err((outcome, message)) => {
+                eprintln!("{rounds_len} rounds are too many: {message}; a fifth less took {last} µs");
+                assert!(outcome == Outcome::ExceededCpu && message.contains("400 ms"), "{outcome} {message}");
+                assert!(last > limit_us / 4, "a fifth less took {last} µs");
+                break;
+            }
+        }
+    }
+    assert_eq!(load(rounds_len * 4).unwrap_err().0, Outcome::ExceededCpu);
 }
 
 fn waiting_costs_nothing() {

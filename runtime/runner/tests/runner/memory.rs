@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use selvedge_runner::limits::DATA_BYTES_MAX;
-use selvedge_runtime::protocol::ToEdge;
+use selvedge_runner::limits::{DATA_BYTES_MAX, DATA_MARGIN_BYTES};
+use selvedge_runtime::protocol::{ToEdge, ToRunner};
 use selvedge_runtime::{Limits, Outcome};
 
 use crate::Case;
 use crate::edge::Runner;
 
 pub(crate) const CASES: &[Case] = &[
+    ("the_default_heap_holds_what_fits_and_no_more", the_default_heap_holds_what_fits_and_no_more),
+    ("as_much_is_had_outside_the_heap_and_no_more", as_much_is_had_outside_the_heap_and_no_more),
+    ("wasm_memories_count_with_the_process", wasm_memories_count_with_the_process),
     ("memory_bombs_end_and_stay_below_the_bound", memory_bombs_end_and_stay_below_the_bound),
     ("buffers_beyond_their_bound_are_refused", buffers_beyond_their_bound_are_refused),
     ("a_neighbour_outlives_a_contained_bomb", a_neighbour_outlives_a_contained_bomb),
@@ -52,6 +55,62 @@ const BOMBS: &[(&str, &str)] = &[
     ("text encoder", "const a = []; const s = 'x'.repeat(1e6); while (true) a.push(new TextEncoder().encode(s));"),
     ("closures in promises", "const a = []; while (true) a.push(new Promise(r => a.push(r)));"),
 ];
+
+/// Runs `body`, which holds `MIB` MiB, with the default limits of memory: what it says, or how it ended.
+fn hold(runner: &mut Runner, slot: u32, mib: u64, body: &str) -> Result<String, Outcome> {
+    let source = format!(
+        "export default {{ async fetch() {{ const MIB = {mib}, held = []; {body}; await scheduler.wait(2); return new Response('' + held.length) }} }}"
+    );
+    let link = runner.link();
+    link.load_with(slot, &source, Limits { cpu_ms: 20_000, ..Limits::default() });
+    let run = link.run(slot, slot);
+    link.send(&[ToRunner::Unload { slot }]);
+    link.gone(slot);
+    match run.failed {
+        Some((outcome, _)) => Err(outcome),
+        None => Ok(run.text()),
+    }
+}
+
+fn the_default_heap_holds_what_fits_and_no_more() {
+    let mut runner = Runner::start();
+    // 131,072 doubles are 1 MiB; an isolate's own objects take less than 4 of the 128.
+    let body = "for (let i = 0; i < MIB; i++) held.push(new Array(131072).fill(i + 0.5))";
+    for (slot, mib) in (1..).zip([64, 100, 124, 129, 132, 150, 200]) {
+        let held = hold(&mut runner, slot, mib, body);
+        let wanted = if mib < 128 { Ok(mib.to_string()) } else { Err(Outcome::ExceededMemory) };
+        assert_eq!(held, wanted, "{mib} MiB");
+    }
+}
+
+fn as_much_is_had_outside_the_heap_and_no_more() {
+    let mut runner = Runner::start();
+    let one = "try { held.push(new ArrayBuffer(MIB << 20)) } catch (error) { return new Response(error.name) }";
+    let wasm = "try { held.push(new WebAssembly.Memory({ initial: MIB * 16 })) } catch (error) { return new Response(error.name) }";
+    let many = "for (let i = 0; i < MIB; i++) held.push(new Uint8Array(1 << 20).fill(1))";
+    let mut slot = 0;
+    for mib in [100, 127, 128, 129, 150] {
+        let mut hold = |body| {
+            slot += 1;
+            hold(&mut runner, slot, mib, body)
+        };
+        // What is too large by itself is an exception, which a worker may handle; what adds up to too much is the end.
+        let whole = if mib <= 128 { "1" } else { "RangeError" };
+        assert_eq!(hold(one), Ok(whole.to_owned()), "a buffer of {mib} MiB");
+        assert_eq!(hold(wasm), Ok(whole.to_owned()), "a wasm memory of {mib} MiB");
+        let wanted = if mib <= 128 { Ok(mib.to_string()) } else { Err(Outcome::ExceededMemory) };
+        assert_eq!(hold(many), wanted, "{mib} buffers of 1 MiB");
+    }
+}
+
+fn wasm_memories_count_with_the_process() {
+    // V8 counts them to no isolate: each is bounded by itself, all together by what the process may grow while an isolate runs.
+    let body = "for (let i = 0; i < MIB; i++) { const m = new WebAssembly.Memory({ initial: 16 }); new Uint8Array(m.buffer).fill(1); held.push(m) }";
+    let mut runner = Runner::start();
+    assert_eq!(hold(&mut runner, 1, 100, body), Ok("100".to_owned()));
+    let most = (2 * Limits::default().heap_bytes_max + DATA_MARGIN_BYTES) >> 20;
+    assert_eq!(hold(&mut runner, 2, most + 128, body), Err(Outcome::ExceededMemory));
+}
 
 fn memory_bombs_end_and_stay_below_the_bound() {
     let mut runner = Runner::start();

@@ -1,0 +1,83 @@
+//! What an isolate holds, and the two moments at which V8 says so by itself: a full collection, and a heap that is nearly full.
+
+use std::ffi::c_void;
+
+use deno_core::v8;
+
+use super::Isolate;
+use crate::limits::OWN_BYTES_FREE;
+
+/// Memory of an isolate, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heap {
+    /// V8 heap in use.
+    pub used: u64,
+    /// What V8 knows to hang on its objects outside the heap, but for what it is born with, and what its compilers hold beyond their
+    /// usual little.
+    pub external: u64,
+}
+
+/// Takes the bytes that are alive.
+pub(super) type Collected = Box<dyn Fn(u64)>;
+
+impl Isolate {
+    /// Memory in use.
+    pub fn heap(&mut self) -> Heap {
+        let statistics = self.engine.enter().v8_isolate().get_heap_statistics();
+        let external = (statistics.external_memory() as u64).saturating_sub(self.external_at_birth);
+        let own = (statistics.malloced_memory() as u64).saturating_sub(OWN_BYTES_FREE);
+        Heap { used: statistics.used_heap_size() as u64, external: external + own + self.blobs.bytes() }
+    }
+
+    /// What V8 counted outside the heap when the isolate was blank: 700 KB of scripts of ours.
+    pub fn external_at_birth(&self) -> u64 {
+        self.external_at_birth
+    }
+
+    /// Collects all garbage, also outside the heap.
+    pub fn collect_garbage(&mut self) {
+        self.engine.enter().v8_isolate().low_memory_notification();
+    }
+
+    /// Installs what is told the bytes of the heap that are alive, after each full collection, when that is known exactly. Once.
+    pub fn on_collected(&mut self, callback: impl Fn(u64) + 'static) {
+        if self.collected.is_some() {
+            return;
+        }
+        let callback: Box<Collected> = Box::new(Box::new(callback));
+        let data: *const Collected = &raw const *callback;
+        self.engine.enter().v8_isolate().add_gc_epilogue_callback(collected, data.cast_mut().cast(), v8::GCType::kGCTypeMarkSweepCompact);
+        self.collected = Some(callback);
+    }
+
+    /// Installs the callback that V8 asks when the heap is nearly full: `(current, initial, used) -> new limit`, in bytes;
+    /// V8 also asks when something outside the heap could not be had. Once.
+    pub fn on_near_heap_limit(&mut self, mut callback: impl FnMut(usize, usize, usize) -> usize + 'static) {
+        if std::mem::replace(&mut self.near_heap_limit, true) {
+            return;
+        }
+        let mut entered = self.engine.enter();
+        // SAFETY: V8 calls back only while the isolate lives, on its own thread; counters are read, nothing is run.
+        let pointer = unsafe { entered.v8_isolate().as_raw_isolate_ptr() };
+        entered.add_near_heap_limit_callback(move |current, initial| {
+            // SAFETY: as above.
+            let mut isolate = unsafe { v8::Isolate::from_raw_isolate_ptr(pointer) };
+            let used = isolate.get_heap_statistics().used_heap_size();
+            callback(current, initial, used)
+        });
+    }
+
+    /// No more calls: the isolate is about to go, and what is called with it.
+    pub(super) fn forget_collected(&mut self) {
+        if let Some(callback) = self.collected.take() {
+            let data: *const Collected = &raw const *callback;
+            self.engine.enter().v8_isolate().remove_gc_epilogue_callback(collected, data.cast_mut().cast());
+        }
+    }
+}
+
+unsafe extern "C" fn collected(isolate: v8::UnsafeRawIsolatePtr, _: v8::GCType, _: v8::GCCallbackFlags, data: *mut c_void) {
+    // SAFETY: V8 calls on the isolate's own thread, with what `on_collected` gave; it is removed before it is dropped.
+    let (mut isolate, callback) = unsafe { (v8::Isolate::from_raw_isolate_ptr(isolate), &*data.cast::<Collected>()) };
+    callback(isolate.get_heap_statistics().used_heap_size() as u64);
+}
