@@ -31,6 +31,7 @@ pub fn fuzz(bytes: &[u8]) {
     cache::range::fuzz(bytes);
     cache::coding::fuzz(bytes);
     request::fuzz_names(bytes);
+    request::fuzz_links(bytes);
     workers::fuzz_locations(bytes);
     routes::fuzz(bytes);
 }

@@ -255,6 +255,17 @@ pub const PURGED_NAMES_MAX: usize = 100_000;
 /// Prefixes whose last purge is remembered: they are kept as text, of at most 1 KiB. Beyond, as with [`PURGED_NAMES_MAX`].
 pub const PURGED_PREFIXES_MAX: usize = 10_000;
 
+// --- early hints ---
+
+/// Answers whose links are remembered for `103 Early Hints`, at about 1 KiB each: the pages of some sites.
+pub const HINTS_MAX: usize = 4_096;
+
+/// Links in one `103`. Browsers act on the first few; a page that preloads more delays itself.
+pub const HINT_LINKS_MAX: usize = 16;
+
+/// Bytes of the links in one `103`: it should fit into the first packets beside the rest.
+pub const HINT_LINKS_BYTES_MAX: usize = 4 << 10;
+
 // --- compression on the fly ---
 
 /// Bodies that are compressed at one time. Beyond, clients get theirs as it is. Each holds about 2 MiB, and one processor does about ten at 10 MB/s.

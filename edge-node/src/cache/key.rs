@@ -6,7 +6,7 @@
 use smallvec::SmallVec;
 
 /// A key, on the stack for usual URLs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CacheKey(SmallVec<[u8; 192]>);
 
 /// Whose answers: those of an upstream, or those of one version of a worker. The two are never taken for each other.

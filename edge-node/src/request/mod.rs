@@ -7,6 +7,7 @@ mod error;
 mod execute;
 mod fetch;
 mod fields;
+mod hints;
 mod lookup;
 mod record;
 mod respond;
@@ -33,6 +34,7 @@ use crate::workers::Runners;
 
 use compress::{Asked, Compressors};
 use context::Context;
+use hints::{Hints, Lesson};
 use lookup::{Fetched, Lookup, Question};
 use route::{Aim, Answerer};
 use trail::{Origin, Sinks, Trail};
@@ -40,6 +42,7 @@ use trail::{Origin, Sinks, Trail};
 pub use clock::Clock;
 pub use context::fuzz as fuzz_names;
 pub use error::RequestError;
+pub(crate) use hints::fuzz as fuzz_links;
 pub use record::{Observer, RequestRecord, WorkerLine, WorkerRecord};
 pub(crate) use {context::CDN_LOOP, context::Context as RequestContext, fields::strip_hop, route::Inside, trail::Trail as RequestTrail};
 
@@ -80,6 +83,7 @@ pub struct RequestPath {
     clock: Clock,
     https_port: OnceLock<u16>,
     compressors: Compressors,
+    hints: Hints,
 }
 
 impl RequestPath {
@@ -99,6 +103,7 @@ impl RequestPath {
             runners,
             trusted_proxies: parts.trusted_proxies,
             tasks: parts.tasks,
+            hints: Hints::default(),
             compressors: Compressors::new(parts.metrics.clone()),
             sinks: Arc::new(Sinks { metrics: parts.metrics, observers: parts.observers }),
             clock: parts.clock,
@@ -147,7 +152,9 @@ impl RequestPath {
     /// The whole path behind a route, in order, and every branch of it.
     async fn fulfil(self: &Arc<Self>, request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
         let Some(question) = Question::new(request.headers(), aim, trail) else {
-            let coding = Asked { aim, headers: request.headers(), trail }.wanted();
+            let asked = Asked { aim, headers: request.headers(), trail };
+            hints::send(self, asked);
+            let coding = asked.wanted();
             let response = self.forward(request, aim, trail).await?;
             return Ok(compress::one(self, aim, coding, trail, response));
         };
@@ -164,11 +171,17 @@ impl RequestPath {
                 let ttl = respond::ttl_seconds(&entry, now);
                 return Ok(compress::stored(self, &question, asked, &entry, respond::Say::Hit(ttl), now).await);
             }
-            Lookup::Fetch => match lookup::fetch(self, &question, request.headers(), aim, trail).await? {
-                Fetched::Response(response) => return Ok(response),
-                Fetched::Alone(why, detail) => (why, detail),
-            },
-            Lookup::Bypass(why, detail) => (why, detail),
+            Lookup::Fetch => {
+                hints::send(self, asked);
+                match lookup::fetch(self, &question, request.headers(), aim, trail).await? {
+                    Fetched::Response(response) => return Ok(response),
+                    Fetched::Alone(why, detail) => (why, detail),
+                }
+            }
+            Lookup::Bypass(why, detail) => {
+                hints::send(self, asked);
+                (why, detail)
+            }
         };
         trail.cached(CacheResult::Bypass);
         let coding = asked.wanted();
@@ -181,10 +194,15 @@ impl RequestPath {
 
     /// Asks whoever answers, without the cache.
     async fn forward(self: &Arc<Self>, request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
-        match &aim.answerer {
-            Answerer::Worker(worker, version) => execute::run(self, request, worker, version, trail).await,
-            Answerer::Upstream(upstream) => fetch::get(self, request, upstream, trail).await,
+        let lesson = Lesson::begin(self, &request, aim, trail);
+        let response = match &aim.answerer {
+            Answerer::Worker(worker, version) => execute::run(self, request, worker, version, trail).await?,
+            Answerer::Upstream(upstream) => fetch::get(self, request, upstream, trail).await?,
+        };
+        if let Some(lesson) = lesson {
+            lesson.learn(self, &response);
         }
+        Ok(response)
     }
 
     /// Answers a worker's request of another route of this node, on behalf of its client.
@@ -233,6 +251,10 @@ impl RequestPath {
 
     pub(crate) fn upstreams(&self) -> &Upstreams {
         &self.upstreams
+    }
+
+    fn hints(&self) -> &Hints {
+        &self.hints
     }
 
     fn compressors(&self) -> &Compressors {

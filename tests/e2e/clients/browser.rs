@@ -10,7 +10,8 @@ use super::output;
 #[tokio::test(flavor = "multi_thread")]
 async fn chromium_loads_a_page_over_http3() {
     let built = Built::start().await;
-    let script = "export default { fetch: (request) => new Response('<p>seen over ' + request.cf.httpProtocol + '</p>', \
+    // Long enough to be compressed.
+    let script = "export default { fetch: (request) => new Response('<p>seen over ' + request.cf.httpProtocol + '</p>' + ' '.repeat(2000), \
                   { headers: { 'content-type': 'text/html' } }) };";
     let routes = Some(vec![route("localhost/*", Some("page"), None)]);
     built.cluster.deploy_with("page", script, Deploy { routes, ..Deploy::default() }).await;
@@ -41,6 +42,8 @@ async fn chromium_loads_a_page_over_http3() {
         )
     });
     assert!(page.contains("seen over HTTP/3"), "{page}");
+    let metrics = client::exchange(built.edge.address("admin"), client::get("admin", "/metrics")).await.expect("metrics").text();
+    assert!(metrics.lines().any(|line| line == "selvedge_compressions_total 1"), "the page came compressed: {metrics}");
 }
 
 /// The SubjectPublicKeyInfo of a DER certificate (RFC 5280, section 4.1): the seventh element of the first element.

@@ -1,6 +1,7 @@
 //! The life of a request, stage by stage.
 
 mod cache;
+mod hints;
 mod limits;
 mod malformed;
 mod outcomes;

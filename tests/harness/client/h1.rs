@@ -38,7 +38,7 @@ impl Connection {
         parts.uri = parts.uri.path_and_query().map_or("/", |path| path.as_str()).parse()?;
         self.0.ready().await?;
         let (parts, body) = self.0.send_request(Request::from_parts(parts, Full::new(body))).await?.into_parts();
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.collect().await?.to_bytes() })
+        Ok(Answer { interim: Vec::new(), status: parts.status.as_u16(), headers: parts.headers, body: body.collect().await?.to_bytes() })
     }
 }
 

@@ -24,7 +24,7 @@ async fn over(
     uri.scheme = Some(scheme.parse()?);
     parts.uri = http::Uri::from_parts(uri)?;
     let (parts, body) = sender.send_request(Request::from_parts(parts, Full::new(body))).await?.into_parts();
-    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.collect().await?.to_bytes() })
+    Ok(Answer { interim: Vec::new(), status: parts.status.as_u16(), headers: parts.headers, body: body.collect().await?.to_bytes() })
 }
 
 /// One request over TLS.

@@ -47,12 +47,19 @@ impl H3Connection {
             sending.finish().await
         };
         let receive = async {
-            let (parts, ()) = receiving.recv_response().await?.into_parts();
+            let mut interim = Vec::new();
+            let parts = loop {
+                let (parts, ()) = receiving.recv_response().await?.into_parts();
+                if !parts.status.is_informational() {
+                    break parts;
+                }
+                interim.push((parts.status.as_u16(), parts.headers));
+            };
             let mut body = bytes::BytesMut::new();
             while let Some(mut chunk) = receiving.recv_data().await? {
                 body.extend_from_slice(&chunk.copy_to_bytes(chunk.remaining()));
             }
-            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.freeze() })
+            Ok(Answer { interim, status: parts.status.as_u16(), headers: parts.headers, body: body.freeze() })
         };
         // A server may answer without reading on (413): then the answer counts, not that sending failed.
         let (_, answer) = tokio::join!(send, receive);
