@@ -17,6 +17,10 @@ pub const CODE_BYTES_MAX: usize = 64 << 20;
 pub const ISOLATES_MAX: usize = 128;
 /// Blank isolates that a thread keeps ready, so that a cold start costs only the worker's own modules.
 pub const BLANK_ISOLATES: usize = 2;
+/// The same after bursts of loads that found none left: doubled each time up to this. 1.5 MiB each.
+pub const BLANK_ISOLATES_MAX: usize = 8;
+/// How long after the last load a thread keeps more of them than [`BLANK_ISOLATES`].
+pub const BLANK_ISOLATES_KEPT: Duration = Duration::from_secs(60);
 /// Versions of which a thread holds an incomplete set of modules.
 pub const LOADS_INCOMPLETE_MAX: usize = 16;
 /// Bytes that all incomplete sets of modules of a thread may announce: two of the largest versions.
@@ -42,7 +46,7 @@ pub const BLOCKING_THREADS_MAX: usize = 2;
 pub const POLL_ROUNDS_MAX: usize = 4;
 /// How long nothing must have been loaded before a thread makes the next blank isolate: it stands still for 3 ms then, and
 /// right after a cold start it has better things to do.
-pub const REFILL_AFTER: Duration = Duration::from_millis(20);
+pub const REFILL_AFTER: Duration = Duration::from_millis(5);
 /// An isolate's memory is measured again after so long at the earliest (it costs about a microsecond).
 pub const HEAP_LOOK_AFTER: Duration = Duration::from_millis(1);
 /// A thread that has held one turn so long is looked at every [`TICK`], and so is the memory that it holds outside its heap.

@@ -19,6 +19,8 @@ use crate::limits::{INBOX_BYTES_MAX, LOG_OUTBOX_BYTES_MAX, OUTBOX_ABANDON_BYTES,
 /// One link.
 pub(crate) struct Link {
     socket: OwnedFd,
+    /// The same socket, for waiting until it has room: the sandbox lets no descriptor be made later.
+    room: OwnedFd,
     pub(crate) inbox: Mutex<Inbox>,
     outbox: Mutex<BytesMut>,
 }
@@ -49,13 +51,19 @@ pub(crate) enum Flush {
 }
 
 impl Link {
-    pub(crate) fn new(socket: OwnedFd) -> Self {
+    /// Before the system call filter.
+    pub(crate) fn new(socket: OwnedFd) -> std::io::Result<Self> {
+        let room = socket.try_clone()?;
         let inbox = Inbox { decoder: Decoder::new(), queue: VecDeque::new(), bytes: 0 };
-        Self { socket, inbox: Mutex::new(inbox), outbox: Mutex::new(BytesMut::with_capacity(64 << 10)) }
+        Ok(Self { socket, room, inbox: Mutex::new(inbox), outbox: Mutex::new(BytesMut::with_capacity(64 << 10)) })
     }
 
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    pub(crate) fn room(&self) -> BorrowedFd<'_> {
+        self.room.as_fd()
     }
 
     /// Appends a message for the edge. It is written at the end of the turn, or by the watchdog if that does not come.

@@ -48,7 +48,7 @@ impl Station {
     #[cfg(test)]
     pub(crate) fn detached() -> Self {
         let (ours, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
-        Self::new(Link::new(ours.into()), None)
+        Self::new(Link::new(ours.into()).expect("a second descriptor"), None)
     }
 
     /// The thread begins a turn.

@@ -30,6 +30,9 @@ pub(super) const SPAWN_BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub(super) const SPAWN_BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Failed attempts until `Supervisor::start` gives up.
 pub(super) const FIRST_SPAWN_ATTEMPTS: u32 = 3;
+/// From taking the standby to starting the next one, unless somebody waits for it: a new process computes for 100 ms and more, and whoever
+/// took the last one has a request to answer.
+pub(super) const STANDBY_REST: Duration = Duration::from_millis(30);
 /// How long placing a version waits for a standby.
 pub(super) const STANDBY_WAIT: Duration = Duration::from_secs(5);
 

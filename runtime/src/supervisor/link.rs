@@ -13,11 +13,11 @@ use std::time::Instant;
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
-use tokio::net::unix::OwnedWriteHalf;
 
 use super::limits::{BUSY_NS, VERSIONS_PER_LINK_MIN, VERSIONS_PER_RUNNER_MAX};
 use super::phase::Phase;
 use super::placement::Placement;
+use super::socket::Socket;
 use super::stream::{Entry, Head, Verdict};
 use super::ticket::Ticket;
 use crate::protocol::{
@@ -35,7 +35,7 @@ pub(super) struct Link {
     pub(super) area: Area,
     /// Versions that it may hold.
     pub(super) slots_max: usize,
-    pub(super) writer: OwnedWriteHalf,
+    pub(super) socket: Socket,
     pub(super) state: Mutex<State>,
     running: AtomicUsize,
     /// Held while a version is sent: one at a time, so that a runner holds one incomplete version per link.
@@ -90,7 +90,7 @@ pub(super) enum Sent {
 }
 
 impl Link {
-    pub(super) fn new(runner: u64, (index, links): (usize, usize), area: Area, writer: OwnedWriteHalf) -> Self {
+    pub(super) fn new(runner: u64, (index, links): (usize, usize), area: Area, socket: Socket) -> Self {
         let state = State {
             streams: Slab::new(),
             outbox: BytesMut::new(),
@@ -106,7 +106,7 @@ impl Link {
             index,
             area,
             slots_max: (VERSIONS_PER_RUNNER_MAX / links.max(1)).max(VERSIONS_PER_LINK_MIN),
-            writer,
+            socket,
             state: Mutex::new(state),
             running: AtomicUsize::new(0),
             sending: tokio::sync::Mutex::new(()),
@@ -177,7 +177,7 @@ impl Link {
         }
         // While the flusher is away, it is writing: bytes must not overtake it.
         if state.streams.len() <= 1 && state.flusher.is_some() {
-            let written = self.writer.try_write(&state.outbox).unwrap_or(0);
+            let written = self.socket.try_write(&state.outbox).unwrap_or(0);
             state.outbox.advance(written);
             if state.outbox.is_empty() {
                 return;

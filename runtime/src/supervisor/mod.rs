@@ -20,6 +20,7 @@ mod placement;
 mod process;
 mod run;
 mod runner;
+mod socket;
 mod standby;
 mod stream;
 mod tasks;

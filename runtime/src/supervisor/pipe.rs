@@ -6,8 +6,6 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::OwnedReadHalf;
 
 use super::Inner;
 use super::dispatch::{Batch, Event};
@@ -21,13 +19,7 @@ use crate::protocol::{Decoder, OUTBOX_BYTES_MAX, ProtocolError, ToEdge};
 const OUTBOX_KEPT: usize = 256 << 10;
 
 /// Reads until the link ends: the runner has exited, or is killed for what it sent.
-pub(super) async fn read(
-    supervisor: Weak<Inner>,
-    runner: Arc<Runner>,
-    link: Arc<Link>,
-    mut socket: OwnedReadHalf,
-    mut decoder: Decoder<ToEdge>,
-) {
+pub(super) async fn read(supervisor: Weak<Inner>, runner: Arc<Runner>, link: Arc<Link>, mut decoder: Decoder<ToEdge>) {
     let mut batch = Batch::default();
     loop {
         // What came with the hello is decoded before the first read.
@@ -47,7 +39,7 @@ pub(super) async fn read(
             }
             return;
         }
-        match socket.read_buf(decoder.buffer()).await {
+        match link.socket.read(decoder.buffer()).await {
             Ok(0) | Err(_) => break,
             Ok(_) => {}
         }
@@ -146,9 +138,9 @@ pub(super) async fn write(link: Arc<Link>) {
 
 async fn write_all(link: &Link, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
-        match link.writer.try_write(bytes) {
+        match link.socket.try_write(bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => link.writer.writable().await?,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => link.socket.writable().await?,
             Err(error) => return Err(error),
         }
     }

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -13,6 +12,7 @@ use super::exec::Spawned;
 use super::limits::{HELLO_TIMEOUT, LAST_WORDS};
 use super::link::Link;
 use super::process::{Ending, Process};
+use super::socket::Socket;
 use super::version::Class;
 use super::{Inner, pipe, tasks};
 use crate::Outcome;
@@ -84,7 +84,7 @@ pub(super) enum StartError {
 
 /// One link after its hello.
 struct Greeted {
-    socket: UnixStream,
+    socket: Socket,
     decoder: Decoder<ToEdge>,
 }
 
@@ -100,7 +100,7 @@ impl Runner {
         let mut greeted = Vec::with_capacity(links.len());
         let hello = async {
             for link in links {
-                greeted.push(hello(UnixStream::from_std(link)?, allow_unsandboxed).await?);
+                greeted.push(hello(Socket::new(link)?, allow_unsandboxed).await?);
             }
             Ok::<(), StartError>(())
         };
@@ -114,13 +114,12 @@ impl Runner {
             Ok(result) => result?,
         }
         let mut links = Vec::with_capacity(greeted.len());
-        let mut readers = Vec::with_capacity(greeted.len());
+        let mut decoders = Vec::with_capacity(greeted.len());
         let links_len = greeted.len();
         for (index, greeted) in greeted.into_iter().enumerate() {
             let area = board.area(index).ok_or_else(|| std::io::Error::other("the board is too small"))?;
-            let (read, write) = greeted.socket.into_split();
-            links.push(Arc::new(Link::new(id, (index, links_len), area, write)));
-            readers.push((read, greeted.decoder));
+            links.push(Arc::new(Link::new(id, (index, links_len), area, greeted.socket)));
+            decoders.push(greeted.decoder);
         }
         let runner = Arc::new(Self {
             id,
@@ -135,9 +134,9 @@ impl Runner {
             kill_after: Mutex::new(Duration::ZERO),
             last_used_ms: AtomicU64::new(0),
         });
-        let readers = runner.links.iter().zip(readers).map(|(link, (read, decoder))| {
+        let readers = runner.links.iter().zip(decoders).map(|(link, decoder)| {
             tasks::spawn(pipe::write(link.clone()));
-            tasks::spawn(pipe::read(supervisor.clone(), runner.clone(), link.clone(), read, decoder))
+            tasks::spawn(pipe::read(supervisor.clone(), runner.clone(), link.clone(), decoder))
         });
         let readers = readers.collect();
         tasks::spawn(keep(supervisor.clone(), runner.clone(), readers));
@@ -196,18 +195,14 @@ impl Runner {
     }
 }
 
-async fn hello(socket: UnixStream, allow_unsandboxed: bool) -> Result<Greeted, StartError> {
+async fn hello(socket: Socket, allow_unsandboxed: bool) -> Result<Greeted, StartError> {
     let mut decoder = Decoder::<ToEdge>::new();
     let message = loop {
         if let Some(message) = decoder.next()? {
             break message;
         }
-        socket.readable().await?;
-        match socket.try_read_buf(decoder.buffer()) {
-            Ok(0) => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
+        if socket.read(decoder.buffer()).await? == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
         }
     };
     let ToEdge::Hello { build, unsandboxed } = message else { return Err(ProtocolError::Order("no hello").into()) };

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::Inner;
 use super::counters::count;
-use super::limits::{SPAWN_BACKOFF_MAX, SPAWN_BACKOFF_MIN, STANDBY_WAIT};
+use super::limits::{SPAWN_BACKOFF_MAX, SPAWN_BACKOFF_MIN, STANDBY_REST, STANDBY_WAIT};
 use super::runner::{Cause, Runner, StartError};
 
 /// The place of the standby.
@@ -18,6 +18,8 @@ pub(super) struct Standby {
     ready: Mutex<Option<Arc<Runner>>>,
     /// It was taken or put there.
     changed: Notify,
+    /// Somebody waits for it.
+    missed: Notify,
 }
 
 impl Standby {
@@ -37,6 +39,7 @@ impl Standby {
                         return runner;
                     }
                 }
+                self.missed.notify_one();
                 changed.await;
             }
         };
@@ -70,6 +73,7 @@ pub(super) async fn keep(supervisor: Weak<Inner>) {
             let _ = tokio::time::timeout(STANDBY_WAIT, changed).await;
             continue;
         }
+        let _ = tokio::time::timeout(STANDBY_REST, standby.missed.notified()).await;
         match inner.spawn(false).await {
             Ok(runner) => {
                 backoff = SPAWN_BACKOFF_MIN;

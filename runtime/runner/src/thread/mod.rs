@@ -5,12 +5,13 @@
 
 mod dispatch;
 mod loads;
+mod rehearsal;
 mod seat;
 mod tenant;
 mod wake;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,11 +20,15 @@ use std::time::Instant;
 
 use selvedge_runtime::protocol::{Slot, ToEdge};
 use slab::Slab;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
 use crate::last_words::{Exit, end};
-use crate::limits::{BLANK_ISOLATES, BUSY_AFTER, MESSAGES_PER_TURN_MAX, POLL_ROUNDS_MAX, REFILL_AFTER, STARTS_PER_TURN_MAX};
+use crate::limits::{
+    BLANK_ISOLATES, BLANK_ISOLATES_KEPT, BLANK_ISOLATES_MAX, BUSY_AFTER, MESSAGES_PER_TURN_MAX, POLL_ROUNDS_MAX, REFILL_AFTER,
+    STARTS_PER_TURN_MAX,
+};
 use crate::link::{Fill, Flush};
 use crate::station::Station;
 use loads::Loads;
@@ -35,7 +40,10 @@ use wake::Woken;
 pub(crate) struct JsThread {
     station: &'static Station,
     shared: Rc<Shared>,
-    socket: AsyncFd<Socket>,
+    /// Registered for reading only: with both, the thread would be woken once more whenever the edge has read.
+    socket: AsyncFd<BorrowedFd<'static>>,
+    /// The same while the socket is full.
+    room: Option<AsyncFd<BorrowedFd<'static>>>,
     woken: Arc<Woken>,
     /// Scratch: the keys of the isolates to poll.
     to_poll: Vec<usize>,
@@ -43,24 +51,14 @@ pub(crate) struct JsThread {
     slots: BTreeMap<Slot, usize>,
     loads: Loads,
     blanks: Vec<Blank>,
+    /// How many there should be: more, once they ran out.
+    blanks_wanted: usize,
     /// When to make the next blank isolate, if nothing else happens.
     refill_at: Option<Instant>,
+    /// When a version was loaded last.
+    loaded_at: Instant,
     isolates_born: u64,
     sleep: Pin<Box<Sleep>>,
-}
-
-struct Socket(&'static Station);
-
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.link.socket().as_raw_fd()
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.link.socket()
-    }
 }
 
 impl JsThread {
@@ -69,15 +67,17 @@ impl JsThread {
         Ok(Self {
             station,
             shared: Shared::new(station),
-            // SAFETY: a station and its socket live as long as the process.
-            socket: unsafe { AsyncFd::register(Socket(station)) }?,
+            socket: register(station.link.socket(), Interest::READABLE)?,
+            room: None,
             woken: Arc::default(),
             to_poll: Vec::new(),
             tenants: Slab::new(),
             slots: BTreeMap::new(),
             loads: Loads::default(),
             blanks: Vec::new(),
+            blanks_wanted: BLANK_ISOLATES,
             refill_at: None,
+            loaded_at: Instant::now(),
             isolates_born: 0,
             sleep: Box::pin(tokio::time::sleep(REFILL_AFTER)),
         })
@@ -85,6 +85,7 @@ impl JsThread {
 
     /// Says hello, and serves the link until it ends, which ends the process.
     pub(crate) async fn serve(mut self, unsandboxed: String) -> std::convert::Infallible {
+        rehearsal::rehearse();
         while self.blanks.len() < BLANK_ISOLATES {
             let blank = self.bear(None);
             self.blanks.push(blank);
@@ -174,26 +175,55 @@ impl JsThread {
 
     fn write(&mut self, context: &mut Context<'_>) {
         while self.station.link.flush() == Flush::Full {
-            match self.socket.poll_write_ready(context) {
-                Poll::Pending => return,
+            let room = match self.room.take() {
+                Some(room) => room,
+                None => match register(self.station.link.room(), Interest::WRITABLE) {
+                    Ok(room) => room,
+                    Err(error) => end(Exit::Internal, &error.to_string()),
+                },
+            };
+            match room.poll_write_ready(context) {
+                Poll::Pending => {
+                    self.room = Some(room);
+                    return;
+                }
                 Poll::Ready(Ok(mut ready)) => ready.clear_ready(),
                 Poll::Ready(Err(error)) => end(Exit::Internal, &error.to_string()),
             }
         }
+        self.room = None;
     }
 
-    /// Makes a blank isolate where one is missing and nothing has happened for a while: the thread stands still meanwhile.
+    /// Makes a blank isolate where one is missing and nothing has happened for a while: the thread stands still meanwhile. When
+    /// nothing was loaded for long, those that a burst of loads had wanted go again.
     fn refill(&mut self) {
         let Some(at) = self.refill_at else { return };
-        let idle = self.station.link.inbox.lock().is_empty();
-        if at > Instant::now() {
+        let now = Instant::now();
+        if at > now {
             return;
         }
-        self.refill_at = Some(Instant::now() + REFILL_AFTER).filter(|_| !idle || self.blanks.len() + 1 < BLANK_ISOLATES);
-        if idle && self.blanks.len() < BLANK_ISOLATES {
-            let blank = self.bear(None);
-            self.blanks.push(blank);
+        if self.blanks.len() < self.blanks_wanted {
+            if self.station.link.inbox.lock().is_empty() {
+                let blank = self.bear(None);
+                self.blanks.push(blank);
+            }
+            self.refill_at = Some(Instant::now() + REFILL_AFTER);
+        } else if self.blanks_wanted > BLANK_ISOLATES && now < self.loaded_at + BLANK_ISOLATES_KEPT {
+            self.refill_at = Some(self.loaded_at + BLANK_ISOLATES_KEPT);
+        } else {
+            self.blanks_wanted = BLANK_ISOLATES;
+            self.blanks.truncate(BLANK_ISOLATES);
+            self.refill_at = None;
         }
+    }
+
+    /// A blank isolate was taken for a version, or there was none.
+    fn blank_taken(&mut self) {
+        if self.blanks.is_empty() {
+            self.blanks_wanted = (self.blanks_wanted * 2).min(BLANK_ISOLATES_MAX);
+        }
+        self.loaded_at = Instant::now();
+        self.refill_at = Some(self.loaded_at + REFILL_AFTER);
     }
 
     /// Sets the alarm for the next timer. True where it has gone off already.
@@ -206,4 +236,9 @@ impl JsThread {
         }
         self.sleep.as_mut().poll(context).is_ready()
     }
+}
+
+fn register(socket: BorrowedFd<'static>, interest: Interest) -> std::io::Result<AsyncFd<BorrowedFd<'static>>> {
+    // SAFETY: a station and its descriptors live as long as the process.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, interest) }?)
 }

@@ -13,7 +13,7 @@ use super::seat::Seat;
 use super::wake::Alarm;
 use crate::heap::{self, ExternalBudget};
 use crate::isolate::{Heap, Isolate, IsolateSetup, LoadState, Pulse};
-use crate::limits::{HEAP_LOOK_AFTER, LOAD_WALL, REFILL_AFTER};
+use crate::limits::{HEAP_LOOK_AFTER, LOAD_WALL};
 
 /// An isolate that runs nothing yet.
 pub(super) struct Blank {
@@ -81,7 +81,7 @@ impl JsThread {
         let limits = head.limits.clone();
         let pooled = if limits.heap_bytes_max == Limits::default().heap_bytes_max { self.blanks.pop() } else { None };
         let Blank { isolate, seat } = pooled.unwrap_or_else(|| self.bear(Some(&limits)));
-        self.refill_at = Some(Instant::now() + REFILL_AFTER);
+        self.blank_taken();
         seat.take(slot, &limits, isolate.external_at_birth());
         let entry = self.tenants.vacant_entry();
         let key = entry.key();
