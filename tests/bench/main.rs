@@ -4,6 +4,7 @@
 mod cold;
 mod crossing;
 mod hit;
+mod limits;
 mod load;
 mod memory;
 mod ours;
@@ -17,12 +18,13 @@ use table::Table;
 /// One figure: what it is called, and how it is measured.
 type Figure = (&'static str, fn(&mut Table) -> anyhow::Result<()>);
 
-const FIGURES: [Figure; 5] = [
+const FIGURES: [Figure; 6] = [
     ("worker", worker::measure),
     ("hit", hit::measure),
     ("cold", cold::measure),
     ("crossing", crossing::measure),
     ("memory", memory::measure),
+    ("limits", limits::measure),
 ];
 
 fn main() -> anyhow::Result<()> {

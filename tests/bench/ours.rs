@@ -10,7 +10,7 @@ use selvedge_origin::client::Client;
 use selvedge_origin::registry::{CacheSettings, Share};
 use selvedge_origin::tokens::TokenFile;
 
-use crate::process::Server;
+use crate::process::{ALL_CORES, SERVER_CORE, Server};
 
 /// How long a deployment may take.
 const ACTIVE_WAIT: Duration = Duration::from_secs(30);
@@ -26,11 +26,21 @@ pub(crate) struct Ours {
     dir: tempfile::TempDir,
     origin: Server,
     origin_url: String,
+    cores: &'static str,
 }
 
 impl Ours {
-    /// Starts both.
+    /// Starts both, the node on the core of what is measured.
     pub(crate) fn start() -> anyhow::Result<Self> {
+        Self::start_on(SERVER_CORE)
+    }
+
+    /// Starts both, the node on all cores: for what depends on others having one to run on.
+    pub(crate) fn start_on_all_cores() -> anyhow::Result<Self> {
+        Self::start_on(ALL_CORES)
+    }
+
+    fn start_on(cores: &'static str) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let data = dir.path().join("origin");
         let origin_port = free_port()?;
@@ -41,18 +51,18 @@ impl Ours {
         let origin_url = format!("http://{listen}");
         let client = Client::connect(&origin_url, &TokenFile::read(&data.join("admin.token"))?)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (edge, http) = start_edge(dir.path(), &origin_url)?;
-        let ours = Self { edge, http, client, runtime, dir, origin, origin_url };
+        let (edge, http) = start_edge(cores, dir.path(), &origin_url)?;
+        let ours = Self { edge, http, client, runtime, dir, origin, origin_url, cores };
         ours.wait_for_node()?;
         Ok(ours)
     }
 
     /// Stops the node and starts it again in its folder: nothing is loaded then.
     pub(crate) fn restart_edge(self) -> anyhow::Result<Self> {
-        let Self { edge, client, runtime, dir, origin, origin_url, .. } = self;
+        let Self { edge, client, runtime, dir, origin, origin_url, cores, .. } = self;
         drop(edge);
-        let (edge, http) = start_edge(dir.path(), &origin_url)?;
-        Ok(Self { edge, http, client, runtime, dir, origin, origin_url })
+        let (edge, http) = start_edge(cores, dir.path(), &origin_url)?;
+        Ok(Self { edge, http, client, runtime, dir, origin, origin_url, cores })
     }
 
     fn wait_for_node(&self) -> anyhow::Result<()> {
@@ -61,6 +71,11 @@ impl Ours {
 
     /// Deploys a script as `name` on `NAME.test/*`, and waits until the node runs it.
     pub(crate) fn deploy(&self, name: &str, script: &str) -> anyhow::Result<()> {
+        self.deploy_in(name, script, None)
+    }
+
+    /// The same in a trust group.
+    pub(crate) fn deploy_in(&self, name: &str, script: &str, cordon: Option<&str>) -> anyhow::Result<()> {
         let worker = name.parse()?;
         let entry = PackModule {
             specifier: "index.js".into(),
@@ -71,7 +86,7 @@ impl Ours {
         let packed = pack("index.js", vec![entry])?;
         let new = NewVersion {
             bundle: packed.digest.clone(),
-            cordon: None,
+            cordon: cordon.map(str::parse).transpose()?,
             vars: std::collections::BTreeMap::default(),
             compatibility_date: "2026-01-01".into(),
             compatibility_flags: Vec::new(),
@@ -118,7 +133,7 @@ impl Ours {
     }
 }
 
-fn start_edge(dir: &Path, origin_url: &str) -> anyhow::Result<(Server, String)> {
+fn start_edge(cores: &str, dir: &Path, origin_url: &str) -> anyhow::Result<(Server, String)> {
     let http = format!("127.0.0.1:{}", free_port()?);
     let (data, token) = (dir.join("edge"), dir.join("origin/node.token"));
     let arguments = [
@@ -136,7 +151,7 @@ fn start_edge(dir: &Path, origin_url: &str) -> anyhow::Result<(Server, String)> 
         "--admin",
         "127.0.0.1:0",
     ];
-    let mut edge = Server::start("selvedge edge", &binary()?, &arguments, &dir.join("edge.log"))?;
+    let mut edge = Server::start_on(cores, "selvedge edge", &binary()?, &arguments, &dir.join("edge.log"))?;
     edge.wait_for(&http)?;
     Ok((edge, http))
 }

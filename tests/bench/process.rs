@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 /// The core of what is measured.
 pub(crate) const SERVER_CORE: &str = "0";
+/// All that there are: the kernel leaves out those that a machine has not.
+pub(crate) const ALL_CORES: &str = "0-1023";
 /// The core of the load.
 pub(crate) const LOAD_CORE: &str = "1";
 /// How long a server may take to answer first.
@@ -21,9 +23,14 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a program on [`SERVER_CORE`]; its words go to `log`.
     pub(crate) fn start(name: &'static str, program: &Path, arguments: &[&str], log: &Path) -> io::Result<Self> {
+        Self::start_on(SERVER_CORE, name, program, arguments, log)
+    }
+
+    /// The same on other cores, as taskset lists them.
+    pub(crate) fn start_on(cores: &str, name: &'static str, program: &Path, arguments: &[&str], log: &Path) -> io::Result<Self> {
         let out = std::fs::File::create(log)?;
         let child = Command::new("taskset")
-            .args(["-c", SERVER_CORE])
+            .args(["-c", cores])
             .arg(program)
             .args(arguments)
             // No line per request, as with the peers: nginx has `access_log off` here, and workerd writes none.
