@@ -280,6 +280,10 @@ pub const COMPRESS_PIECES_PER_TURN: usize = 4;
 /// A body that is here whole is compressed at once up to this many bytes; a larger one while it is sent.
 pub const COMPRESS_AT_ONCE_BYTES_MAX: u64 = 64 << 10;
 
+/// Ranges of one request that are answered with those parts; a request for more gets the whole response. A reader of documents asks for a handful; assembling many small
+/// parts costs far more than asking for them (CVE-2011-3192).
+pub const RANGES_MAX: usize = 16;
+
 // --- requests ---
 
 /// Times that a request may have passed through a Selvedge node, by its `CDN-Loop` (RFC 8586). Real chains have two or three.

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::Response;
 use http::header::HeaderMap;
-use http::{HeaderName, Response};
 use parking_lot::Mutex;
 use selvedge_runtime::{Body, BodyError};
 use smallvec::SmallVec;
 
+use super::Hint;
 use super::entry::Entry;
 use super::fill::{Fill, Head, Reader};
 use super::policy::Refusal;
@@ -63,17 +64,22 @@ pub struct Obligation {
 }
 
 impl Fills {
-    /// Joins the fetch of this key and variant that `admits`, or begins one. `names` are the fields that responses under the key are known to vary on.
+    /// Joins the fetch of this key and variant that `admits`, or begins one. `hint` says what responses under the key are known to vary on, and which range is fetched.
     pub(super) fn enter(
         self: &Arc<Self>,
         key: &[u8],
-        names: Option<&Arc<[HeaderName]>>,
+        hint: &Hint,
         request: &HeaderMap,
         company: Company,
         stamp: Stamp,
         admits: impl Fn(&Fill) -> bool,
     ) -> Duty {
-        let discriminator = names.map(|names| Variant::new(names, request).discriminator()).unwrap_or_default();
+        let variant = hint.names.as_ref().map(|names| Variant::new(names, request).discriminator()).unwrap_or_default();
+        let discriminator = match &hint.range {
+            // No discriminator of a variant begins like this, and no range has a line end in it.
+            Some(range) => [b"range=", range.as_bytes(), b"\n", &variant].concat().into(),
+            None => variant,
+        };
         let mut by_key = self.by_key.lock();
         if company == Company::Open
             && let Some(registered) =

@@ -8,8 +8,11 @@ pub const SECONDS_MAX: u64 = 1 << 31;
 /// RFC 9213.
 pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
+/// Field names that `no-cache` and `private` may list together; with more they count as without names: each is looked for when a response is stored.
+pub const WITHHELD_FIELDS_MAX: usize = 32;
+
 /// The directives of a request or a response. A directive that is given twice counts as first given (RFC 9111, section 4.2.1). `no-cache` and `private`
-/// with field names count as without, as section 5.2.2 allows.
+/// with field names are not here: they are about those fields only (sections 5.2.2.4 and 5.2.2.7), see [`withheld`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[allow(missing_docs, reason = "the names of RFC 9111, section 5.2, RFC 5861 and RFC 8246")]
 pub struct Control {
@@ -44,7 +47,8 @@ impl Control {
         control
     }
 
-    /// What holds for a shared cache: `CDN-Cache-Control` where it is valid and not empty, else `Cache-Control`.
+    /// What holds for a shared cache: `CDN-Cache-Control` where it is valid and not empty, else `Surrogate-Control` where it says something to us, else
+    /// `Cache-Control`.
     pub fn of_response(headers: &HeaderMap) -> Self {
         let mut lines = headers.get_all(CDN_CACHE_CONTROL).iter().peekable();
         if lines.peek().is_some()
@@ -52,7 +56,7 @@ impl Control {
         {
             return control;
         }
-        Self::of(headers)
+        super::surrogate::control(headers).unwrap_or_else(|| Self::of(headers))
     }
 
     fn parse(&mut self, line: &[u8]) {
@@ -65,6 +69,8 @@ impl Control {
 
     fn set(&mut self, name: &[u8], argument: Option<&[u8]>) {
         let flag = |flag: &mut bool| *flag = true;
+        // With names that can be read it is about those fields; a list that cannot be read is about all.
+        let unlisted = |flag: &mut bool| *flag |= argument.and_then(field_names).is_none();
         // A number that is none makes the response stale at once (section 4.2.1).
         let seconds = |slot: &mut Option<u64>, without: u64| {
             slot.get_or_insert_with(|| argument.map_or(without, |argument| parse_seconds(argument).unwrap_or(0)));
@@ -72,10 +78,10 @@ impl Control {
         // By length first: names have few in common.
         match name.len() {
             6 if name.eq_ignore_ascii_case(b"public") => flag(&mut self.public),
-            7 if name.eq_ignore_ascii_case(b"private") => flag(&mut self.private),
+            7 if name.eq_ignore_ascii_case(b"private") => unlisted(&mut self.private),
             7 if name.eq_ignore_ascii_case(b"max-age") => seconds(&mut self.max_age, 0),
             8 if name.eq_ignore_ascii_case(b"no-store") => flag(&mut self.no_store),
-            8 if name.eq_ignore_ascii_case(b"no-cache") => flag(&mut self.no_cache),
+            8 if name.eq_ignore_ascii_case(b"no-cache") => unlisted(&mut self.no_cache),
             8 if name.eq_ignore_ascii_case(b"s-maxage") => seconds(&mut self.s_maxage, 0),
             9 if name.eq_ignore_ascii_case(b"immutable") => flag(&mut self.immutable),
             9 if name.eq_ignore_ascii_case(b"min-fresh") => seconds(&mut self.min_fresh, 0),
@@ -111,12 +117,36 @@ impl Control {
                 sfv::BareItem::Boolean(true) => control.set(name.as_str().as_bytes(), None),
                 sfv::BareItem::Integer(number) => control.set(name.as_str().as_bytes(), Some(i64::from(*number).to_string().as_bytes())),
                 // Of another type than its directive: ignored, as section 2.1 wants. `private` and `no-cache` with field names are strings.
-                sfv::BareItem::String(_) if matches!(name.as_str(), "private" | "no-cache") => control.set(name.as_str().as_bytes(), None),
+                sfv::BareItem::String(text) if matches!(name.as_str(), "private" | "no-cache") => {
+                    control.set(name.as_str().as_bytes(), Some(text.as_str().as_bytes()));
+                }
                 _ => {}
             }
         }
         Some(control)
     }
+}
+
+/// The fields that `no-cache` and `private` keep out of what is stored. (In a response that is stored at all: a list that cannot be read has set the directive itself.)
+pub fn withheld(headers: &HeaderMap) -> Vec<HeaderName> {
+    let mut names = Vec::new();
+    for line in headers.get_all(CACHE_CONTROL).iter().chain(&headers.get_all(CDN_CACHE_CONTROL)) {
+        let mut rest = line.as_bytes();
+        while let Some((name, argument, after)) = next_directive(rest) {
+            rest = after;
+            if name.eq_ignore_ascii_case(b"private") || name.eq_ignore_ascii_case(b"no-cache") {
+                names.extend(argument.and_then(field_names).into_iter().flatten());
+            }
+        }
+    }
+    names
+}
+
+/// A list of field names; none where it is empty, too long or has something else in it.
+fn field_names(list: &[u8]) -> Option<Vec<HeaderName>> {
+    let pieces = list.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|piece| !piece.is_empty());
+    let names: Vec<HeaderName> = pieces.take(WITHHELD_FIELDS_MAX + 1).map(HeaderName::from_bytes).collect::<Result<_, _>>().ok()?;
+    (!names.is_empty() && names.len() <= WITHHELD_FIELDS_MAX).then_some(names)
 }
 
 /// The next `name[=token|"quoted"]` of a list, and what is after it. Broken pieces are passed over up to the next comma.
@@ -160,6 +190,7 @@ pub fn fuzz(bytes: &[u8]) {
     let mut headers = HeaderMap::new();
     headers.append(CACHE_CONTROL, value.clone());
     headers.append(CDN_CACHE_CONTROL, value);
+    let _ = withheld(&headers);
     for control in [Control::of(&headers), Control::of_response(&headers)] {
         for seconds in [
             control.max_age,
@@ -219,12 +250,36 @@ mod tests {
     #[test]
     fn nothing_inside_a_quoted_string_is_a_directive() {
         let read = control(&["private=\"set-cookie, no-store, max-age=9\", max-age=60"]);
-        assert!(read.private && !read.no_store);
+        assert!(read.private && !read.no_store, "max-age=9 is no field's name, so it is about all");
         assert_eq!(read.max_age, Some(60));
         let read = control(&["ext=\"a\\\", no-store\", max-age=5"]);
         assert!(!read.no_store);
         assert_eq!(read.max_age, Some(5));
         assert!(!control(&["ext=\"no end, no-store"]).no_store);
+    }
+
+    #[test]
+    fn lists_of_fields_are_about_those_fields() {
+        let mut headers = HeaderMap::new();
+        headers.append(CACHE_CONTROL, HeaderValue::from_static("private=\"Set-Cookie, x-user\", max-age=60"));
+        headers.append(CACHE_CONTROL, HeaderValue::from_static("no-cache=\"x-a\""));
+        assert_eq!(Control::of(&headers), Control { max_age: Some(60), ..Control::default() });
+        assert_eq!(withheld(&headers), ["set-cookie", "x-user", "x-a"]);
+        for all in ["private", "private=\"\"", "private=\" , \"", "private=\"a b\"", "private, private=\"a\""] {
+            assert!(control(&[all]).private, "{all}");
+        }
+        let many = format!("no-cache=\"{}\"", (0..=WITHHELD_FIELDS_MAX).map(|number| format!("x{number}")).collect::<Vec<_>>().join(","));
+        assert!(control(&[Box::leak(many.into_boxed_str())]).no_cache, "too many to look for");
+    }
+
+    #[test]
+    fn surrogate_control_wins_over_cache_control_and_loses_to_the_cdns() {
+        let mut headers = HeaderMap::new();
+        headers.append(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.append("surrogate-control", HeaderValue::from_static("max-age=5"));
+        assert_eq!(Control::of_response(&headers).max_age, Some(5));
+        headers.append(CDN_CACHE_CONTROL, HeaderValue::from_static("max-age=7"));
+        assert_eq!(Control::of_response(&headers).max_age, Some(7));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AGE, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_origin::registry::Coding;
@@ -16,10 +16,11 @@ use smallvec::SmallVec;
 use super::coding::encode_fields;
 use super::control::Control;
 use super::freshness::{Freshness, Standing};
+use super::part::Part;
 use super::purge::{Purgeable, Stamp, Verdict};
 use super::status::CACHE_STATUS;
-use super::tags::Tags;
-use super::time::{Time, format_date};
+use super::tags::{CACHE_TAG, SURROGATE_KEY, Tags};
+use super::time::{Time, format_date, parse_date};
 use super::vary::Variant;
 
 /// Bodies up to this many bytes are kept in one piece: they are sent with one write and need no list.
@@ -42,6 +43,8 @@ pub struct Entry {
     foreign_status: bool,
     /// Its bytes.
     pub body: StoredBody,
+    /// Where they lie in the whole, where they are a part of it.
+    pub part: Option<Part>,
     /// Its directives.
     pub control: Control,
     /// How long it is fresh.
@@ -90,7 +93,37 @@ impl Entry {
         let foreign_status = head.headers.contains_key(CACHE_STATUS);
         prepare(&mut head.headers, foreign_status, freshness.received);
         let encodings = SmallVec::new();
-        Self { status: head.status, headers: head.headers, foreign_status, body, control, freshness, variant, purgeable, encodings }
+        let part = None;
+        Self { status: head.status, headers: head.headers, foreign_status, body, part, control, freshness, variant, purgeable, encodings }
+    }
+
+    /// The same as a part of a whole, or as the whole where it is all of it.
+    pub fn partial(mut self, part: Part) -> Self {
+        self.headers.remove(CONTENT_RANGE);
+        self.headers.insert(CONTENT_LENGTH, HeaderValue::from(self.body.len()));
+        let whole = part.is_whole(self.body.len());
+        self.status = if whole { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
+        self.part = (!whole).then_some(part);
+        self
+    }
+
+    /// The same without these fields: `private` and `no-cache` may keep some from others.
+    pub fn without(mut self, fields: &[HeaderName]) -> Self {
+        for name in fields {
+            self.headers.remove(name);
+        }
+        self
+    }
+
+    /// The same with other bytes.
+    pub fn with_body(mut self, body: StoredBody) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// Whether it answers a request for this range, or for all.
+    pub fn answers(&self, range: Option<&HeaderValue>) -> bool {
+        self.part.is_none_or(|part| part.answers(range, self.body.len()).is_some())
     }
 
     /// Its fields, as stored.
@@ -110,6 +143,11 @@ impl Entry {
         headers
     }
 
+    /// When its upstream made it: of several that answer a request, the newest by this is used (RFC 9111, section 4.1).
+    pub fn date(&self) -> Option<Time> {
+        self.headers.get(DATE).and_then(parse_date)
+    }
+
     /// Whether it is fresh: by its age, and by the purges that it was judged by.
     pub fn standing(&self, now: Time) -> Standing {
         match (self.purgeable.standing(), self.freshness.standing(now)) {
@@ -125,13 +163,20 @@ impl Entry {
     pub fn freshened(&self, fields: HeaderMap, control: Control, freshness: Freshness, stamp: Stamp) -> Self {
         let mut headers = fields;
         let foreign_status = self.foreign_status;
-        let purgeable = Purgeable::new(stamp, Tags::of(&headers));
+        // A 304 need not repeat the tags; they are not among the stored fields.
+        let tags = if headers.contains_key(CACHE_TAG) || headers.contains_key(SURROGATE_KEY) {
+            Tags::of(&headers)
+        } else {
+            self.purgeable.tags.clone()
+        };
+        let purgeable = Purgeable::new(stamp, tags);
         prepare(&mut headers, foreign_status, freshness.received);
         let mut fresh = Self {
             status: self.status,
             headers,
             foreign_status,
             body: self.body.clone(),
+            part: self.part,
             control,
             freshness,
             variant: self.variant.clone(),
@@ -177,6 +222,7 @@ impl Entry {
             headers: self.headers.clone(),
             foreign_status: self.foreign_status,
             body: self.body.clone(),
+            part: self.part,
             control: self.control,
             freshness: self.freshness,
             variant: self.variant.clone(),
@@ -198,8 +244,10 @@ impl Entry {
     }
 }
 
-/// Puts `Date` where there is none (RFC 9110, section 6.6.1: whoever stores adds it), and holds the places that a hit fills.
+/// Puts `Date` where there is none (RFC 9110, section 6.6.1: whoever stores adds it), takes off the tags, which are for us, and holds the places that a hit fills.
 fn prepare(headers: &mut HeaderMap, foreign_status: bool, received: Time) {
+    headers.remove(CACHE_TAG);
+    headers.remove(SURROGATE_KEY);
     if !headers.contains_key(DATE) {
         headers.insert(DATE, format_date(received));
     }
@@ -248,6 +296,22 @@ impl StoredBody {
             (Pieces::Many(ours), Pieces::Many(theirs)) => Arc::ptr_eq(ours, theirs),
             _ => false,
         }
+    }
+
+    /// The pieces of a part of it; what lies beyond its end is left out.
+    pub fn pieces(&self, range: Range<u64>) -> Vec<Bytes> {
+        let all: &[Bytes] = match &self.pieces {
+            Pieces::One(bytes) => std::slice::from_ref(bytes),
+            Pieces::Many(pieces) => pieces,
+        };
+        let mut at = 0;
+        let cut = all.iter().filter_map(|piece| {
+            let (start, end) = (at, at + piece.len() as u64);
+            at = end;
+            let (from, to) = (range.start.max(start), range.end.min(end));
+            (from < to).then(|| piece.slice((from - start) as usize..(to - start) as usize))
+        });
+        cut.collect()
     }
 
     /// Its length, in bytes.
@@ -388,6 +452,7 @@ mod tests {
             for range in [0..1, 65_535..65_537, 299_999..300_000, 0..300_000, 100..100, 299_000..400_000] {
                 let expected = &all[range.start as usize..(range.end as usize).min(all.len())];
                 assert_eq!(bytes(body.part(range.clone())), expected, "{size} {range:?}");
+                assert_eq!(body.pieces(range.clone()).concat(), expected, "{size} {range:?}");
             }
         }
         assert!(StoredBody::new(&[]).is_empty());

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{Response, response};
+use http::{HeaderName, Response, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use selvedge_runtime::{Body, BodyError};
@@ -49,6 +49,8 @@ pub struct StreamHead {
     pub head: response::Parts,
     /// Which requests it answers.
     pub variant: Variant,
+    /// Fields that are for whoever ordered the fetch only (RFC 9111, sections 5.2.2.4 and 5.2.2.7).
+    pub withheld: Vec<HeaderName>,
     /// Its length where it is known.
     pub length: Option<u64>,
 }
@@ -291,6 +293,11 @@ impl Reader {
             Poll::Pending
         })
         .await
+    }
+
+    /// Whether it ordered the fetch.
+    pub fn is_owner(&self) -> bool {
+        self.owner
     }
 
     /// The response that is not for the cache, once, for whoever ordered the fill.

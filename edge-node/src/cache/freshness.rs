@@ -1,7 +1,7 @@
 //! How long a response is fresh, and how old it is: RFC 9111, section 4.2. Pure.
 
-use http::HeaderMap;
-use http::header::{AGE, DATE, EXPIRES};
+use http::StatusCode;
+use http::header::{AGE, DATE, EXPIRES, HeaderMap, LAST_MODIFIED};
 
 use super::control::{Control, parse_seconds};
 use super::time::{Time, parse_date};
@@ -33,6 +33,25 @@ impl Freshness {
         Some(Self { lifetime_ms, initial_age_ms: initial_age_ms(headers, requested, received), received })
     }
 
+    /// Of a response that says nothing of its lifetime.
+    pub fn guessed(headers: &HeaderMap, lifetime_ms: u64, requested: Time, received: Time) -> Self {
+        Self { lifetime_ms, initial_age_ms: initial_age_ms(headers, requested, received), received }
+    }
+
+    /// The same with a lifetime that is shorter by up to `percent`, by a draw of 0 to 1: so that what was stored at one moment does not end at one.
+    pub fn jittered(self, percent: u8, draw: f64) -> Self {
+        let off = self.lifetime_ms as f64 * f64::from(percent) / 100.0 * draw;
+        Self { lifetime_ms: self.lifetime_ms.saturating_sub(off as u64), ..self }
+    }
+
+    /// Whether a hit with `left_ms` of freshness left refreshes the response early, by a draw of 0 to 1: within the last `percent` of its lifetime, with odds that rise
+    /// towards its end. What is asked for often is so refreshed before it ends; what is not, hardly ever.
+    pub fn refreshes_early(&self, left_ms: u64, percent: u8, draw: f64) -> bool {
+        let window = self.lifetime_ms as f64 * f64::from(percent) / 100.0;
+        let into = window - left_ms as f64;
+        into > 0.0 && draw < (into / window).powi(2)
+    }
+
     /// Its age, in milliseconds: section 4.2.3.
     pub fn age_ms(&self, now: Time) -> u64 {
         self.initial_age_ms.saturating_add(now.ms_since(self.received))
@@ -61,6 +80,18 @@ fn lifetime_ms(headers: &HeaderMap, control: &Control, received: Time) -> Option
         return Some(expires.ms_since(date));
     }
     control.no_cache.then_some(0)
+}
+
+/// Section 4.2.2: a tenth of the time since the last change, at most `max_ms`. Only for statuses that are cacheable by default (RFC 9110, section 15.1) and responses
+/// that say `public`, and never without `Last-Modified`.
+pub fn heuristic_ms(headers: &HeaderMap, status: StatusCode, control: &Control, received: Time, max_ms: u64) -> Option<u64> {
+    let by_default = matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501);
+    if max_ms == 0 || !(by_default || control.public) {
+        return None;
+    }
+    let modified = headers.get(LAST_MODIFIED).and_then(parse_date)?;
+    let date = headers.get(DATE).and_then(parse_date).unwrap_or(received);
+    Some((date.ms_since(modified) / 10).min(max_ms))
 }
 
 /// Section 4.2.3: the greater of what `Date` and what `Age` say.
@@ -114,6 +145,40 @@ mod tests {
         let mut twice = headers(&[in_a_minute]);
         twice.append(EXPIRES, HeaderValue::from_static("Sun, 06 Nov 1994 08:51:37 GMT"));
         assert_eq!(Freshness::of(&twice, &Control::default(), NOW, NOW).map(|f| f.lifetime_ms), Some(0));
+    }
+
+    #[test]
+    fn a_lifetime_is_guessed_from_last_modified_where_the_status_allows() {
+        let day_old = [("last-modified", "Sat, 05 Nov 1994 08:49:37 GMT"), ("date", "Sun, 06 Nov 1994 08:49:37 GMT")];
+        let guess = |fields: &[(&'static str, &'static str)], status: u16, max_ms| {
+            let headers = headers(fields);
+            heuristic_ms(&headers, StatusCode::from_u16(status).expect("a status"), &Control::of(&headers), NOW, max_ms)
+        };
+        for status in [200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501] {
+            assert_eq!(guess(&day_old, status, u64::MAX), Some(8_640_000), "{status}");
+        }
+        for status in [201, 202, 302, 303, 307, 400, 403, 500, 502, 503, 504, 599] {
+            assert_eq!(guess(&day_old, status, u64::MAX), None, "{status}");
+        }
+        let [modified, date] = day_old;
+        assert_eq!(guess(&[modified, date, ("cache-control", "public")], 599, u64::MAX), Some(8_640_000));
+        assert_eq!(guess(&[modified], 200, u64::MAX), Some(8_640_000), "without Date, to its arrival");
+        assert_eq!(guess(&day_old, 200, 1_000), Some(1_000));
+        assert_eq!(guess(&day_old, 200, 0), None);
+        assert_eq!(guess(&[date], 200, u64::MAX), None);
+        assert_eq!(guess(&[("last-modified", "Mon, 07 Nov 1994 08:49:37 GMT"), date], 200, u64::MAX), Some(0), "changed in the future");
+    }
+
+    #[test]
+    fn jitter_only_shortens_and_early_refresh_rises_towards_the_end() {
+        let freshness = Freshness { lifetime_ms: 1000, initial_age_ms: 0, received: NOW };
+        assert_eq!(freshness.jittered(20, 0.0).lifetime_ms, 1000);
+        assert_eq!(freshness.jittered(20, 0.5).lifetime_ms, 900);
+        assert_eq!(freshness.jittered(0, 0.9).lifetime_ms, 1000);
+        assert!(!freshness.refreshes_early(101, 10, 0.0), "not before the last tenth");
+        assert!(freshness.refreshes_early(50, 10, 0.2) && !freshness.refreshes_early(50, 10, 0.3));
+        assert!(freshness.refreshes_early(1, 10, 0.9));
+        assert!(!freshness.refreshes_early(1, 0, 0.0));
     }
 
     #[test]

@@ -1,24 +1,30 @@
 //! Stored responses: RFC 9111 as pure rules around a memory store.
 //!
 //! Reading order: a [`key`] names a response, [`control`] and [`freshness`] read what it says of itself, [`policy`] decides what may be stored and used,
-//! [`vary`] which of a key's variants answers, [`validate`] and [`range`] what a client gets of it. An [`entry`] is what is stored, in a [`tier`]; a
+//! [`vary`] which of a key's variants answers, [`validate`], [`range`] and [`part`] what a client gets of it. An [`entry`] is what is stored, in a [`tier`]; a
 //! [`fill`] is a fetch that others follow, and [`collapse`] sees to it that there is one for each key. [`status`] says what happened.
 //! Operators take back what is stored by [`purge`], also by its [`tags`].
 //!
 //! The request path asks [`Cache::find`] first: one look-up in memory, no lock beyond the store's, no waiting.
 
+pub mod chain;
 pub mod coding;
 pub mod collapse;
 pub mod control;
+pub mod deception;
 pub mod entry;
 pub mod fill;
 pub mod freshness;
 pub mod key;
 mod memory;
+pub mod negotiate;
+pub mod part;
 pub mod policy;
 pub mod purge;
+pub mod query;
 pub mod range;
 pub mod status;
+pub mod surrogate;
 pub mod tags;
 pub mod tier;
 pub mod time;
@@ -28,8 +34,8 @@ pub mod vary;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use http::HeaderName;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, RANGE};
+use http::{HeaderName, HeaderValue};
 use selvedge_origin::registry::Coding;
 
 use crate::limits::UNCOLLAPSED_MS;
@@ -61,6 +67,8 @@ pub enum Found {
     Fresh(Arc<Entry>, u64),
     /// One that is stale for so many milliseconds, or must be validated whatever its age.
     Stale(Arc<Entry>, u64, Hint),
+    /// A fresh part of the whole, without what is asked for.
+    Incomplete(Arc<Entry>, Hint),
     /// None.
     Nothing(Forward, Hint),
 }
@@ -72,6 +80,8 @@ pub struct Hint {
     pub names: Option<Arc<[HeaderName]>>,
     /// An answer of the key was not for the cache a moment ago: nobody should wait for another's.
     pub alone: bool,
+    /// The range that is fetched; none: all of it.
+    pub range: Option<HeaderValue>,
 }
 
 impl Cache {
@@ -92,15 +102,25 @@ impl Cache {
         let hint = |slot: &Slot| Hint {
             names: slot.variants.first().and_then(|entry| entry.variant.names().cloned()),
             alone: slot.uncollapsed_until.is_some_and(|until| now < until),
+            range: None,
         };
         let is_gone = |entry: &Arc<Entry>| self.purges.verdict(&entry.purgeable, key.as_bytes()) == Verdict::Gone;
-        let Some(entry) = slot.select(request).find(|entry| !is_gone(entry)) else {
+        let mut answering = slot.select(request).filter(|entry| !is_gone(entry));
+        let Some(first) = answering.next() else {
             if slot.variants.iter().any(is_gone) {
                 self.sweep(key.as_bytes());
             }
             let why = if slot.variants.iter().all(is_gone) { Forward::UriMiss } else { Forward::VaryMiss };
             return Found::Nothing(why, hint(&slot));
         };
+        // Section 4.1: the newest by Date. There is hardly ever more than one.
+        let entry = answering.fold(first, |best, other| if other.date() > best.date() { other } else { best });
+        if !entry.answers(request.get(RANGE)) {
+            return match entry.standing(now) {
+                Standing::Fresh(_) if !entry.control.no_cache => Found::Incomplete(entry.clone(), hint(&slot)),
+                _ => Found::Nothing(Forward::Stale, hint(&slot)),
+            };
+        }
         match entry.standing(now) {
             Standing::Fresh(left_ms) if !entry.control.no_cache => Found::Fresh(entry.clone(), left_ms),
             Standing::Fresh(_) => Found::Stale(entry.clone(), 0, hint(&slot)),
@@ -113,7 +133,7 @@ impl Cache {
         let company = if hint.alone { Company::Alone } else { company };
         let stamp = self.purges.stamp(realm);
         let admits = |fill: &Fill| self.purges.admits(fill.stamp(), key.as_bytes(), fill.tags().as_ref());
-        self.fills.enter(key.as_bytes(), hint.names.as_ref(), request, company, stamp, admits)
+        self.fills.enter(key.as_bytes(), hint, request, company, stamp, admits)
     }
 
     /// Stores a response, unless it was purged while it was fetched. (A purge between this look and the store is seen by whoever looks it up.)
@@ -147,7 +167,7 @@ impl Cache {
     pub(crate) fn enter_encoding(&self, source: usize, coding: Coding) -> Duty {
         // No key of a request begins like this.
         let id = [b"coding ", coding.name().as_bytes(), &source.to_ne_bytes()].concat();
-        self.fills.enter(&id, None, &HeaderMap::new(), Company::Open, Stamp::default(), |_| true)
+        self.fills.enter(&id, &Hint::default(), &HeaderMap::new(), Company::Open, Stamp::default(), |_| true)
     }
 
     /// What a stored response's bytes are in a coding, where that is known by now.

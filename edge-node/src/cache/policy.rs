@@ -2,10 +2,11 @@
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LAST_MODIFIED, SET_COOKIE};
 use http::{Method, StatusCode};
-use selvedge_origin::registry::CacheSettings;
+use selvedge_origin::registry::{CacheSettings, RequestDirectives, VaryRule};
 
-use super::control::Control;
-use super::freshness::Freshness;
+use super::control::{self, Control};
+use super::freshness::{self, Freshness};
+use super::part::ContentRange;
 use super::time::Time;
 use super::vary::Vary;
 
@@ -19,17 +20,20 @@ pub struct RequestFacts {
 }
 
 impl RequestFacts {
-    /// Of a request.
-    pub fn of(headers: &HeaderMap, control: &Control) -> Self {
-        Self { no_store: control.no_store, authorized: headers.contains_key(AUTHORIZATION) }
+    /// Of a request. Its `no-store` counts where the route follows it.
+    pub fn of(headers: &HeaderMap, control: &Control, directives: RequestDirectives) -> Self {
+        let no_store = control.no_store && directives != RequestDirectives::None;
+        Self { no_store, authorized: headers.contains_key(AUTHORIZATION) }
     }
 }
 
 /// Why a response is not stored: a closed list, shown in `Cache-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Partial content, `304`, interim: not a whole response.
+    /// `304`, interim, or one that `must-understand` keeps from who does not know it.
     Status,
+    /// Partial content that does not say which one range of bytes it is, or has others than it says.
+    Range,
     /// The request or the response says `no-store`.
     NoStore,
     /// The response is `private`.
@@ -40,6 +44,10 @@ pub enum Refusal {
     SetCookie,
     /// The response varies on anything.
     Vary,
+    /// It varies on a field that the route's `vary` bypasses.
+    VaryBypass,
+    /// It has another type than its path says: web cache deception.
+    ContentType,
     /// The response does not say how long it is fresh.
     NoLifetime,
     /// It is stale at once, and has nothing to be validated by.
@@ -49,15 +57,34 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Status,
+        Self::Range,
+        Self::NoStore,
+        Self::Private,
+        Self::Authorization,
+        Self::SetCookie,
+        Self::Vary,
+        Self::VaryBypass,
+        Self::ContentType,
+        Self::NoLifetime,
+        Self::Useless,
+        Self::TooLarge,
+    ];
+
     /// The stable name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Range => "range",
             Self::NoStore => "no-store",
             Self::Private => "private",
             Self::Authorization => "authorization",
             Self::SetCookie => "set-cookie",
             Self::Vary => "vary",
+            Self::VaryBypass => "vary-bypass",
+            Self::ContentType => "content-type",
             Self::NoLifetime => "no-lifetime",
             Self::Useless => "no-validator",
             Self::TooLarge => "too-large",
@@ -90,9 +117,12 @@ pub fn may_store(
     requested: Time,
     received: Time,
 ) -> Result<Storable, Refusal> {
-    // A `304` answers the client's own condition, `206` is a part: neither is a whole response.
-    if status.is_informational() || status == StatusCode::NOT_MODIFIED || status == StatusCode::PARTIAL_CONTENT {
+    // A `304` answers the client's own condition: it is no response to store.
+    if status.is_informational() || status == StatusCode::NOT_MODIFIED {
         return Err(Refusal::Status);
+    }
+    if status == StatusCode::PARTIAL_CONTENT && ContentRange::of(headers).is_none() {
+        return Err(Refusal::Range);
     }
     let control = Control::of_response(headers);
     // Section 5.2.2.3: with must-understand, no-store says nothing to a cache that understands the status; others are not stored at all.
@@ -110,14 +140,18 @@ pub fn may_store(
     if facts.authorized && !(control.public || control.must_revalidate || control.s_maxage.is_some()) {
         return Err(Refusal::Authorization);
     }
-    if headers.contains_key(SET_COOKIE) && !settings.store_set_cookie {
+    if headers.contains_key(SET_COOKIE) && !settings.store_set_cookie && !control::withheld(headers).contains(&SET_COOKIE) {
         return Err(Refusal::SetCookie);
     }
     let vary = Vary::of(headers);
-    if vary == Vary::Anything {
-        return Err(Refusal::Vary);
+    match &vary {
+        Vary::Anything => return Err(Refusal::Vary),
+        Vary::On(names) if names.iter().any(|name| settings.vary.get(name.as_str()) == Some(&VaryRule::Bypass)) => {
+            return Err(Refusal::VaryBypass);
+        }
+        Vary::On(_) | Vary::Nothing => {}
     }
-    let freshness = Freshness::of(headers, &control, requested, received).ok_or(Refusal::NoLifetime)?;
+    let freshness = freshness(status, headers, &control, settings, requested, received).ok_or(Refusal::NoLifetime)?;
     let lives = freshness.lifetime_ms > freshness.initial_age_ms && !control.no_cache;
     let validates = headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED);
     let stale_use = control.stale_while_revalidate.unwrap_or(0) > 0 || control.stale_if_error.unwrap_or(0) > 0;
@@ -131,9 +165,27 @@ pub fn may_store(
     Ok(Storable { control, freshness, vary })
 }
 
+/// How long a response is fresh: as it says; else as the route says of its status; else by a guess, where one is allowed. None: there is no default lifetime.
+pub fn freshness(
+    status: StatusCode,
+    headers: &HeaderMap,
+    control: &Control,
+    settings: &CacheSettings,
+    requested: Time,
+    received: Time,
+) -> Option<Freshness> {
+    if let Some(explicit) = Freshness::of(headers, control, requested, received) {
+        return Some(explicit);
+    }
+    let by_status = settings.status_ttl_s.get(&status.as_u16()).map(|seconds| u64::from(*seconds) * 1000);
+    let max_ms = u64::from(settings.heuristic_s_max) * 1000;
+    let lifetime_ms = by_status.or_else(|| freshness::heuristic_ms(headers, status, control, received, max_ms))?;
+    Some(Freshness::guessed(headers, lifetime_ms, requested, received))
+}
+
 /// Status codes whose meaning for caches this file knows (RFC 9110, section 15).
 fn is_understood(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308 | 404 | 405 | 410 | 414 | 501)
+    matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 302 | 303 | 307 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
 /// What a stale response may be used for.
@@ -141,27 +193,54 @@ fn is_understood(status: StatusCode) -> bool {
 pub struct StaleUse {
     /// Answer now, validate in the background (RFC 5861, section 3).
     pub while_revalidate: bool,
-    /// Answer where the upstream gives 500, 502, 503 or 504 (RFC 5861, section 4).
+    /// Answer in the place of an upstream that cannot be reached, or gives 500, 502, 503 or 504 (RFC 5861, section 4; RFC 9111, section 4.3.3: a cache may act on such an
+    /// answer as if there had been none).
     pub if_error: bool,
-    /// Answer where the upstream cannot be reached (RFC 9111, section 4.2.4).
-    pub if_unreachable: bool,
+    /// Answer a client that says `max-stale` (RFC 9111, section 5.2.1.2).
+    pub if_asked: bool,
 }
 
-/// Without a directive that says how long, a stale response answers for an upstream that is away for at most a day.
-pub const STALE_IF_UNREACHABLE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
-
-/// What a response that is stale for `stale_ms` may be used for.
+/// What a response that is stale for `stale_ms` may be used for. `undirected_s` is the route's `stale_if_error_s`.
 ///
 /// `must-revalidate`, `proxy-revalidate` and `no-cache` forbid all of it. `s-maxage` forbids it too (RFC 9111, section 5.2.2.10), unless the same response
 /// says `stale-while-revalidate` or `stale-if-error`: whoever writes both means both.
-pub fn stale_use(control: &Control, stale_ms: u64) -> StaleUse {
-    if control.must_revalidate || control.proxy_revalidate || control.no_cache {
-        return StaleUse { while_revalidate: false, if_error: false, if_unreachable: false };
+pub fn stale_use(control: &Control, stale_ms: u64, undirected_s: u32) -> StaleUse {
+    // Beyond any age: a purge says that it must be confirmed first.
+    if control.must_revalidate || control.proxy_revalidate || control.no_cache || stale_ms == u64::MAX {
+        return StaleUse { while_revalidate: false, if_error: false, if_asked: false };
     }
     let within = |seconds: Option<u64>| seconds.is_some_and(|seconds| stale_ms < seconds.saturating_mul(1000));
-    let if_error = within(control.stale_if_error);
-    let undirected = control.s_maxage.is_none() && control.stale_if_error.is_none() && stale_ms < STALE_IF_UNREACHABLE_MS_MAX;
-    StaleUse { while_revalidate: within(control.stale_while_revalidate), if_error, if_unreachable: if_error || undirected }
+    let undirected = control.s_maxage.is_none() && control.stale_if_error.is_none() && stale_ms < u64::from(undirected_s) * 1000;
+    StaleUse {
+        while_revalidate: within(control.stale_while_revalidate),
+        if_error: within(control.stale_if_error) || undirected,
+        if_asked: control.s_maxage.is_none(),
+    }
+}
+
+/// What a request wants of a stored response beyond that it is fresh, as far as the route follows it (RFC 9111, section 5.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// It does.
+    Met,
+    /// It is to be validated first: `no-cache`, older than `max-age`, or ending before `min-fresh`.
+    Newer,
+}
+
+/// Whether a fresh response meets what a request wants. RFC 8246 changes nothing here: `immutable` tells clients not to ask, and one that asks all the same means it.
+pub fn meets(request: &Control, directives: RequestDirectives, pragma_no_cache: bool, age_ms: u64, left_ms: u64) -> Wanted {
+    if directives != RequestDirectives::All {
+        return Wanted::Met;
+    }
+    // Section 5.4: Pragma counts where there is no Cache-Control; a request with both says no-cache in both.
+    let older = request.max_age.is_some_and(|seconds| age_ms > seconds.saturating_mul(1000));
+    let ends = request.min_fresh.is_some_and(|seconds| left_ms < seconds.saturating_mul(1000));
+    if request.no_cache || pragma_no_cache || older || ends { Wanted::Newer } else { Wanted::Met }
+}
+
+/// Whether a client takes a response that is stale for `stale_ms`.
+pub fn takes_stale(request: &Control, directives: RequestDirectives, stale_ms: u64) -> bool {
+    directives != RequestDirectives::None && request.max_stale.is_some_and(|seconds| stale_ms <= seconds.saturating_mul(1000))
 }
 
 /// Whether RFC 5861, section 4 counts the status as an error that a stale response may stand in for.
@@ -213,11 +292,16 @@ mod tests {
             (200, &[], Err(Refusal::NoLifetime)),
             (200, &[("etag", "\"a\"")], Err(Refusal::NoLifetime)),
             (404, &[], Err(Refusal::NoLifetime)),
-            (206, &[MAX_AGE], Err(Refusal::Status)),
+            (206, &[MAX_AGE], Err(Refusal::Range)),
+            (206, &[MAX_AGE, ("content-range", "bytes 0-4/10")], Ok(60)),
             (304, &[MAX_AGE], Err(Refusal::Status)),
             (200, &[cc("no-store, max-age=60")], Err(Refusal::NoStore)),
             (200, &[cc("private, max-age=60")], Err(Refusal::Private)),
-            (200, &[cc("max-age=60, private=\"x\"")], Err(Refusal::Private)),
+            (200, &[cc("max-age=60, private=\"x\"")], Ok(60)),
+            (200, &[cc("max-age=60, private=\"set-cookie\""), ("set-cookie", "a=b")], Ok(60)),
+            (200, &[cc("max-age=60, private=\"\"")], Err(Refusal::Private)),
+            (404, &[("last-modified", "Sun, 06 Nov 1994 08:49:27 GMT")], Ok(1)),
+            (403, &[("last-modified", "Sun, 06 Nov 1994 08:49:27 GMT")], Err(Refusal::NoLifetime)),
             (200, &[cc("no-store, must-understand, max-age=60")], Ok(60)),
             (299, &[cc("no-store, must-understand, max-age=60")], Err(Refusal::Status)),
             (200, &[cc("max-age=0")], Err(Refusal::Useless)),
@@ -233,6 +317,15 @@ mod tests {
         for (status, fields, expected) in cases {
             assert_eq!(verdict(PLAIN, *status, fields, &default), *expected, "{status} {fields:?}");
         }
+        let negative = CacheSettings { status_ttl_s: [(404, 5), (503, 1)].into(), ..CacheSettings::default() };
+        assert_eq!(verdict(PLAIN, 404, &[], &negative), Ok(5));
+        assert_eq!(verdict(PLAIN, 503, &[], &negative), Ok(1));
+        assert_eq!(verdict(PLAIN, 404, &[MAX_AGE], &negative), Ok(60), "what it says itself comes first");
+        assert_eq!(verdict(PLAIN, 404, &[cc("no-store")], &negative), Err(Refusal::NoStore));
+        assert_eq!(verdict(PLAIN, 500, &[], &negative), Err(Refusal::NoLifetime));
+        let vary = CacheSettings { vary: [("cookie".into(), VaryRule::Bypass)].into(), ..CacheSettings::default() };
+        assert_eq!(verdict(PLAIN, 200, &[MAX_AGE, ("vary", "accept, Cookie")], &vary), Err(Refusal::VaryBypass));
+        assert_eq!(verdict(PLAIN, 200, &[MAX_AGE, ("vary", "accept")], &vary), Ok(60));
         let cookies = CacheSettings { store_set_cookie: true, ..CacheSettings::default() };
         assert_eq!(verdict(PLAIN, 200, &[MAX_AGE, ("set-cookie", "a=b")], &cookies), Ok(60));
     }
@@ -253,25 +346,51 @@ mod tests {
 
     #[test]
     fn stale_is_used_only_where_nothing_forbids_it() {
+        const DAY_S: u32 = 86_400;
         let read = |line: &'static str, stale_ms| {
             let mut headers = HeaderMap::new();
             headers.insert("cache-control", HeaderValue::from_static(line));
-            let allowed = stale_use(&Control::of(&headers), stale_ms);
-            (allowed.while_revalidate, allowed.if_error, allowed.if_unreachable)
+            let allowed = stale_use(&Control::of(&headers), stale_ms, DAY_S);
+            (allowed.while_revalidate, allowed.if_error, allowed.if_asked)
         };
-        assert_eq!(read("max-age=1", 5_000), (false, false, true));
-        assert_eq!(read("max-age=1", STALE_IF_UNREACHABLE_MS_MAX), (false, false, false));
-        assert_eq!(read("max-age=1, stale-while-revalidate=10", 9_999), (true, false, true));
-        assert_eq!(read("max-age=1, stale-while-revalidate=10", 10_000), (false, false, true));
+        assert_eq!(read("max-age=1", 5_000), (false, true, true));
+        assert_eq!(read("max-age=1", u64::from(DAY_S) * 1000), (false, false, true));
+        assert_eq!(read("max-age=1, stale-while-revalidate=10", 9_999), (true, true, true));
+        assert_eq!(read("max-age=1, stale-while-revalidate=10", 10_000), (false, true, true));
         assert_eq!(read("max-age=1, stale-if-error=10", 9_000), (false, true, true));
-        assert_eq!(read("max-age=1, stale-if-error=10", 11_000), (false, false, false));
+        assert_eq!(read("max-age=1, stale-if-error=10", 11_000), (false, false, true));
         assert_eq!(read("s-maxage=1", 5_000), (false, false, false));
-        assert_eq!(read("s-maxage=1, stale-while-revalidate=10, stale-if-error=10", 5_000), (true, true, true));
+        assert_eq!(read("s-maxage=1, stale-while-revalidate=10, stale-if-error=10", 5_000), (true, true, false));
+        assert_eq!(read("max-age=1, stale-while-revalidate=10", u64::MAX), (false, false, false), "a purge wants it confirmed");
+        assert!(!stale_use(&Control::default(), 0, 0).if_error, "the route serves no stale responses");
         for forbidding in ["must-revalidate", "proxy-revalidate", "no-cache"] {
             let line: &'static str =
                 Box::leak(format!("max-age=1, stale-while-revalidate=10, stale-if-error=10, {forbidding}").into_boxed_str());
             assert_eq!(read(line, 0), (false, false, false), "{forbidding}");
         }
+    }
+
+    #[test]
+    fn requests_are_followed_as_far_as_the_route_says() {
+        use RequestDirectives::{All, None as Not, Safe};
+        let request =
+            |line: &'static str| Control::of(&[(http::header::CACHE_CONTROL, HeaderValue::from_static(line))].into_iter().collect());
+        let newer = |line, directives| meets(&request(line), directives, false, 5_000, 10_000) == Wanted::Newer;
+        for line in ["no-cache", "max-age=4", "max-age=0", "min-fresh=11"] {
+            assert!(newer(line, All), "{line}");
+            assert!(!newer(line, Safe) && !newer(line, Not), "{line} would let any client have the upstream asked");
+        }
+        assert!(!newer("max-age=5", All) && !newer("min-fresh=10", All) && !newer("", All));
+        assert_eq!(meets(&request(""), All, true, 0, 1), Wanted::Newer, "Pragma");
+        assert!(takes_stale(&request("max-stale=5"), Safe, 5_000) && !takes_stale(&request("max-stale=5"), Safe, 5_001));
+        assert!(takes_stale(&request("max-stale"), Safe, 1 << 40));
+        assert!(!takes_stale(&request("max-stale"), Not, 1) && !takes_stale(&request(""), All, 1));
+    }
+
+    #[test]
+    fn reasons_have_names_of_their_own() {
+        let names: std::collections::BTreeSet<&str> = Refusal::ALL.iter().map(|refusal| refusal.name()).collect();
+        assert_eq!(names.len(), Refusal::ALL.len());
     }
 
     #[test]

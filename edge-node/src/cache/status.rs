@@ -21,6 +21,10 @@ pub enum Forward {
     VaryMiss,
     /// What is stored is stale.
     Stale,
+    /// What is stored is a part without what is asked for.
+    Partial,
+    /// What is stored is fresh, but not fresh enough for the request.
+    Request,
 }
 
 impl Forward {
@@ -31,6 +35,89 @@ impl Forward {
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
             Self::Stale => "stale",
+            Self::Partial => "partial",
+            Self::Request => "request",
+        }
+    }
+}
+
+/// What a hit or a fetch says beside the parameters that RFC 9211 names, where it is no [`super::policy::Refusal`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// The method has no part in the cache.
+    Method,
+    /// The request has a body, which may decide about its answer.
+    Body,
+    /// The request says `no-store`.
+    RequestNoStore,
+    /// A HEAD that nothing stored answers: it is passed on.
+    Head,
+    /// Several ranges, or one with `If-Range`, that nothing stored answers: passed on.
+    RequestRange,
+    /// `If-Match` or `If-Unmodified-Since` that nothing stored fulfils: passed on.
+    Precondition,
+    /// A stale response, while it is refreshed.
+    WhileRevalidate,
+    /// A fresh response that is refreshed before it ends.
+    EarlyRefresh,
+    /// A stale response in the place of an upstream that fails.
+    IfError,
+    /// A stale response for a client that takes one.
+    MaxStale,
+    /// The request wants a newer response than the fresh one that is stored.
+    Reload,
+    /// The wait for another request's fetch has become too long.
+    CollapseWait,
+    /// Other requests' fetches have come to nothing for this one, again and again.
+    Rounds,
+    /// As many fetches run as may.
+    Fills,
+    /// As many requests follow the fetch as may.
+    Waiters,
+    /// The fetch went away without an answer.
+    Abandoned,
+}
+
+impl Detail {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::Method,
+        Self::Body,
+        Self::RequestNoStore,
+        Self::Head,
+        Self::RequestRange,
+        Self::Precondition,
+        Self::WhileRevalidate,
+        Self::EarlyRefresh,
+        Self::IfError,
+        Self::MaxStale,
+        Self::Reload,
+        Self::CollapseWait,
+        Self::Rounds,
+        Self::Fills,
+        Self::Waiters,
+        Self::Abandoned,
+    ];
+
+    /// The stable name: a token.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Body => "body",
+            Self::RequestNoStore => "request-no-store",
+            Self::Head => "head",
+            Self::RequestRange => "request-range",
+            Self::Precondition => "precondition",
+            Self::WhileRevalidate => "stale-while-revalidate",
+            Self::EarlyRefresh => "early-refresh",
+            Self::IfError => "stale-if-error",
+            Self::MaxStale => "max-stale",
+            Self::Reload => "reload",
+            Self::CollapseWait => "collapse-wait",
+            Self::Rounds => "rounds",
+            Self::Fills => "fills",
+            Self::Waiters => "waiters",
+            Self::Abandoned => "abandoned",
         }
     }
 }
@@ -63,6 +150,12 @@ impl StatusName {
         bytes.extend_from_slice(b"; hit; ttl=");
         push_decimal(&mut bytes, ttl_seconds);
         HeaderValue::from_maybe_shared(bytes.freeze()).unwrap_or(HeaderValue::from_static("hit"))
+    }
+
+    /// `node; hit; ttl=N; detail=...`
+    pub fn hit_because(&self, ttl_seconds: i64, detail: Detail) -> HeaderValue {
+        let text = format!("{}; hit; ttl={ttl_seconds}; detail={}", self.0, detail.name());
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("hit"))
     }
 
     /// `node; fwd=WHY; fwd-status=N; stored; collapsed; detail="..."`
@@ -129,6 +222,17 @@ mod tests {
         assert_eq!(full, "edge-1; fwd=stale; fwd-status=304; stored; collapsed; detail=late");
         for name in ["edge-1", "1-edge", "a \"b\"", ""] {
             let value = StatusName::new(name).hit(1);
+            assert!(sfv::Parser::new(value.as_bytes()).parse::<sfv::List>().is_ok(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn details_are_tokens_of_their_own() {
+        let names: std::collections::BTreeSet<&str> = Detail::ALL.iter().map(|detail| detail.name()).collect();
+        assert_eq!(names.len(), Detail::ALL.len());
+        for detail in Detail::ALL {
+            let value = StatusName::new("n").hit_because(-1, detail);
+            assert_eq!(value, format!("n; hit; ttl=-1; detail={}", detail.name()));
             assert!(sfv::Parser::new(value.as_bytes()).parse::<sfv::List>().is_ok(), "{value:?}");
         }
     }

@@ -61,7 +61,12 @@ fn follow(cache: &Cache) -> Reader {
 }
 
 fn streaming() -> Head {
-    Head::Streaming(Arc::new(StreamHead { head: Response::new(()).into_parts().0, variant: Variant::default(), length: None }))
+    Head::Streaming(Arc::new(StreamHead {
+        head: Response::new(()).into_parts().0,
+        variant: Variant::default(),
+        withheld: Vec::new(),
+        length: None,
+    }))
 }
 
 #[test]

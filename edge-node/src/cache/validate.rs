@@ -1,11 +1,11 @@
 //! Conditions, both ways: those that we ask an upstream by, and those that clients ask us by. RFC 9110, section 13; RFC 9111, section 4.3. Pure.
 
 use http::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TRAILER, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TRAILER, TRANSFER_ENCODING,
 };
 
-use super::time::parse_date;
+use super::time::{Time, parse_date};
 
 /// Fields by which a client asks only for what it does not have. A fill asks for all of it.
 const CONDITIONS: [HeaderName; 6] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE];
@@ -67,12 +67,39 @@ pub fn client_has(request: &HeaderMap, stored: &HeaderMap) -> bool {
         return tags.any(|line| names_tag(line.as_bytes(), stored));
     }
     let Some(since) = request.get(IF_MODIFIED_SINCE).and_then(parse_date) else { return false };
-    stored.get(LAST_MODIFIED).and_then(parse_date).is_some_and(|modified| modified <= since)
+    modified(stored).is_some_and(|modified| modified <= since)
 }
 
-/// Whether a client asks on a condition that only the upstream should decide: one that must not be answered with a stored `200` by mistake.
+/// When a stored response was last changed; one that does not say it, not after its `Date` (RFC 9111, section 4.3.2).
+fn modified(stored: &HeaderMap) -> Option<Time> {
+    stored.get(LAST_MODIFIED).or(stored.get(DATE)).and_then(parse_date)
+}
+
+/// Whether a client asks on a condition that only the upstream can find unfulfilled: what is stored may be older than what is there.
 pub fn has_precondition(request: &HeaderMap) -> bool {
     request.contains_key(IF_MATCH) || request.contains_key(IF_UNMODIFIED_SINCE)
+}
+
+/// Whether a stored response fulfils `If-Match` and `If-Unmodified-Since` (RFC 9110, section 13.2.2, steps 1 and 2). Where it does not, the upstream is asked: it may have
+/// what the client means.
+pub fn fulfils(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    let mut tags = request.get_all(IF_MATCH).iter().peekable();
+    if tags.peek().is_some() {
+        let strong = stored.get(ETAG).map(HeaderValue::as_bytes).filter(|tag| tag.starts_with(b"\""));
+        return tags.any(|line| line.as_bytes().trim_ascii() == b"*" || strong.is_some_and(|strong| names_strong(line.as_bytes(), strong)));
+    }
+    let Some(unless) = request.get(IF_UNMODIFIED_SINCE).and_then(parse_date) else { return true };
+    stored.get(LAST_MODIFIED).and_then(parse_date).is_some_and(|modified| modified <= unless)
+}
+
+/// Whether a `200` to HEAD speaks of the stored response to GET (RFC 9111, section 4.3.5): what both say of the bytes is the same.
+pub fn head_confirms(head: &HeaderMap, stored: &HeaderMap) -> bool {
+    [ETAG, LAST_MODIFIED, CONTENT_LENGTH, CONTENT_ENCODING].iter().all(|name| match (head.get(name), stored.get(name)) {
+        (Some(head), Some(stored)) => head == stored,
+        // A tag or a length that only one of them has says nothing; a coding does.
+        (None, None) => true,
+        _ => *name != CONTENT_ENCODING,
+    })
 }
 
 /// Whether `If-Range` lets a range of the response be sent (RFC 9110, section 13.1.5): a strong tag, or the exact date of a response that is not weaker than it.
@@ -93,25 +120,28 @@ pub fn range_applies(request: &HeaderMap, stored: &HeaderMap) -> bool {
     strong && modified.is_some_and(|modified| modified.as_bytes() == condition)
 }
 
-/// Whether a line of `If-None-Match` names the tag (weak comparison, section 8.8.3.2), or is `*`.
+/// Whether a line of `If-Match` names the tag (strong comparison, section 8.8.3.2).
+fn names_strong(line: &[u8], stored: &[u8]) -> bool {
+    tags(line).any(|tag| tag == stored)
+}
+
+/// Whether a line of `If-None-Match` names the tag (weak comparison), or is `*`.
 fn names_tag(line: &[u8], stored: Option<&[u8]>) -> bool {
+    line.trim_ascii() == b"*" || stored.is_some_and(|stored| tags(line).any(|tag| weakly_equal(tag, stored)))
+}
+
+/// The entity tags of a list, up to the first that is none.
+fn tags(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = line.trim_ascii();
-    if rest == b"*" {
-        return true;
-    }
-    let Some(stored) = stored else { return false };
-    while !rest.is_empty() {
+    std::iter::from_fn(move || {
         let weak = if rest.starts_with(b"W/") { 2 } else { 0 };
-        let Some(opened) = rest.get(weak..).and_then(|tag| tag.strip_prefix(b"\"")) else { return false };
-        let Some(close) = opened.iter().position(|b| *b == b'"') else { return false };
-        let (tag, after) = rest.split_at(weak + close + 2);
-        if weakly_equal(tag, stored) {
-            return true;
-        }
+        let opened = rest.get(weak..)?.strip_prefix(b"\"")?;
+        let close = opened.iter().position(|b| *b == b'"')?;
+        let (tag, after) = rest.split_at_checked(weak + close + 2)?;
         let after = after.trim_ascii_start();
         rest = after.strip_prefix(b",").unwrap_or_default().trim_ascii_start();
-    }
-    false
+        Some(tag)
+    })
 }
 
 fn weakly_equal(a: &[u8], b: &[u8]) -> bool {
@@ -124,9 +154,10 @@ pub fn fuzz(bytes: &[u8]) {
     let mut stored = HeaderMap::new();
     stored.insert(ETAG, HeaderValue::from_static("\"a\""));
     stored.insert(LAST_MODIFIED, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
-    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE] {
+    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, IF_MATCH, IF_UNMODIFIED_SINCE] {
         let request: HeaderMap = [(name, value.clone())].into_iter().collect();
         let _ = client_has(&request, &stored);
+        let _ = fulfils(&request, &stored);
         let _ = range_applies(&request, &stored);
     }
 }
@@ -169,6 +200,34 @@ mod tests {
         ];
         for (request, stored, expected) in cases {
             assert_eq!(client_has(&headers(request), &headers(stored)), *expected, "{request:?} {stored:?}");
+        }
+    }
+
+    #[test]
+    fn without_last_modified_a_response_is_as_old_as_its_date() {
+        let stored = headers(&[("date", DATE)]);
+        assert!(client_has(&headers(&[("if-modified-since", DATE)]), &stored));
+        assert!(!client_has(&headers(&[("if-modified-since", "Sun, 06 Nov 1994 08:49:36 GMT")]), &stored));
+    }
+
+    #[test]
+    fn preconditions_are_fulfilled_by_strong_tags_and_dates_or_left_to_the_upstream() {
+        let stored = headers(&[("etag", "\"a\""), ("last-modified", DATE)]);
+        let fulfilled = |name, value| fulfils(&headers(&[(name, value)]), &stored);
+        assert!(fulfilled("if-match", "\"x\", \"a\"") && fulfilled("if-match", "*"));
+        assert!(!fulfilled("if-match", "W/\"a\"") && !fulfilled("if-match", "\"b\""));
+        assert!(fulfilled("if-unmodified-since", DATE) && !fulfilled("if-unmodified-since", "Sun, 06 Nov 1994 08:49:36 GMT"));
+        assert!(fulfilled("accept", "*/*"));
+        assert!(!fulfils(&headers(&[("if-match", "\"a\"")]), &headers(&[("etag", "W/\"a\"")])));
+    }
+
+    #[test]
+    fn an_answer_to_head_speaks_of_what_is_stored_where_nothing_differs() {
+        let stored = headers(&[("etag", "\"a\""), ("content-length", "5")]);
+        assert!(head_confirms(&headers(&[("etag", "\"a\""), ("content-length", "5")]), &stored));
+        assert!(head_confirms(&headers(&[]), &stored));
+        for other in [("etag", "\"b\""), ("content-length", "6"), ("content-encoding", "gzip")] {
+            assert!(!head_confirms(&headers(&[other]), &stored), "{other:?}");
         }
     }
 

@@ -1,8 +1,13 @@
 //! Which stored response answers which request of one key: RFC 9111, section 4.1. Pure.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderName, VARY};
+use http::header::{HeaderMap, HeaderName, HeaderValue, VARY};
+use selvedge_origin::registry::VaryRule;
+
+use super::negotiate;
 
 /// Fields that one response may vary on. More are taken for `*`: each is compared on every hit.
 pub const VARY_FIELDS_MAX: usize = 16;
@@ -50,24 +55,31 @@ impl Vary {
 pub struct Variant {
     names: Option<Arc<[HeaderName]>>,
     values: Box<[Option<Box<[u8]>>]>,
+    /// Their single lines as they were sent: most requests are the same to the byte, and need no normalising.
+    sent: Box<[Option<HeaderValue>]>,
 }
 
 impl Variant {
     /// Of a response whose `Vary` names these fields, to this request.
     pub fn new(names: &Arc<[HeaderName]>, request: &HeaderMap) -> Self {
         let values = names.iter().map(|name| normalised(request, name)).collect();
-        Self { names: Some(names.clone()), values }
+        let single = |name: &HeaderName| {
+            let mut lines = request.get_all(name).iter();
+            lines.next().filter(|_| lines.next().is_none()).cloned()
+        };
+        let sent = names.iter().map(single).collect();
+        Self { names: Some(names.clone()), values, sent }
     }
 
     /// Whether the response answers a request with these fields too.
     pub fn matches(&self, request: &HeaderMap) -> bool {
         let Some(names) = &self.names else { return true };
-        names.iter().zip(&self.values).all(|(name, stored)| {
+        names.iter().zip(&self.values).enumerate().all(|(at, (name, stored))| {
             let mut lines = request.get_all(name).iter();
             match (lines.next(), lines.next(), stored) {
                 (None, _, None) => true,
                 // The usual case, without an allocation.
-                (Some(only), None, Some(stored)) if only.as_bytes() == stored.as_ref() => true,
+                (Some(only), None, Some(_)) if self.sent.get(at).is_some_and(|sent| sent.as_ref() == Some(only)) => true,
                 (Some(_), _, Some(stored)) => normalised(request, name).is_some_and(|value| value == *stored),
                 _ => false,
             }
@@ -103,26 +115,31 @@ impl Variant {
     }
 }
 
-/// All lines of a field as one, without white space around the members of its list. (Two requests that differ in more than that are different.)
+/// Reduces the fields that a route normalises, in the request: whoever answers sees what the response is stored for.
+pub fn normalise(request: &mut HeaderMap, rules: &BTreeMap<String, VaryRule>) {
+    for (name, rule) in rules {
+        if let VaryRule::Normalise(set) = rule
+            && let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+        {
+            negotiate::reduce(request, &name, set);
+        }
+    }
+}
+
+/// All lines of a field as one, without white space around the members of its list, and where the field's order and case say nothing, without those. (Two requests that
+/// differ in more than that are different.)
 fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
     let mut lines = request.get_all(name).iter().peekable();
     lines.peek()?;
-    let mut value = Vec::new();
-    for line in lines {
-        for member in line.as_bytes().split(|b| *b == b',') {
-            if !value.is_empty() {
-                value.push(b',');
-            }
-            value.extend_from_slice(member.trim_ascii());
-        }
-    }
-    Some(value.into())
+    let members = lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(|member| Cow::Borrowed(member.trim_ascii()));
+    let mut members: Vec<Cow<'_, [u8]>> = members.collect();
+    negotiate::canonical(name, &mut members);
+    Some(members.join(&b',').into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -159,9 +176,13 @@ mod tests {
         assert!(stored.matches(&headers(&[("accept-encoding", "gzip, br"), ("other", "1")])));
         assert!(stored.matches(&headers(&[("accept-encoding", "gzip,br")])), "white space in a list says nothing");
         assert!(stored.matches(&headers(&[("accept-encoding", "gzip"), ("accept-encoding", "br")])), "nor do lines");
-        assert!(!stored.matches(&headers(&[("accept-encoding", "br, gzip")])));
+        assert!(stored.matches(&headers(&[("accept-encoding", "BR, gzip;q=1")])), "nor do order and case in this field");
+        assert!(!stored.matches(&headers(&[("accept-encoding", "br, gzip;q=0.5")])));
+        assert!(!variant("x-a", &[("x-a", "1, 2")]).matches(&headers(&[("x-a", "2, 1")])), "in others they may");
         assert!(!stored.matches(&headers(&[])));
         assert!(!stored.matches(&headers(&[("accept-encoding", "gzip, br"), ("x-a", "")])), "an empty field is not an absent one");
+        let two_lines = variant("x-a", &[("x-a", "1"), ("x-a", "2")]);
+        assert!(two_lines.matches(&headers(&[("x-a", "1,2")])) && !two_lines.matches(&headers(&[("x-a", "1")])));
         assert!(variant("x-a", &[]).matches(&headers(&[])));
         assert!(Variant::default().matches(&headers(&[("x-a", "1")])));
     }

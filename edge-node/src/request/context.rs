@@ -31,6 +31,8 @@ pub(crate) struct Context {
     /// Lower case, without a default port and a final dot.
     pub(crate) authority: Box<str>,
     pub(crate) target: PathAndQuery,
+    /// What of the target is asked of whoever answers, where the route's cache leaves out a part of the query.
+    narrowed: OnceLock<PathAndQuery>,
     pub(crate) protocol: Protocol,
     pub(crate) tls_version: Option<&'static str>,
     /// The client's address, after trusted proxies.
@@ -77,6 +79,7 @@ impl Context {
             secure,
             authority: authority.unwrap_or_default(),
             target,
+            narrowed: OnceLock::new(),
             protocol: connection.protocol,
             tls_version: connection.tls.as_ref().map(|tls| tls.version),
             client,
@@ -102,6 +105,7 @@ impl Context {
             secure,
             authority: authority.unwrap_or_default(),
             target,
+            narrowed: OnceLock::new(),
             protocol: self.protocol,
             tls_version: self.tls_version,
             client: self.client,
@@ -131,6 +135,7 @@ impl Context {
             secure: self.secure,
             authority: self.authority.clone(),
             target: self.target.clone(),
+            narrowed: self.narrowed.clone(),
             protocol: self.protocol,
             tls_version: self.tls_version,
             client: self.client,
@@ -143,6 +148,16 @@ impl Context {
             id: OnceLock::from(self.id()),
             nested: OnceLock::from(self.nested.get_or_init(Arc::default).clone()),
         }
+    }
+
+    /// The target as whoever answers is asked by.
+    pub(crate) fn asked(&self) -> &PathAndQuery {
+        self.narrowed.get().unwrap_or(&self.target)
+    }
+
+    /// Leaves out a part of the query for whoever answers. Only the first time counts.
+    pub(crate) fn narrow(&self, target: PathAndQuery) {
+        let _ = self.narrowed.set(target);
     }
 
     /// What is wrong with the request itself, or with how often it has come around.

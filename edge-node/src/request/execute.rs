@@ -91,7 +91,7 @@ fn absolute(context: &Context) -> Option<Uri> {
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(if context.secure { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Some(Authority::from_maybe_shared(Bytes::copy_from_slice(context.authority.as_bytes())).ok()?);
-    parts.path_and_query = Some(context.target.clone());
+    parts.path_and_query = Some(context.asked().clone());
     Uri::from_parts(parts).ok()
 }
 

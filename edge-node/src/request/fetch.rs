@@ -26,7 +26,7 @@ pub(super) async fn get(
     if request.body().is_end_stream() && request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
         request.headers_mut().remove(CONTENT_LENGTH);
     }
-    *request.uri_mut() = address(upstream, &trail.context.target).ok_or(UpstreamError::BadRequest { reason: "no address" })?;
+    *request.uri_mut() = address(upstream, trail.context.asked()).ok_or(UpstreamError::BadRequest { reason: "no address" })?;
     *request.version_mut() = Version::HTTP_11;
     let mut response = path.upstreams().send(request, Reach::Operator).await?;
     clean(response.headers_mut());

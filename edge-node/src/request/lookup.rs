@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderMap, RANGE};
-use http::{Method, Response, StatusCode};
+use http::header::{HeaderMap, HeaderValue, IF_RANGE, PRAGMA, RANGE};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
+use selvedge_origin::registry::{CacheSettings, RequestDirectives};
 use selvedge_runtime::Body;
 
 use super::RequestPath;
@@ -20,12 +21,13 @@ use crate::cache::control::Control;
 use crate::cache::entry::Entry;
 use crate::cache::fill::{Head, Reader};
 use crate::cache::key::CacheKey;
-use crate::cache::policy::{self, RequestFacts};
-use crate::cache::status::Forward;
+use crate::cache::policy::{self, RequestFacts, Wanted};
+use crate::cache::status::{Detail, Forward};
 use crate::cache::time::Time;
-use crate::cache::{Found, Hint, validate};
+use crate::cache::{Found, Hint, query, range, validate, vary};
 use crate::limits::COLLAPSE_ROUNDS_MAX;
 use crate::metrics::CacheResult;
+use crate::routes::draw;
 
 /// What a request asks of the cache.
 pub(super) struct Question {
@@ -38,12 +40,25 @@ pub(super) struct Question {
 pub(super) enum Lookup {
     /// Here it is; fresh for so many milliseconds more.
     Fresh(Arc<Entry>, u64),
-    /// Here it is, stale for so many milliseconds: send it, and refresh it.
-    Refreshing(Arc<Entry>, u64),
+    /// Here it is: send it, and refresh it, because of this.
+    Refreshing(Arc<Entry>, u64, Detail),
+    /// Here it is, stale, for a client that takes it.
+    Stale(Arc<Entry>),
     /// Fetch it, with others, perhaps by validating what is there.
     Fetch,
     /// Fetch it without the cache.
-    Bypass(Forward, &'static str),
+    Bypass(Forward, Detail),
+}
+
+/// What a fetch is to bring.
+#[derive(Debug, Clone)]
+pub(super) enum Scope {
+    /// All of it.
+    Whole,
+    /// The range that the client asks for; perhaps it joins the part that is stored.
+    Range(Option<Arc<Entry>>),
+    /// What this stored part lacks.
+    Rest(Arc<Entry>),
 }
 
 impl Question {
@@ -53,50 +68,126 @@ impl Question {
             return None;
         }
         let control = Control::of(headers);
-        Some(Self { key: key(aim, &trail.context), control, facts: RequestFacts::of(headers, &control) })
+        let facts = RequestFacts::of(headers, &control, aim.route.cache.request_directives);
+        Some(Self { key: key(aim, &trail.context), control, facts })
     }
 
     /// Asks.
-    pub(super) fn ask(
-        &self,
-        path: &RequestPath,
-        method: &Method,
-        headers: &HeaderMap,
-        body: &Body,
-        now: Time,
-    ) -> Result<Lookup, RequestError> {
+    pub(super) fn ask(&self, path: &RequestPath, request: &Request<Body>, aim: &Aim, now: Time) -> Result<Lookup, RequestError> {
+        let (method, headers) = (request.method(), request.headers());
         if *method != Method::GET && *method != Method::HEAD {
-            return Ok(Lookup::Bypass(Forward::Method, "method"));
+            return Ok(Lookup::Bypass(Forward::Method, Detail::Method));
         }
         // A body may decide about the answer (RFC 9110, section 9.3.1), and the key knows nothing of it.
-        if !body.is_end_stream() {
-            return Ok(Lookup::Bypass(Forward::Bypass, "body"));
+        if !request.body().is_end_stream() {
+            return Ok(Lookup::Bypass(Forward::Bypass, Detail::Body));
         }
-        if validate::has_precondition(headers) {
-            return Ok(Lookup::Bypass(Forward::Bypass, "precondition"));
-        }
-        match path.cache().find(&self.key, headers, now) {
-            Found::Fresh(entry, left_ms) => return Ok(Lookup::Fresh(entry, left_ms)),
-            Found::Stale(entry, stale_ms, _) if policy::stale_use(&entry.control, stale_ms).while_revalidate => {
-                return Ok(Lookup::Refreshing(entry, stale_ms));
+        let (settings, conditional) = (&aim.route.cache, validate::has_precondition(headers));
+        let found = path.cache().find(&self.key, headers, now);
+        if let Found::Fresh(entry, _) | Found::Stale(entry, ..) = &found {
+            let usable = (!conditional || validate::fulfils(headers, entry.fields())) && (entry.part.is_none() || *method == Method::GET);
+            if usable && let Some(lookup) = self.use_stored(&found, headers, settings, now) {
+                return Ok(lookup);
             }
-            Found::Stale(..) | Found::Nothing(..) => {}
         }
-        if self.control.only_if_cached {
+        if conditional {
+            return Ok(Lookup::Bypass(Forward::Bypass, Detail::Precondition));
+        }
+        if self.control.only_if_cached && settings.request_directives != RequestDirectives::None {
             return Err(RequestError::NotStored);
         }
         if self.facts.no_store {
-            return Ok(Lookup::Bypass(Forward::Bypass, "no-store"));
+            return Ok(Lookup::Bypass(Forward::Bypass, Detail::RequestNoStore));
         }
-        // What is not here in whole is asked for as the client does; only whole responses to GET are stored.
+        // What is not here in whole is asked for as the client does; only responses to GET are stored.
         if *method == Method::HEAD {
-            return Ok(Lookup::Bypass(Forward::Bypass, "head"));
+            return Ok(Lookup::Bypass(Forward::Bypass, Detail::Head));
         }
-        if headers.contains_key(RANGE) {
-            return Ok(Lookup::Bypass(Forward::Bypass, "range"));
+        let whole_is_stored = matches!(&found, Found::Fresh(entry, _) | Found::Stale(entry, ..) if entry.part.is_none());
+        if headers.contains_key(RANGE) && !whole_is_stored && single_range(headers).is_none() {
+            return Ok(Lookup::Bypass(Forward::Bypass, Detail::RequestRange));
         }
         Ok(Lookup::Fetch)
     }
+
+    /// Whether what is stored is used as it is.
+    fn use_stored(&self, found: &Found, headers: &HeaderMap, settings: &CacheSettings, now: Time) -> Option<Lookup> {
+        match found {
+            Found::Fresh(entry, left_ms) if self.is_met(entry, *left_ms, headers, settings, now) => {
+                let percent = settings.early_refresh_percent;
+                if percent > 0 && entry.freshness.refreshes_early(*left_ms, percent, draw()) {
+                    return Some(Lookup::Refreshing(entry.clone(), 0, Detail::EarlyRefresh));
+                }
+                Some(Lookup::Fresh(entry.clone(), *left_ms))
+            }
+            Found::Stale(entry, stale_ms, _) => {
+                let allowed = policy::stale_use(&entry.control, *stale_ms, settings.stale_if_error_s);
+                if allowed.while_revalidate && self.is_met(entry, 0, headers, settings, now) {
+                    return Some(Lookup::Refreshing(entry.clone(), *stale_ms, Detail::WhileRevalidate));
+                }
+                let taken = allowed.if_asked && policy::takes_stale(&self.control, settings.request_directives, *stale_ms);
+                taken.then(|| Lookup::Stale(entry.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a stored response is what the request wants, as far as the route follows it.
+    fn is_met(&self, entry: &Entry, left_ms: u64, headers: &HeaderMap, settings: &CacheSettings, now: Time) -> bool {
+        let directives = settings.request_directives;
+        if directives != RequestDirectives::All {
+            return true;
+        }
+        let pragma = headers.get(PRAGMA).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no-cache"));
+        policy::meets(&self.control, directives, pragma, entry.freshness.age_ms(now), left_ms) == Wanted::Met
+    }
+
+    /// What there is to begin a fetch with: what is stored and for how long it has been stale, what is to be fetched, and why. Or what needs no fetch.
+    fn begin(&self, found: Found, headers: &HeaderMap, settings: &CacheSettings, now: Time) -> Result<Beginning, (Arc<Entry>, u64)> {
+        let range = single_range(headers);
+        let of_part = |entry: &Arc<Entry>| if entry.part.is_some() { Scope::Range(None) } else { Scope::Whole };
+        let from_nothing = || if range.is_some() { Scope::Range(None) } else { Scope::Whole };
+        let hint_of_fresh = |entry: &Entry| Hint { names: entry.variant.names().cloned(), ..Hint::default() };
+        let (why, stale, scope, mut hint) = match found {
+            Found::Fresh(entry, left_ms) if self.is_met(&entry, left_ms, headers, settings, now) => return Err((entry, left_ms)),
+            Found::Fresh(entry, _) => (Forward::Request, Some((entry.clone(), 0)), of_part(&entry), hint_of_fresh(&entry)),
+            Found::Stale(entry, stale_ms, hint) => (Forward::Stale, Some((entry.clone(), stale_ms)), of_part(&entry), hint),
+            Found::Incomplete(entry, hint) if range.is_some() => (Forward::Partial, None, Scope::Range(Some(entry)), hint),
+            Found::Incomplete(entry, hint) => {
+                let rest = entry.part.and_then(|part| part.missing(entry.body.len())).is_some();
+                (Forward::Partial, None, if rest { Scope::Rest(entry) } else { Scope::Whole }, hint)
+            }
+            Found::Nothing(why, hint) => (why, None, from_nothing(), hint),
+        };
+        hint.range = if matches!(scope, Scope::Range(_)) { range.cloned() } else { None };
+        Ok(Beginning { why, stale, scope, hint })
+    }
+}
+
+/// Leaves out of a request what the route's settings say has no part in its answer: of the query, and of the fields that responses vary on. Whoever answers sees what
+/// remains, and only that: what is not in the key must not decide what everybody gets.
+pub(super) fn narrow(request: &mut Request<Body>, aim: &Aim, trail: &Trail) {
+    let settings = &aim.route.cache;
+    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+        return;
+    }
+    vary::normalise(request.headers_mut(), &settings.vary);
+    if let Some(target) = query::narrowed(&settings.query, &trail.context.target) {
+        trail.context.narrow(target);
+    }
+}
+
+/// What a fetch begins with.
+struct Beginning {
+    why: Forward,
+    stale: Option<(Arc<Entry>, u64)>,
+    scope: Scope,
+    hint: Hint,
+}
+
+/// The one range that a request asks for on no condition: it is fetched as it is. (What `If-Range` names is the client's, so the answer may lack what we need to store.)
+fn single_range(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(RANGE).filter(|range| range::is_single(range) && !headers.contains_key(IF_RANGE))
 }
 
 /// What a fetch with others came to.
@@ -122,36 +213,35 @@ pub(super) async fn fetch(
     let mut why = Forward::UriMiss;
     for _ in 0..COLLAPSE_ROUNDS_MAX {
         let now = path.now();
-        let (stale, hint) = match path.cache().find(&question.key, headers, now) {
-            Found::Fresh(entry, left_ms) => {
+        let found = path.cache().find(&question.key, headers, now);
+        let beginning = match question.begin(found, headers, &aim.route.cache, now) {
+            Ok(beginning) => beginning,
+            Err((entry, left_ms)) => {
                 trail.cached(CacheResult::Hit);
                 return Ok(Fetched::Response(respond::from_entry(path, &entry, headers, trail, respond::fresh(left_ms), now)));
             }
-            Found::Stale(entry, stale_ms, hint) => {
-                why = Forward::Stale;
-                (Some((entry, stale_ms)), hint)
-            }
-            Found::Nothing(reason, hint) => {
-                why = reason;
-                (None, hint)
-            }
         };
-        let hint = learnt.take().unwrap_or(hint);
+        why = beginning.why;
+        let hint = match learnt.take() {
+            Some(learnt) => Hint { range: beginning.hint.range.clone(), ..learnt },
+            None => beginning.hint.clone(),
+        };
         let (reader, ours) = match path.cache().enter(&question.key, &hint, headers, company, aim.realm()) {
             Duty::Refused(detail) => return Ok(Fetched::Alone(why, detail)),
             Duty::Follow(reader) => (reader, false),
             Duty::Fetch(obligation, reader) => {
                 // Whoever fetched until now may have stored it between our look and our turn.
-                if matches!(path.cache().find(&question.key, headers, path.now()), Found::Fresh(..)) {
+                let found = path.cache().find(&question.key, headers, path.now());
+                if question.begin(found, headers, &aim.route.cache, path.now()).is_err() {
                     continue;
                 }
-                store::begin(path, obligation, store::Order::new(question, headers, aim, stale), trail.clone());
+                store::begin(path, obligation, store::Order::new(question, headers, aim, beginning.stale, beginning.scope), trail.clone());
                 (reader, true)
             }
         };
         // The wait is for another's fetch; our own ends by the bounds of whom we ask.
         let head = if ours { Some(reader.head().await) } else { tokio::time::timeout(wait, reader.head()).await.ok() };
-        let Some(head) = head else { return Ok(Fetched::Alone(why, "collapse-wait")) };
+        let Some(head) = head else { return Ok(Fetched::Alone(why, Detail::CollapseWait.name())) };
         match settle(path, question, (head, reader, ours), why, Asked { aim, headers, trail }).await {
             Settled::Response(response) => return Ok(Fetched::Response(response)),
             Settled::Alone(detail) => return Ok(Fetched::Alone(why, detail)),
@@ -160,7 +250,7 @@ pub(super) async fn fetch(
             Settled::Again(hint) => learnt = hint,
         }
     }
-    failure.map_or(Ok(Fetched::Alone(why, "rounds")), Err)
+    failure.map_or(Ok(Fetched::Alone(why, Detail::Rounds.name())), Err)
 }
 
 enum Settled {
@@ -180,7 +270,7 @@ async fn settle(
 ) -> Settled {
     let Asked { headers, trail, .. } = asked;
     let fetched = if ours { CacheResult::Miss } else { CacheResult::Collapsed };
-    let other_variant = |names: Option<&Arc<[http::HeaderName]>>| Settled::Again(Some(Hint { names: names.cloned(), alone: false }));
+    let other_variant = |names: Option<&Arc<[http::HeaderName]>>| Settled::Again(Some(Hint { names: names.cloned(), ..Hint::default() }));
     match head {
         Head::Streaming(stream) if stream.variant.matches(headers) => {
             trail.cached(fetched);
@@ -191,14 +281,14 @@ async fn settle(
         Head::Confirmed(entry) | Head::Stale(entry) if !entry.variant.matches(headers) => other_variant(entry.variant.names()),
         Head::Confirmed(entry) => {
             trail.cached(if ours { CacheResult::Revalidated } else { CacheResult::Collapsed });
-            let status = path.name().forward(Forward::Stale, Some(StatusCode::NOT_MODIFIED), true, !ours, None);
+            let status = path.name().forward(why, Some(StatusCode::NOT_MODIFIED), true, !ours, None);
             Settled::Response(compress::stored(path, question, asked, &entry, respond::Say::As(status), path.now()).await)
         }
         Head::Stale(entry) => {
             trail.cached(CacheResult::Stale);
             let now = path.now();
             let ttl = respond::ttl_seconds(&entry, now);
-            Settled::Response(compress::stored(path, question, asked, &entry, respond::Say::Hit(ttl), now).await)
+            Settled::Response(compress::stored(path, question, asked, &entry, respond::Say::Because(ttl, Detail::IfError), now).await)
         }
         Head::Private(refusal) => match reader.take_private() {
             Some(response) => {
@@ -209,7 +299,7 @@ async fn settle(
             None => Settled::Alone(refusal.name()),
         },
         Head::Failed(error) => Settled::Failed((*error).clone()),
-        Head::Abandoned if ours => Settled::Alone("abandoned"),
+        Head::Abandoned if ours => Settled::Alone(Detail::Abandoned.name()),
         Head::Abandoned => Settled::Again(None),
     }
 }

@@ -1,5 +1,6 @@
 //! Stage 2, ANSWER: the whole path of a request on one screen.
 
+mod beside;
 mod clock;
 mod compress;
 mod context;
@@ -9,6 +10,7 @@ mod fetch;
 mod fields;
 mod hints;
 mod lookup;
+mod partial;
 mod record;
 mod respond;
 mod route;
@@ -23,7 +25,7 @@ use selvedge_runtime::Body;
 use selvedge_runtime::supervisor::Supervisor;
 
 use crate::cache::Cache;
-use crate::cache::status::{self, StatusName};
+use crate::cache::status::{self, Detail, StatusName};
 use crate::cache::time::Time;
 use crate::listen::{Connection, Interim, Refusal};
 use crate::metrics::{CacheResult, Metrics};
@@ -150,26 +152,33 @@ impl RequestPath {
     }
 
     /// The whole path behind a route, in order, and every branch of it.
-    async fn fulfil(self: &Arc<Self>, request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
+    async fn fulfil(self: &Arc<Self>, mut request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
         let Some(question) = Question::new(request.headers(), aim, trail) else {
             let asked = Asked { aim, headers: request.headers(), trail };
             hints::send(self, asked);
             let coding = asked.wanted();
-            let response = self.forward(request, aim, trail).await?;
+            let mut response = self.forward(request, aim, trail).await?;
+            respond::strip_tags(response.headers_mut());
             return Ok(compress::one(self, aim, coding, trail, response));
         };
+        lookup::narrow(&mut request, aim, trail);
         let asked = Asked { aim, headers: request.headers(), trail };
         let now = self.now();
-        let (why, detail) = match question.ask(self, request.method(), request.headers(), request.body(), now)? {
+        let (why, detail) = match question.ask(self, &request, aim, now)? {
             Lookup::Fresh(entry, left_ms) => {
                 trail.cached(CacheResult::Hit);
                 return Ok(compress::stored(self, &question, asked, &entry, respond::fresh(left_ms), now).await);
             }
-            Lookup::Refreshing(entry, stale_ms) => {
-                trail.cached(CacheResult::Stale);
+            Lookup::Refreshing(entry, stale_ms, because) => {
+                trail.cached(if stale_ms == 0 { CacheResult::Hit } else { CacheResult::Stale });
                 store::refresh(self, &question, request.headers(), aim, (entry.clone(), stale_ms), trail);
-                let ttl = respond::ttl_seconds(&entry, now);
-                return Ok(compress::stored(self, &question, asked, &entry, respond::Say::Hit(ttl), now).await);
+                let say = respond::Say::Because(respond::ttl_seconds(&entry, now), because);
+                return Ok(compress::stored(self, &question, asked, &entry, say, now).await);
+            }
+            Lookup::Stale(entry) => {
+                trail.cached(CacheResult::Stale);
+                let say = respond::Say::Because(respond::ttl_seconds(&entry, now), Detail::MaxStale);
+                return Ok(compress::stored(self, &question, asked, &entry, say, now).await);
             }
             Lookup::Fetch => {
                 hints::send(self, asked);
@@ -180,13 +189,16 @@ impl RequestPath {
             }
             Lookup::Bypass(why, detail) => {
                 hints::send(self, asked);
-                (why, detail)
+                (why, detail.name())
             }
         };
         trail.cached(CacheResult::Bypass);
         let coding = asked.wanted();
-        let mut response = self.forward(request, aim, trail).await?;
+        let beside = beside::Beside::begin(self, &request, aim);
+        let response = self.forward(request, aim, trail).await?;
         store::invalidate(self, aim, &trail.context, &response);
+        let mut response = beside.take(self, &question, aim, &trail.context, response);
+        respond::strip_tags(response.headers_mut());
         let ours = self.name.forward(why, Some(response.status()), false, false, Some(detail));
         status::add(response.headers_mut(), ours);
         Ok(compress::one(self, aim, coding, trail, response))

@@ -18,11 +18,14 @@ use super::trail::Trail;
 use crate::cache::entry::Entry;
 use crate::cache::fill::{Reader, StreamHead};
 use crate::cache::freshness::Standing;
-use crate::cache::range::{Selected, select};
-use crate::cache::status;
+use crate::cache::part::Part;
+use crate::cache::range::{Selected, multipart, select};
+use crate::cache::status::{self, Detail};
+use crate::cache::tags::{CACHE_TAG, SURROGATE_KEY};
 use crate::cache::time::Time;
 use crate::cache::validate::{client_has, range_applies};
 use crate::listen::Refusal;
+use crate::routes::draw;
 use crate::upstream::UpstreamError;
 
 /// RFC 9209.
@@ -32,6 +35,8 @@ const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 pub(super) enum Say {
     /// A hit; seconds of freshness that are left, negative for a stale one.
     Hit(i64),
+    /// A hit for a reason that the client is told.
+    Because(i64, Detail),
     /// This.
     As(HeaderValue),
 }
@@ -72,6 +77,7 @@ pub(super) fn refusal(refusal: Refusal, node: &str) -> Response<Body> {
 pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap, trail: &Trail, say: Say, now: Time) -> Response<Body> {
     let cache_status = match say {
         Say::Hit(ttl) => path.name().hit(ttl),
+        Say::Because(ttl, detail) => path.name().hit_because(ttl, detail),
         Say::As(value) => value,
     };
     let mut headers = entry.fields_now(now, cache_status);
@@ -88,6 +94,7 @@ pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap,
                     headers.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
                     return with(StatusCode::PARTIAL_CONTENT, headers, entry.body.part(part));
                 }
+                Selected::Parts(parts) => return several(headers, entry, &parts),
                 Selected::Unsatisfiable => {
                     insert(&mut headers, CONTENT_RANGE, &format!("bytes */{}", entry.body.len()));
                     headers.remove(CONTENT_LENGTH);
@@ -97,13 +104,46 @@ pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap,
             }
         }
     }
+    if let Some(part) = entry.part {
+        return of_part(headers, entry, part, request);
+    }
     let body = if trail.context.method == Method::HEAD { Body::empty() } else { entry.body.whole() };
     with(entry.status, headers, body)
+}
+
+/// The bytes of a stored part that the request asks for. (That they are all there is known; a part is not given to others.)
+fn of_part(mut headers: HeaderMap, entry: &Entry, part: Part, request: &HeaderMap) -> Response<Body> {
+    if client_has(request, entry.fields()) {
+        return not_modified(headers);
+    }
+    let here = part.bytes(entry.body.len());
+    let wanted = part.answers(request.get(RANGE), entry.body.len()).unwrap_or(here.clone());
+    let total = part.total.map_or_else(|| "*".to_owned(), |total| total.to_string());
+    insert(&mut headers, CONTENT_RANGE, &format!("bytes {}-{}/{total}", wanted.start, wanted.end.saturating_sub(1)));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(wanted.end - wanted.start));
+    with(StatusCode::PARTIAL_CONTENT, headers, entry.body.part(wanted.start - here.start..wanted.end - here.start))
+}
+
+/// Several ranges of a stored response (RFC 9110, section 14.6).
+fn several(mut headers: HeaderMap, entry: &Entry, parts: &[std::ops::Range<u64>]) -> Response<Body> {
+    // Nobody can have put it into the bytes.
+    let boundary = format!("{:016x}{:016x}", (draw() * 2f64.powi(53)) as u64, (draw() * 2f64.powi(53)) as u64);
+    let kind = headers.get(CONTENT_TYPE).cloned();
+    let (body, length) = multipart(parts, entry.body.len(), kind.as_ref(), &boundary, |range| entry.body.part(range));
+    insert(&mut headers, CONTENT_TYPE, &format!("multipart/byteranges; boundary={boundary}"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    with(StatusCode::PARTIAL_CONTENT, headers, body)
 }
 
 /// A response that is being stored while it is sent.
 pub(super) fn from_stream(stream: &Arc<StreamHead>, reader: Reader, request: &HeaderMap, cache_status: HeaderValue) -> Response<Body> {
     let mut headers = stream.head.headers.clone();
+    if !reader.is_owner() {
+        for name in &stream.withheld {
+            headers.remove(name);
+        }
+    }
+    strip_tags(&mut headers);
     status::add(&mut headers, cache_status);
     if stream.head.status == StatusCode::OK && client_has(request, &headers) {
         return not_modified(headers);
@@ -113,11 +153,18 @@ pub(super) fn from_stream(stream: &Arc<StreamHead>, reader: Reader, request: &He
 
 /// A response that the cache did not want, to a request that may have been asked without its conditions.
 pub(super) fn private(mut response: Response<Body>, request: &HeaderMap, cache_status: HeaderValue) -> Response<Body> {
+    strip_tags(response.headers_mut());
     status::add(response.headers_mut(), cache_status);
     if response.status() == StatusCode::OK && client_has(request, response.headers()) {
         return not_modified(response.into_parts().0.headers);
     }
     response
+}
+
+/// Takes off the tags, which are for this node: they tell outsiders what is behind a page.
+pub(super) fn strip_tags(headers: &mut HeaderMap) {
+    headers.remove(CACHE_TAG);
+    headers.remove(SURROGATE_KEY);
 }
 
 /// RFC 9110, section 15.4.5: of the fields, those that a `200` would have had and that may have changed.

@@ -8,6 +8,7 @@ use super::context::Context;
 use super::error::RequestError;
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::purge::Realm;
+use crate::cache::query;
 use crate::routes::{ActiveVersion, ActiveWorker, Route, RouteTable, Target, draw};
 
 /// What will answer a request.
@@ -112,5 +113,5 @@ pub(crate) fn key(aim: &Aim, context: &Context) -> CacheKey {
         Answerer::Worker(_, version) => Space::Worker(&version.source.version),
         Answerer::Upstream(_) => Space::Upstream,
     };
-    CacheKey::new(space, context.scheme(), &context.authority, context.target.as_str())
+    CacheKey::new(space, context.scheme(), &context.authority, &query::name(&aim.route.cache.query, context.target.as_str()))
 }

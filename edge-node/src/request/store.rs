@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, HeaderMap, LOCATION};
+use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, HeaderMap, LOCATION, RANGE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, response};
 use http_body::Body as HttpBody;
 use selvedge_runtime::{Body, BodyError};
@@ -13,19 +13,24 @@ use super::RequestPath;
 use super::compress;
 use super::context::Context;
 use super::error::RequestError;
-use super::lookup::Question;
+use super::lookup::{Question, Scope};
+use super::partial::{self, Completed};
 use super::route::Aim;
 use super::trail::Trail;
 use crate::cache::collapse::{Company, Duty, Obligation};
+use crate::cache::control::{self, Control};
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::fill::{Head, StreamHead};
 use crate::cache::freshness::Freshness;
 use crate::cache::key::{CacheKey, Space};
+use crate::cache::part::{ContentRange, Part};
 use crate::cache::policy::{self, Refusal, RequestFacts, Storable};
+use crate::cache::surrogate::{CAPABILITY, SURROGATE_CAPABILITY};
 use crate::cache::time::Time;
 use crate::cache::vary::{Variant, Vary};
-use crate::cache::{Filling, Hint, validate};
+use crate::cache::{Filling, Hint, deception, query, validate};
 use crate::limits::FILL_IDLE_TIMEOUT;
+use crate::routes::draw;
 
 /// What a fill needs.
 pub(super) struct Order {
@@ -35,11 +40,23 @@ pub(super) struct Order {
     aim: Aim,
     /// What is stored, and for how many milliseconds it has been stale.
     stale: Option<(Arc<Entry>, u64)>,
+    scope: Scope,
+}
+
+/// What an upstream is asked for.
+#[derive(Clone, Copy)]
+enum Ask<'a> {
+    /// All of it.
+    All,
+    /// What has changed since this.
+    Since(&'a Entry),
+    /// What this part lacks.
+    Rest(&'a Entry),
 }
 
 impl Order {
-    pub(super) fn new(question: &Question, headers: &HeaderMap, aim: &Aim, stale: Option<(Arc<Entry>, u64)>) -> Self {
-        Self { facts: question.facts, headers: headers.clone(), aim: aim.clone(), stale }
+    pub(super) fn new(question: &Question, headers: &HeaderMap, aim: &Aim, stale: Option<(Arc<Entry>, u64)>, scope: Scope) -> Self {
+        Self { facts: question.facts, headers: headers.clone(), aim: aim.clone(), stale, scope }
     }
 }
 
@@ -58,27 +75,29 @@ pub(super) fn refresh(
     stale: (Arc<Entry>, u64),
     trail: &Trail,
 ) {
-    let hint = Hint { names: stale.0.variant.names().cloned(), alone: false };
+    let names = stale.0.variant.names().cloned();
+    let (scope, range) = match stale.0.part {
+        Some(_) => (Scope::Range(None), headers.get(RANGE).cloned()),
+        None => (Scope::Whole, None),
+    };
+    let hint = Hint { names, range, ..Hint::default() };
     if let Duty::Fetch(obligation, reader) = path.cache().enter(&question.key, &hint, headers, Company::Open, aim.realm()) {
         drop(reader);
-        begin(path, obligation, Order::new(question, headers, aim, Some(stale)), trail.refresh());
+        begin(path, obligation, Order::new(question, headers, aim, Some(stale), scope), trail.refresh());
     }
 }
 
 async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trail: Arc<Trail>) {
     let requested = path.now();
-    let stored = order.stale.as_ref().map(|(entry, _)| entry.as_ref());
-    let mut answer = ask(&path, &order, stored, &trail).await;
-    // A 304 that speaks of another response than ours: ask again for all of it (RFC 9111, section 4.3.4).
-    let misses = |response: &Response<Body>| stored.is_some_and(|stored| !validate::confirms(response.headers(), stored.fields()));
-    if matches!(&answer, Ok(response) if response.status() == StatusCode::NOT_MODIFIED && misses(response)) {
-        answer = ask(&path, &order, None, &trail).await;
-    }
+    let answer = answer(&path, &order, &trail).await;
     let received = path.now();
-    let stale = order.stale.as_ref().map(|(entry, stale_ms)| (entry, policy::stale_use(&entry.control, *stale_ms)));
+    let settings = &order.aim.route.cache;
+    let stale =
+        order.stale.as_ref().map(|(entry, stale_ms)| (entry, policy::stale_use(&entry.control, *stale_ms, settings.stale_if_error_s)));
     match (answer, stale) {
-        (Err(error), Some((entry, stale))) if stale.if_unreachable && is_unreachable(&error) => obligation.tell(Head::Stale(entry.clone())),
+        (Err(error), Some((entry, stale))) if stale.if_error && is_unreachable(&error) => obligation.tell(Head::Stale(entry.clone())),
         (Err(error), _) => obligation.tell(Head::Failed(Arc::new(error))),
+        // Stale beats a fresh error.
         (Ok(response), Some((entry, stale))) if stale.if_error && policy::is_upstream_error(response.status()) => {
             drop(response);
             obligation.tell(Head::Stale(entry.clone()));
@@ -86,24 +105,65 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
         (Ok(response), Some((entry, _))) if response.status() == StatusCode::NOT_MODIFIED => {
             confirm(&path, &obligation, &order.aim, entry, response.headers(), (requested, received));
         }
-        (Ok(response), _) => {
-            let verdict =
-                policy::may_store(order.facts, response.status(), response.headers(), &order.aim.route.cache, requested, received);
-            match verdict {
-                Ok(storable) => stream(&path, obligation, &order, response, storable).await,
-                Err(refusal) => decline(&path, obligation, response, refusal, received),
-            }
-        }
+        (Ok(response), _) => match may_store(&order, &trail, &response, (requested, received)) {
+            Ok(storable) => stream(&path, obligation, &order, response, storable).await,
+            Err(refusal) => decline(&path, obligation, response, refusal, received),
+        },
     }
 }
 
-/// Asks the target, on condition that it has changed where something is stored.
-async fn ask(path: &Arc<RequestPath>, order: &Order, stored: Option<&Entry>, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
+/// Whether the response may be stored: by the rules, and because it is what its path says.
+fn may_store(order: &Order, trail: &Trail, response: &Response<Body>, (requested, received): (Time, Time)) -> Result<Storable, Refusal> {
+    let settings = &order.aim.route.cache;
+    let mut storable = policy::may_store(order.facts, response.status(), response.headers(), settings, requested, received)?;
+    if settings.deception_check && deception::differs(trail.context.target.path(), response.headers()) {
+        return Err(Refusal::ContentType);
+    }
+    if settings.ttl_jitter_percent > 0 {
+        storable.freshness = storable.freshness.jittered(settings.ttl_jitter_percent, draw());
+    }
+    Ok(storable)
+}
+
+/// The upstream's answer: to a condition, for the rest of a part, or for all.
+async fn answer(path: &Arc<RequestPath>, order: &Order, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
+    if let Scope::Rest(part) = &order.scope {
+        let response = ask(path, order, Ask::Rest(part), trail).await?;
+        return match partial::completed(part, response) {
+            Completed::Whole(response) => Ok(response),
+            // Not the rest of what is stored: all of it is asked for.
+            Completed::Other => ask(path, order, Ask::All, trail).await,
+        };
+    }
+    let Some((stored, _)) = &order.stale else { return ask(path, order, Ask::All, trail).await };
+    let response = ask(path, order, Ask::Since(stored), trail).await?;
+    // A 304 that speaks of another response than ours: ask again for all of it (RFC 9111, section 4.3.4).
+    if response.status() == StatusCode::NOT_MODIFIED && !validate::confirms(response.headers(), stored.fields()) {
+        return ask(path, order, Ask::All, trail).await;
+    }
+    Ok(response)
+}
+
+/// Asks the target.
+async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::GET;
     *request.headers_mut() = order.headers.clone();
-    validate::ask(request.headers_mut(), stored.map(Entry::fields));
-    *request.uri_mut() = Uri::from(trail.context.target.clone());
+    let stored = if let Ask::Since(entry) = what { Some(entry.fields()) } else { None };
+    validate::ask(request.headers_mut(), stored);
+    match (what, &order.scope) {
+        (Ask::Rest(part), _) => partial::ask_for_rest(request.headers_mut(), part),
+        (Ask::All | Ask::Since(_), Scope::Range(_)) => {
+            if let Some(range) = order.headers.get(RANGE) {
+                request.headers_mut().insert(RANGE, range.clone());
+            }
+        }
+        _ => {}
+    }
+    if matches!(order.aim.answerer, super::route::Answerer::Upstream(_)) {
+        request.headers_mut().append(SURROGATE_CAPABILITY, CAPABILITY);
+    }
+    *request.uri_mut() = Uri::from(trail.context.asked().clone());
     path.forward(request, &order.aim, trail).await
 }
 
@@ -127,7 +187,6 @@ fn confirm(
     not_modified: &HeaderMap,
     (requested, received): (Time, Time),
 ) {
-    use crate::cache::control::Control;
     let mut fields = entry.fields().clone();
     validate::freshen(&mut fields, not_modified);
     // The stored Age was for the response before; this one's is in the 304 or is nothing.
@@ -137,9 +196,13 @@ fn confirm(
     }
     compress::prepare(aim, entry.status, &mut fields, Some(entry.body.len()));
     let control = Control::of_response(&fields);
-    let freshness =
-        Freshness::of(&fields, &control, requested, received).unwrap_or(Freshness { lifetime_ms: 0, initial_age_ms: 0, received });
-    let confirmed = Arc::new(entry.freshened(fields, control, freshness, obligation.stamp()));
+    let freshness = policy::freshness(entry.status, &fields, &control, &aim.route.cache, requested, received).unwrap_or(Freshness {
+        lifetime_ms: 0,
+        initial_age_ms: 0,
+        received,
+    });
+    let withheld = control::withheld(&fields);
+    let confirmed = Arc::new(entry.freshened(fields, control, freshness, obligation.stamp()).without(&withheld));
     // What the 304 says now may forbid to keep it.
     if !(obligation.is_discarded() || control.no_store || control.private) {
         path.cache().store(obligation.key(), confirmed.clone());
@@ -164,7 +227,8 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
     };
     let length = stated_length(&head.headers).or_else(|| body.size_hint().exact());
     compress::prepare(&order.aim, head.status, &mut head.headers, length);
-    let stream = Arc::new(StreamHead { head: head.clone(), variant: variant.clone(), length });
+    let withheld = control::withheld(&head.headers);
+    let stream = Arc::new(StreamHead { head: head.clone(), variant: variant.clone(), withheld, length });
     let bytes_max = order.aim.route.cache.entry_bytes_max;
     let mut filling = path.cache().filling();
     // A body that is here already is stored before anyone is told, so that its readers get it whole.
@@ -178,7 +242,7 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
             return decline(path, obligation, Response::from_parts(head, body), Refusal::TooLarge, storable.freshness.received);
         }
         obligation.push(Bytes::copy_from_slice(&whole));
-        keep(path, &obligation, head, variant, storable);
+        keep(path, &obligation, order, head, variant, storable);
         obligation.finish(Head::Streaming(stream));
         return;
     }
@@ -188,7 +252,7 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
         Ok(read) if length.is_some_and(|length| length != read) => Err(wrong_length()),
         Ok(_) => {
             if stored {
-                keep(path, &obligation, head, variant, storable);
+                keep(path, &obligation, order, head, variant, storable);
             }
             Ok(())
         }
@@ -231,13 +295,22 @@ fn wrong_length() -> BodyError {
     BodyError::Aborted("the body is not as long as it said".into())
 }
 
-fn keep(path: &RequestPath, obligation: &Obligation, head: response::Parts, variant: Variant, storable: Storable) {
-    if !obligation.is_discarded() {
-        let body = StoredBody::new(&obligation.all_chunks());
-        let entry = Arc::new(Entry::new(head, body, storable.control, storable.freshness, variant, obligation.stamp()));
-        path.cache().store(obligation.key(), entry.clone());
-        obligation.became(entry);
+fn keep(path: &RequestPath, obligation: &Obligation, order: &Order, head: response::Parts, variant: Variant, storable: Storable) {
+    if obligation.is_discarded() {
+        return;
     }
+    let body = StoredBody::new(&obligation.all_chunks());
+    let range = if head.status == StatusCode::PARTIAL_CONTENT { ContentRange::of(&head.headers) } else { None };
+    let (withheld, len) = (control::withheld(&head.headers), body.len());
+    let mut entry = Entry::new(head, body, storable.control, storable.freshness, variant, obligation.stamp()).without(&withheld);
+    if let Some(range) = range {
+        // Not the bytes that it said: the client has got them, nobody else shall.
+        let Some(part) = Part::of(range, len) else { return };
+        entry = partial::widened(entry.partial(part), part, &order.scope);
+    }
+    let entry = Arc::new(entry);
+    path.cache().store(obligation.key(), entry.clone());
+    obligation.became(entry);
 }
 
 fn stated_length(headers: &HeaderMap) -> Option<u64> {
@@ -254,6 +327,7 @@ pub(super) fn invalidate(path: &RequestPath, aim: &Aim, context: &Context, respo
     let named = |name| response.headers().get(name).and_then(|value: &HeaderValue| same_authority(value, context));
     targets.extend([LOCATION, CONTENT_LOCATION].into_iter().filter_map(named));
     for target in targets {
+        let target = query::name(&aim.route.cache.query, &target);
         path.cache().invalidate(&CacheKey::new(Space::Upstream, context.scheme(), &context.authority, &target));
         if let super::route::Answerer::Worker(worker, _) = &aim.answerer {
             for version in worker.versions() {
@@ -264,17 +338,92 @@ pub(super) fn invalidate(path: &RequestPath, aim: &Aim, context: &Context, respo
     }
 }
 
-/// Path and query of a reference to the same scheme and authority; none of others, and none of relative paths (nobody sends them, and a wrong guess would only
-/// keep something).
-fn same_authority(reference: &HeaderValue, context: &Context) -> Option<String> {
-    let uri: Uri = reference.to_str().ok()?.parse().ok()?;
-    let target = uri.path_and_query()?.as_str();
-    let same = match uri.authority() {
-        None => target.starts_with('/'),
-        Some(authority) => {
-            uri.scheme_str() == Some(context.scheme())
-                && super::context::normalise(authority.as_str(), context.secure).ok()? == context.authority
-        }
+/// Path and query of a reference to the same scheme and authority, also a relative one (RFC 3986, section 5.2); none of others.
+pub(super) fn same_authority(reference: &HeaderValue, context: &Context) -> Option<String> {
+    let text = reference.to_str().ok()?;
+    let text = text.split('#').next().unwrap_or_default();
+    if text.is_empty() {
+        return Some(context.target.as_str().to_owned());
+    }
+    let scheme_end = text.find(':').filter(|end| text.get(..*end).is_some_and(|scheme| !scheme.contains(['/', '?'])));
+    let rest = match scheme_end {
+        Some(end) if text.get(..end)?.eq_ignore_ascii_case(context.scheme()) => text.get(end + 1..)?,
+        Some(_) => return None,
+        None => text,
     };
-    same.then(|| target.to_owned())
+    if let Some(after) = rest.strip_prefix("//") {
+        let end = after.find(['/', '?']).unwrap_or(after.len());
+        let (authority, target) = after.split_at(end);
+        let same = super::context::normalise(authority, context.secure).ok()? == context.authority;
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        return same.then(|| without_dots(&target));
+    }
+    if rest.starts_with('/') {
+        return Some(without_dots(rest));
+    }
+    if rest.starts_with('?') {
+        return Some(format!("{}{rest}", context.target.path()));
+    }
+    let folder = context.target.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+    Some(without_dots(&format!("{folder}/{rest}")))
+}
+
+/// Without `.` and `..` segments (RFC 3986, section 5.2.4).
+fn without_dots(target: &str) -> String {
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let mut kept: Vec<&str> = Vec::new();
+    let mut ends_open = false;
+    for segment in path.split('/').skip(1) {
+        ends_open = matches!(segment, "." | "..");
+        match segment {
+            "." => {}
+            ".." => drop(kept.pop()),
+            other => kept.push(other),
+        }
+    }
+    if ends_open {
+        kept.push("");
+    }
+    let path = format!("/{}", kept.join("/"));
+    query.map_or(path.clone(), |query| format!("{path}?{query}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::{Connection, Protocol};
+
+    #[test]
+    fn references_to_the_same_authority_are_resolved() {
+        let connection = Connection {
+            peer: "1.2.3.4:5".parse().expect("an address"),
+            local: "127.0.0.1:80".parse().expect("an address"),
+            protocol: Protocol::Http1,
+            tls: None,
+        };
+        let request = Request::builder().uri("/a/b?c=d").header("host", "x.org").body(()).expect("a request");
+        let context = Context::of_client(&request, &connection, &[]);
+        for (reference, expected) in [
+            ("/y", Some("/y")),
+            ("http://X.org/y?z", Some("/y?z")),
+            ("http://x.org:80/y#f", Some("/y")),
+            ("http://x.org", Some("/")),
+            ("http://x.org?q", Some("/?q")),
+            ("//x.org/y", Some("/y")),
+            ("y", Some("/a/y")),
+            ("./y", Some("/a/y")),
+            ("../y", Some("/y")),
+            ("../../../y/", Some("/y/")),
+            ("..", Some("/")),
+            ("?q", Some("/a/b?q")),
+            ("", Some("/a/b?c=d")),
+            ("#f", Some("/a/b?c=d")),
+            ("https://x.org/y", None),
+            ("http://other.org/y", None),
+            ("//other.org/y", None),
+            ("mailto:x@x.org", None),
+        ] {
+            assert_eq!(same_authority(&HeaderValue::from_static(reference), &context).as_deref(), expected, "{reference}");
+        }
+    }
 }

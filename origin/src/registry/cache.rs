@@ -269,7 +269,7 @@ mod tests {
             (r#"{"query":"kept"}"#, "kept"),
             (r#"{"vary":{"cookie":"ignore"}}"#, "ignore"),
             (r#"{"request_directives":"some"}"#, "some"),
-            (r#"{"status_ttl_s":{"4xx":1}}"#, "4xx"),
+            (r#"{"status_ttl_s":{"4xx":1}}"#, "column 20"),
         ] {
             let error = read(text).expect_err(text);
             assert!(error.contains(expected), "{text}: {error}");

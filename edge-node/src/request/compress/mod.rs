@@ -133,7 +133,8 @@ pub(super) async fn streaming(
 ) -> Response<Body> {
     let plain = |reader: Reader, status| respond::from_stream(stream, reader, asked.headers, status);
     let Some(coding) = asked.wanted() else { return plain(reader, cache_status) };
-    if !encodable(&asked.aim.route.compress, stream.head.status, &stream.head.headers, stream.length) {
+    // What is kept from others is not put into bytes and heads that all share.
+    if !stream.withheld.is_empty() || !encodable(&asked.aim.route.compress, stream.head.status, &stream.head.headers, stream.length) {
         return plain(reader, cache_status);
     }
     if let Some(entry) = reader.stored() {

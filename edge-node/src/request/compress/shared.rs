@@ -53,7 +53,12 @@ pub(super) async fn of_stream(
         Duty::Fetch(obligation, reader) => (obligation, reader),
     };
     let Some(encoder) = path.compressors().begin(coding, stream.length) else { return Err(plain) };
-    let head = Arc::new(StreamHead { head: encode_head(&stream.head, coding), variant: stream.variant.clone(), length: None });
+    let head = Arc::new(StreamHead {
+        head: encode_head(&stream.head, coding),
+        variant: stream.variant.clone(),
+        withheld: Vec::new(),
+        length: None,
+    });
     obligation.tell(Head::Streaming(head.clone()));
     let source = Source::Fill(stream.clone(), plain.fill());
     begin(path, question, aim, obligation, source, (coding, encoder, plain.into_body(stream.length)));

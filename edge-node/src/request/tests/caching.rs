@@ -80,7 +80,7 @@ async fn a_stale_response_answers_while_one_request_refreshes_it() {
     let world = World::new(vec![to_upstream("/*", &server)]);
     world.look("/").await;
     world.pass(5);
-    assert_eq!(world.look("/").await, (200, "edge-1; hit; ttl=-4".into(), "old".into()));
+    assert_eq!(world.look("/").await, (200, "edge-1; hit; ttl=-4; detail=stale-while-revalidate".into(), "old".into()));
     world.tasks.drain(std::time::Duration::from_secs(10)).await;
     assert_eq!(world.look("/").await.2, "new");
     assert_eq!(server.requests(), 2);
@@ -99,8 +99,14 @@ async fn a_stale_response_stands_in_for_an_upstream_that_is_away() {
 }
 
 #[tokio::test]
-async fn a_stale_response_stands_in_for_a_500_only_where_it_says_so() {
-    for (control, status) in [("max-age=1, stale-if-error=60", 200), ("max-age=1", 500)] {
+async fn a_stale_response_stands_in_for_a_500_unless_it_must_not() {
+    let cases = [
+        ("max-age=1, stale-if-error=60", 200),
+        ("max-age=1", 200),
+        ("max-age=1, stale-if-error=2", 500),
+        ("max-age=1, must-revalidate", 500),
+    ];
+    for (control, status) in cases {
         let number = AtomicUsize::new(0);
         let server = Server::start(move |_| {
             let first = number.fetch_add(1, SeqCst) == 0;

@@ -3,6 +3,8 @@
 mod caching;
 mod collapsing;
 mod compressing;
+mod parts;
 mod passing;
 mod running;
+mod settings;
 mod world;

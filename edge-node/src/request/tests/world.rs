@@ -72,6 +72,11 @@ impl Server {
         Self::start(move |_| async move { response(200, fields, body) }).await
     }
 
+    /// Answers every request with a part.
+    pub(super) async fn fixed206(range: &'static str, body: &'static str) -> Self {
+        Self::start(move |_| async move { response(206, &[("cache-control", "max-age=60"), ("content-range", range)], body) }).await
+    }
+
     /// How many it has had.
     pub(super) fn requests(&self) -> usize {
         self.requests.load(SeqCst)

@@ -1,0 +1,226 @@
+//! What the cache takes from answers beside its fills: a `200` to HEAD confirms or refutes what is stored for GET (RFC 9111, section 4.3.5), and a `200`
+//! to POST that names its own URI in `Content-Location` is stored for it (RFC 9110, section 9.3.3).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::Bytes;
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_LOCATION, HeaderMap};
+use http::{Method, Request, Response, StatusCode, response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use selvedge_runtime::{Body, BodyError};
+
+use super::RequestPath;
+use super::context::Context;
+use super::lookup::Question;
+use super::route::Aim;
+use super::store::same_authority;
+use crate::cache::control::{self, Control};
+use crate::cache::entry::{Entry, StoredBody};
+use crate::cache::freshness::Freshness;
+use crate::cache::policy::{self, Storable};
+use crate::cache::purge::Stamp;
+use crate::cache::time::Time;
+use crate::cache::vary::{Variant, Vary};
+use crate::cache::{Filling, Found, deception, query, validate};
+use crate::limits::FILL_CHUNK_OVERHEAD_BYTES;
+
+/// A request that goes past the cache, whose answer may tell it something.
+pub(super) struct Beside {
+    method: Method,
+    /// Its fields, for HEAD and POST.
+    headers: HeaderMap,
+    requested: Time,
+    stamp: Stamp,
+}
+
+impl Beside {
+    /// Before the request is sent on.
+    pub(super) fn begin(path: &RequestPath, request: &Request<Body>, aim: &Aim) -> Self {
+        let told = *request.method() == Method::HEAD || *request.method() == Method::POST;
+        Self {
+            method: request.method().clone(),
+            headers: if told { request.headers().clone() } else { HeaderMap::new() },
+            requested: path.now(),
+            stamp: path.cache().purges().stamp(aim.realm()),
+        }
+    }
+
+    /// After its answer.
+    pub(super) fn take(
+        self,
+        path: &Arc<RequestPath>,
+        question: &Question,
+        aim: &Aim,
+        context: &Context,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        if response.status() != StatusCode::OK {
+            return response;
+        }
+        if self.method == Method::HEAD {
+            self.of_head(path, question, aim, response.headers());
+        } else if self.method == Method::POST {
+            return self.of_post(path, question, aim, context, response);
+        }
+        response
+    }
+
+    /// Freshens what is stored, or drops it.
+    fn of_head(self, path: &RequestPath, question: &Question, aim: &Aim, head: &HeaderMap) {
+        let now = path.now();
+        let (Found::Fresh(entry, _) | Found::Stale(entry, ..)) = path.cache().find(&question.key, &self.headers, now) else { return };
+        if entry.part.is_some() || entry.status != StatusCode::OK {
+            return;
+        }
+        if !validate::head_confirms(head, entry.fields()) {
+            path.cache().invalidate(&question.key);
+            return;
+        }
+        let mut fields = entry.fields().clone();
+        validate::freshen(&mut fields, head);
+        fields.remove(AGE);
+        if let Some(age) = head.get(AGE) {
+            fields.insert(AGE, age.clone());
+        }
+        let control = Control::of_response(&fields);
+        let freshness = policy::freshness(entry.status, &fields, &control, &aim.route.cache, self.requested, now).unwrap_or(Freshness {
+            lifetime_ms: 0,
+            initial_age_ms: 0,
+            received: now,
+        });
+        if control.no_store || control.private || self.facts_refuse(question) {
+            return;
+        }
+        let withheld = control::withheld(&fields);
+        let freshened = entry.freshened(fields, control, freshness, self.stamp).without(&withheld);
+        path.cache().store(question.key.as_bytes(), Arc::new(freshened));
+    }
+
+    /// An authorized answer is one client's own, and one to `no-store` leaves no trace.
+    fn facts_refuse(&self, question: &Question) -> bool {
+        question.facts.authorized || question.facts.no_store
+    }
+
+    /// Stores the response for GET as it passes, if it says that it is what GET would get, and for how long.
+    fn of_post(
+        self,
+        path: &Arc<RequestPath>,
+        question: &Question,
+        aim: &Aim,
+        context: &Context,
+        response: Response<Body>,
+    ) -> Response<Body> {
+        let settings = &aim.route.cache;
+        let own = response.headers().get(CONTENT_LOCATION).and_then(|named| same_authority(named, context));
+        if own.as_deref() != Some(context.target.as_str())
+            || query::name(&settings.query, context.target.as_str()) != context.target.as_str()
+        {
+            return response;
+        }
+        let (received, headers) = (path.now(), response.headers());
+        let explicit = Freshness::of(headers, &Control::of_response(headers), self.requested, received).is_some();
+        let verdict = policy::may_store(question.facts, response.status(), headers, settings, self.requested, received);
+        let differs = settings.deception_check && deception::differs(context.target.path(), headers);
+        let (Ok(storable), true, false) = (verdict, explicit, differs) else { return response };
+        let (head, body) = response.into_parts();
+        let variant = match &storable.vary {
+            Vary::On(names) => Variant::new(names, &self.headers),
+            Vary::Nothing | Vary::Anything => Variant::default(),
+        };
+        let passing = Passing {
+            body,
+            chunks: Vec::new(),
+            held: 0,
+            bytes_max: settings.entry_bytes_max,
+            filling: path.cache().filling(),
+            keep: Some(Keep { path: path.clone(), key: question.key.to_boxed(), head: head.clone(), variant, storable, stamp: self.stamp }),
+        };
+        Response::from_parts(head, Body::stream(passing))
+    }
+}
+
+/// What is needed to store a response when its body has passed.
+struct Keep {
+    path: Arc<RequestPath>,
+    key: Box<[u8]>,
+    head: response::Parts,
+    variant: Variant,
+    storable: Storable,
+    stamp: Stamp,
+}
+
+impl Keep {
+    fn store(self, chunks: &[Bytes]) {
+        let body = StoredBody::new(chunks);
+        let stated = self.head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if stated.is_some_and(|stated| stated != body.len()) {
+            return;
+        }
+        let withheld = control::withheld(&self.head.headers);
+        let Storable { control, freshness, .. } = self.storable;
+        let entry = Entry::new(self.head, body, control, freshness, self.variant, self.stamp).without(&withheld);
+        self.path.cache().store(&self.key, Arc::new(entry));
+    }
+}
+
+/// A body that is stored when all of it has gone to the client, at the client's pace.
+struct Passing {
+    body: Body,
+    chunks: Vec<Bytes>,
+    held: u64,
+    bytes_max: u64,
+    filling: Filling,
+    keep: Option<Keep>,
+}
+
+impl HttpBody for Passing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref().filter(|_| self.keep.is_some()) {
+                    self.held += data.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES;
+                    let (held, copy) = (self.held, Bytes::copy_from_slice(data));
+                    self.chunks.push(copy);
+                    if held > self.bytes_max || !self.filling.hold(held) {
+                        self.keep = None;
+                        self.chunks = Vec::new();
+                        self.filling.hold(0);
+                    }
+                }
+                self.end_if_whole();
+            }
+            Some(Err(_)) => self.keep = None,
+            None => self.end(),
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Passing {
+    /// Whoever knows the length does not poll past the last byte.
+    fn end_if_whole(&mut self) {
+        if self.body.is_end_stream() {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(keep) = self.keep.take() {
+            keep.store(&self.chunks);
+        }
+    }
+}
