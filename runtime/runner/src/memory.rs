@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
 
-use crate::limits::{DATA_BYTES_MAX, DATA_MARGIN_BYTES};
+use crate::limits::{DATA_LAST_BYTES, DATA_MARGIN_BYTES};
 
 static STATM: OnceLock<File> = OnceLock::new();
 
@@ -28,9 +28,9 @@ pub(crate) fn data_bytes() -> Option<u64> {
 }
 
 /// Whether the process holds too much to go on with what runs: `before` is what it held when that began, `allowed` what all
-/// isolates that run may hold.
-pub(crate) fn is_too_much(now: u64, before: u64, allowed: u64) -> bool {
-    now.saturating_sub(before) > allowed.saturating_add(DATA_MARGIN_BYTES) || now > DATA_BYTES_MAX - DATA_BYTES_MAX / 8
+/// isolates that run may hold, `most` what the process may.
+pub(crate) fn is_too_much(now: u64, before: u64, allowed: u64, most: u64) -> bool {
+    now.saturating_sub(before) > allowed.saturating_add(DATA_MARGIN_BYTES) || now > most.saturating_sub(DATA_LAST_BYTES)
 }
 
 #[cfg(test)]
@@ -49,8 +49,8 @@ mod tests {
 
     #[test]
     fn growth_beyond_what_runs_may_have_is_too_much() {
-        assert!(!is_too_much(500 << 20, 300 << 20, 256 << 20));
-        assert!(is_too_much(400 << 20, 0, 256 << 20));
-        assert!(is_too_much(DATA_BYTES_MAX, DATA_BYTES_MAX - 1, 256 << 20));
+        assert!(!is_too_much(500 << 20, 300 << 20, 256 << 20, 3 << 30));
+        assert!(is_too_much(400 << 20, 0, 256 << 20, 3 << 30));
+        assert!(is_too_much(3 << 30, (3 << 30) - 1, 256 << 20, 3 << 30));
     }
 }

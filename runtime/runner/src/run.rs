@@ -65,7 +65,8 @@ impl Threads {
             let station: &'static Station = Box::leak(Box::new(Station::new(Link::new(take(*link))?, board.area(index))));
             let (gate, opened) = mpsc::channel();
             let (ready, clock) = mpsc::channel();
-            let body = move || serve(station, &ready, &opened);
+            let threads = arguments.links.len();
+            let body = move || serve(station, threads, &ready, &opened);
             std::thread::Builder::new().name(format!("js-{index}")).stack_size(STACK_BYTES).spawn(body)?;
             let clock = clock.recv().map_err(std::io::Error::other)??;
             alarms.add(clock, CPU_ALARM)?;
@@ -85,7 +86,7 @@ impl Threads {
 }
 
 /// A JavaScript thread. It is `ready` when it needs nothing more that the filter refuses, and goes on when its gate opens.
-fn serve(station: &'static Station, ready: &mpsc::Sender<std::io::Result<ThreadClock>>, gate: &mpsc::Receiver<String>) {
+fn serve(station: &'static Station, threads: usize, ready: &mpsc::Sender<std::io::Result<ThreadClock>>, gate: &mpsc::Receiver<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build();
     let runtime = runtime.unwrap_or_else(|error| end(Exit::Internal, &error.to_string()));
     let _ = ready.send(ThreadClock::of_this_thread());
@@ -94,7 +95,7 @@ fn serve(station: &'static Station, ready: &mpsc::Sender<std::io::Result<ThreadC
     }
     let Ok(unsandboxed) = gate.recv() else { return };
     let served: std::io::Result<std::convert::Infallible> =
-        runtime.block_on(async { Ok(JsThread::new(station)?.serve(unsandboxed).await) });
+        runtime.block_on(async { Ok(JsThread::new(station, threads)?.serve(unsandboxed).await) });
     let Err(error) = served;
     end(Exit::Internal, &error.to_string());
 }

@@ -16,7 +16,7 @@ use selvedge_runtime::protocol::{ToEdge, ToRunner, monotonic_ns};
 
 use crate::alarm::{Alarms, ThreadClock};
 use crate::heap;
-use crate::limits::{BUSY_AFTER, HEARTBEAT, LOOK_AFTER, STUCK_AFTER, TICK, TURN_CPU};
+use crate::limits::{BUSY_AFTER, HEARTBEAT, LOOK_AFTER, STUCK_AFTER, TICK, TURN_CPU, data_bytes_max};
 use crate::memory;
 use crate::span::Seen;
 use crate::station::Station;
@@ -42,13 +42,14 @@ pub(crate) fn watch(threads: Vec<(&'static Station, ThreadClock)>, alarms: &Alar
 struct ProcessMemory {
     data_bytes: u64,
     allowed_bytes: u64,
+    data_bytes_max: u64,
 }
 
 impl ProcessMemory {
     fn of(watches: &[Watch]) -> Self {
         let running = watches.iter().filter(|watch| watch.station.turn_started_ns() != 0);
         let allowed_bytes = running.map(|watch| watch.station.memory_bytes_max.load(Ordering::Relaxed)).fold(0, u64::saturating_add);
-        Self { data_bytes: memory::data_bytes().unwrap_or(0), allowed_bytes }
+        Self { data_bytes: memory::data_bytes().unwrap_or(0), allowed_bytes, data_bytes_max: data_bytes_max(watches.len()) }
     }
 }
 
@@ -112,7 +113,7 @@ impl Watch {
         }
         if self.clock.now_ns().saturating_sub(entry.cpu_start_ns) > entry.cpu_budget_ns {
             station.span.kill(seen.number, Outcome::ExceededCpu, || terminate(station, entry.isolate));
-        } else if memory::is_too_much(memory.data_bytes, self.turn_data_bytes, memory.allowed_bytes) {
+        } else if memory::is_too_much(memory.data_bytes, self.turn_data_bytes, memory.allowed_bytes, memory.data_bytes_max) {
             station.span.kill(seen.number, Outcome::ExceededMemory, || terminate(station, entry.isolate));
         } else if held > LOOK_AFTER {
             station.with_isolate(entry.isolate, |isolate| heap::request_look(station, isolate));

@@ -40,7 +40,18 @@ pub const COPY_BYTES_MAX: usize = 8 << 10;
 pub const OUTBOX_BYTES_MAX: usize = 4 << 20;
 /// Running invocations of one link.
 pub const STREAMS_MAX: usize = 1 << super::STREAM_INDEX_BITS;
+/// Versions in one runner: 3 MiB of heap and more each, and 64 MiB reserved for machine code, which counts against the data limit of
+/// the process. Shared out among its links.
+pub const VERSIONS_PER_RUNNER_MAX: usize = 24;
+/// The least share of a link.
+pub const VERSIONS_PER_LINK_MIN: usize = 2;
 /// Subrequests of one invocation that may run at once: what a worker may make the edge hold.
 pub const SUBREQUESTS_RUNNING_MAX: usize = 64;
 /// Links of a runner: its JavaScript threads.
 pub const LINKS_MAX: usize = 64;
+
+/// Versions that each link may hold of a runner that has so many.
+pub const fn versions_per_link(links: usize) -> usize {
+    let share = VERSIONS_PER_RUNNER_MAX / if links == 0 { 1 } else { links };
+    if share < VERSIONS_PER_LINK_MIN { VERSIONS_PER_LINK_MIN } else { share }
+}

@@ -22,6 +22,10 @@ const MEMORY_SIGNALS: [i32; 3] = [libc::SIGILL, libc::SIGTRAP, libc::SIGABRT];
 /// Signals of a defect in native code, or of a native stack that overflowed.
 const CRASH_SIGNALS: [i32; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE];
 
+/// Of a runner that the kernel has killed because the machine, or the node's share of it, had no memory left: runners offer themselves first
+/// (`oom_score_adj`), and what ran in one is what grew.
+const STARVED: (Option<Outcome>, &str) = (Some(Outcome::ExceededMemory), "made the kernel kill its runner for want of memory");
+
 impl Inner {
     /// Stops using a runner: answers what cannot be finished in it, then kills it.
     pub(super) fn give_up(&self, runner: &Arc<Runner>, cause: Cause) {
@@ -90,7 +94,8 @@ impl Inner {
             bury(runner, |_| Vec::new(), Outcome::RunnerLost, "");
             return;
         }
-        let (outcome, why) = verdict(ending);
+        let starved = ending == Ending::Signal(libc::SIGKILL) && self.oom_kills.rose();
+        let (outcome, why) = if starved { STARVED } else { verdict(ending) };
         count(if outcome == Some(Outcome::ExceededMemory) { &self.counters.deaths_memory } else { &self.counters.deaths_crash });
         let suspects = outcome.map(|_| suspects(runner)).unwrap_or_default();
         let names: Vec<&str> = suspects.iter().map(|suspect| &*suspect.placement.version.worker).collect();
@@ -149,7 +154,7 @@ fn verdict(ending: Ending) -> (Option<Outcome>, &'static str) {
         Ending::Signal(signal) if MEMORY_SIGNALS.contains(&signal) => (Some(Outcome::ExceededMemory), "ran its runner out of memory"),
         Ending::Signal(signal) if CRASH_SIGNALS.contains(&signal) => (Some(Outcome::InternalError), "crashed its runner"),
         Ending::Exit(Exit::Internal) => (Some(Outcome::InternalError), "crashed its runner"),
-        // SIGKILL comes from an operator or from the kernel: nobody inside can be blamed.
+        // SIGKILL comes from an operator, or else the kernel has counted it: nobody inside can be blamed.
         Ending::Exit(_) | Ending::Code(_) | Ending::Signal(_) | Ending::Unknown => (None, ""),
     }
 }

@@ -40,11 +40,6 @@ pub(super) const STANDBY_WAIT: Duration = Duration::from_secs(5);
 pub(super) const RUNNERS_MAX: usize = 16;
 /// Runner processes of one class (a cordon's proven versions, say).
 pub(super) const RUNNERS_PER_CLASS_MAX: usize = 8;
-/// Versions in one runner: 3 MiB of heap and more each, and 64 MiB reserved for machine code, which counts against the data
-/// limit (3 GiB) of the process. Shared out among its links.
-pub(super) const VERSIONS_PER_RUNNER_MAX: usize = 24;
-/// The least share of a link.
-pub(super) const VERSIONS_PER_LINK_MIN: usize = 2;
 /// Links that one version is loaded on.
 pub(super) const PLACEMENTS_PER_VERSION_MAX: usize = 16;
 /// Versions that the supervisor remembers, loaded or not.

@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 
-use super::limits::{BUSY_NS, VERSIONS_PER_LINK_MIN, VERSIONS_PER_RUNNER_MAX};
+use super::limits::BUSY_NS;
 use super::phase::Phase;
 use super::placement::Placement;
 use super::socket::Socket;
@@ -22,7 +22,7 @@ use super::stream::{Entry, Head, Verdict};
 use super::ticket::Ticket;
 use crate::protocol::{
     Area, BodyKind, BodyRef, CHUNK_BYTES_MAX, EncodeError, OUTBOX_BYTES_MAX, Part, ResponseHead, STREAM_INDEX_BITS, STREAMS_MAX, Slot,
-    StartParts, StreamId, ToRunner, encode, encode_start, monotonic_ns,
+    StartParts, StreamId, ToRunner, encode, encode_start, monotonic_ns, versions_per_link,
 };
 use crate::{BodyError, ClientInfo, Outcome, RunError};
 
@@ -105,7 +105,7 @@ impl Link {
             runner,
             index,
             area,
-            slots_max: (VERSIONS_PER_RUNNER_MAX / links.max(1)).max(VERSIONS_PER_LINK_MIN),
+            slots_max: versions_per_link(links),
             socket,
             state: Mutex::new(state),
             running: AtomicUsize::new(0),

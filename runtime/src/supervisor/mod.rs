@@ -14,6 +14,7 @@ mod fleet;
 mod limits;
 mod link;
 mod load;
+mod oom;
 mod phase;
 mod pipe;
 mod placement;
@@ -99,6 +100,7 @@ struct Inner {
     fleet: Fleet,
     versions: RwLock<HashMap<Arc<str>, Arc<Version>>>,
     counters: Counters,
+    oom_kills: oom::OomKills,
     runners_made: AtomicU64,
     closing: AtomicBool,
 }
@@ -122,6 +124,7 @@ impl Supervisor {
             fleet: Fleet::default(),
             versions: RwLock::default(),
             counters: Counters::default(),
+            oom_kills: oom::OomKills::watch(),
             runners_made: AtomicU64::new(0),
             closing: AtomicBool::new(false),
         });

@@ -122,7 +122,7 @@ fn take(step: Step, arguments: &Arguments, progress: &mut Progress) -> Result<()
             }
             Ok(())
         }
-        Step::Limits => privileges::limit_resources().map_err(|error| error.to_string()),
+        Step::Limits => privileges::limit_resources(arguments.links.len()).map_err(|error| error.to_string()),
         Step::Walls => proof::walls(progress.namespaced, progress.landlocked),
         Step::Filter => filter::apply(),
         Step::Proof => proof::filter(progress.namespaced),

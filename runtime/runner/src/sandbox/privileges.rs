@@ -5,7 +5,7 @@ use std::io;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use crate::limits::DATA_BYTES_MAX;
+use crate::limits::data_bytes_max;
 
 /// More capabilities than any kernel has: the loop ends at the first that it does not know.
 const CAPABILITIES_MAX: libc::c_ulong = 64;
@@ -29,9 +29,9 @@ pub(super) fn drop_all() -> io::Result<()> {
     if empty { Ok(()) } else { Err(io::Error::other(format!("capabilities are left: {:?}", left.permitted))) }
 }
 
-/// Bounds memory; no core files, no locked memory.
-pub(super) fn limit_resources() -> io::Result<()> {
-    for (resource, most) in [(Resource::Data, DATA_BYTES_MAX), (Resource::Core, 0), (Resource::Memlock, 0)] {
+/// Bounds the memory of a process with so many JavaScript threads; no core files, no locked memory.
+pub(super) fn limit_resources(threads: usize) -> io::Result<()> {
+    for (resource, most) in [(Resource::Data, data_bytes_max(threads)), (Resource::Core, 0), (Resource::Memlock, 0)] {
         let most = rustix::process::getrlimit(resource).maximum.map_or(most, |maximum| most.min(maximum));
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
     }

@@ -26,8 +26,8 @@ use tokio::time::Sleep;
 
 use crate::last_words::{Exit, end};
 use crate::limits::{
-    BLANK_ISOLATES, BLANK_ISOLATES_KEPT, BLANK_ISOLATES_MAX, BUSY_AFTER, MESSAGES_PER_TURN_MAX, POLL_ROUNDS_MAX, REFILL_AFTER,
-    STARTS_PER_TURN_MAX,
+    BLANK_ISOLATES, BLANK_ISOLATES_KEPT, BUSY_AFTER, MESSAGES_PER_TURN_MAX, POLL_ROUNDS_MAX, REFILL_AFTER, STARTS_PER_TURN_MAX,
+    blank_isolates_max,
 };
 use crate::link::{Fill, Flush};
 use crate::station::Station;
@@ -53,6 +53,7 @@ pub(crate) struct JsThread {
     blanks: Vec<Blank>,
     /// How many there should be: more, once they ran out.
     blanks_wanted: usize,
+    blanks_max: usize,
     /// When to make the next blank isolate, if nothing else happens.
     refill_at: Option<Instant>,
     /// When a version was loaded last.
@@ -62,8 +63,8 @@ pub(crate) struct JsThread {
 }
 
 impl JsThread {
-    /// Must be called inside the thread's tokio runtime.
-    pub(crate) fn new(station: &'static Station) -> std::io::Result<Self> {
+    /// One of so many threads. Must be called inside its tokio runtime.
+    pub(crate) fn new(station: &'static Station, threads: usize) -> std::io::Result<Self> {
         Ok(Self {
             station,
             shared: Shared::new(station),
@@ -76,6 +77,7 @@ impl JsThread {
             loads: Loads::default(),
             blanks: Vec::new(),
             blanks_wanted: BLANK_ISOLATES,
+            blanks_max: blank_isolates_max(threads),
             refill_at: None,
             loaded_at: Instant::now(),
             isolates_born: 0,
@@ -220,7 +222,7 @@ impl JsThread {
     /// A blank isolate was taken for a version, or there was none.
     fn blank_taken(&mut self) {
         if self.blanks.is_empty() {
-            self.blanks_wanted = (self.blanks_wanted * 2).min(BLANK_ISOLATES_MAX);
+            self.blanks_wanted = (self.blanks_wanted * 2).min(self.blanks_max);
         }
         self.loaded_at = Instant::now();
         self.refill_at = Some(self.loaded_at + REFILL_AFTER);

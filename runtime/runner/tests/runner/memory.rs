@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use selvedge_runner::limits::{DATA_BYTES_MAX, DATA_MARGIN_BYTES};
+use selvedge_runner::limits::{DATA_MARGIN_BYTES, data_bytes_max};
 use selvedge_runtime::protocol::{ToEdge, ToRunner};
 use selvedge_runtime::{Limits, Outcome};
 
@@ -149,7 +149,7 @@ fn memory_bombs_end_and_stay_below_the_bound() {
     }
     drop(runner);
     eprintln!("{deaths} of {} bombs took the process with them", BOMBS.len());
-    assert!(peak_bytes() < DATA_BYTES_MAX + (256 << 20), "{} MiB", peak_bytes() >> 20);
+    assert!(peak_bytes() < data_bytes_max(1) + (256 << 20), "{} MiB", peak_bytes() >> 20);
 }
 
 /// The most that any runner which has ended had in memory.
