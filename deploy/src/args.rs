@@ -114,6 +114,9 @@ pub struct EdgeArgs {
     /// Address for health and metrics; keep it private
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
+    /// Address at which other nodes of the region ask this one before an upstream; they prove their keys
+    #[arg(long, value_name = "ADDR")]
+    pub peer: Option<SocketAddr>,
     /// Certificate chain (PEM), chosen by server name; repeat with --key for more. Reloaded when the file changes. Without one for a
     /// name, a local authority in the data folder makes it
     #[arg(long, value_name = "FILE")]

@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub http: Option<SocketAddr>,
     /// Where health and metrics are served.
     pub admin: Option<SocketAddr>,
+    /// Where other nodes are answered, and what they are told.
+    pub peer: Option<SocketAddr>,
     /// Certificates by server name; the first one is also for clients that name no server.
     pub certificates: Vec<CertificateFiles>,
     /// The registry; without it the node serves what it last ran.
@@ -92,6 +94,7 @@ pub struct Flags {
     pub https: Option<SocketAddr>,
     pub http: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
+    pub peer: Option<SocketAddr>,
     pub certificates: Vec<CertificateFiles>,
     pub origin: Option<String>,
     pub token_file: Option<PathBuf>,
@@ -116,6 +119,8 @@ pub struct NodeFile {
     pub http: Option<SocketAddr>,
     /// `ADDR:PORT`. Default `127.0.0.1:0`; a port that the kernel chose is printed at start. It has no authentication: keep it private.
     pub admin: Option<SocketAddr>,
+    /// `IP:PORT` at which other nodes reach this one. Default: none, nobody asks it.
+    pub peer: Option<SocketAddr>,
     /// `[[certificate]]`, 0 to 1,000. Default: none, the local authority makes what is needed.
     pub certificate: Vec<CertificateFiles>,
     /// The registry's URL. Default: none, the node serves what it last ran.
@@ -247,6 +252,7 @@ impl NodeConfig {
             https: flags.https.or(file.https),
             http: flags.http.or(file.http),
             admin: Some(flags.admin.or(file.admin).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))),
+            peer: flags.peer.or(file.peer),
             certificates: if flags.certificates.is_empty() { file.certificate } else { flags.certificates },
             origin,
             runner: RunnerConfig {
@@ -287,6 +293,10 @@ impl NodeConfig {
         self.limits.check().map_err(|reason| ConfigError::Value { key: "limits", reason })?;
         if self.https.is_none() && self.http.is_none() {
             return Err(ConfigError::Value { key: "https", reason: "neither https nor http has an address: nothing to serve".into() });
+        }
+        if self.peer.is_some_and(|address| address.ip().is_unspecified()) {
+            let reason = "other nodes are told this address: it must be one of this machine that they reach, not all of them".into();
+            return Err(ConfigError::Value { key: "peer", reason });
         }
         for files in &self.certificates {
             crate::listen::check_certificate(files)
@@ -360,9 +370,20 @@ mod tests {
         let default = load("http = \"127.0.0.1:80\"\n").unwrap();
         (plain.data, plain.runner.threads) = (default.data.clone(), default.runner.threads);
         assert_eq!(format!("{plain:?}"), format!("{default:?}"));
-        for key in
-            ["name", "region", "data", "https", "http", "admin", "origin", "token_file", "resolver", "trusted_proxies", "drain_timeout_ms"]
-        {
+        for key in [
+            "name",
+            "region",
+            "data",
+            "https",
+            "http",
+            "admin",
+            "peer",
+            "origin",
+            "token_file",
+            "resolver",
+            "trusted_proxies",
+            "drain_timeout_ms",
+        ] {
             assert!(used.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
         }
     }
@@ -392,6 +413,7 @@ mod tests {
     #[test]
     fn a_node_must_serve_something_and_find_its_registry() {
         assert!(load("").unwrap_err().contains("nothing to serve"));
+        assert!(load("http = \"127.0.0.1:0\"\npeer = \"0.0.0.0:7444\"\n").unwrap_err().starts_with("peer: "));
         assert!(load("http = \"127.0.0.1:0\"\norigin = \"http://127.0.0.1:1\"\n").unwrap_err().contains("token_file"));
     }
 

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod listen;
 pub mod metrics;
 pub mod node;
+pub mod peers;
 pub mod request;
 pub mod routes;
 pub mod tasks;
@@ -32,6 +33,7 @@ pub fn fuzz(bytes: &[u8]) {
     cache::coding::fuzz(bytes);
     request::fuzz_names(bytes);
     request::fuzz_links(bytes);
+    request::fuzz_standings(bytes);
     workers::fuzz_locations(bytes);
     routes::fuzz(bytes);
 }

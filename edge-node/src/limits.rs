@@ -255,6 +255,28 @@ pub const PURGED_NAMES_MAX: usize = 100_000;
 /// Prefixes whose last purge is remembered: they are kept as text, of at most 1 KiB. Beyond, as with [`PURGED_NAMES_MAX`].
 pub const PURGED_PREFIXES_MAX: usize = 10_000;
 
+// --- peers ---
+
+/// Requests of this node that one peer answers at one time: what one h2 connection of its carries ([`Limits::streams_per_connection_max`]), less some. Beyond, the
+/// upstream is asked.
+pub const PEER_REQUESTS_MAX: usize = 100;
+
+/// A connection to a peer, TLS included: they are near one another. A miss waits no longer for a dead one.
+pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How often a peer that owes an answer is pinged.
+pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long it may take to answer a ping. With [`PEER_PING_INTERVAL`]: a peer that hangs holds a miss for two seconds; an upstream that is slow behind it is none
+/// of its fault.
+pub const PEER_PING_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Until a peer's answer begins: the time that its own upstream has (connection and head), and some more.
+pub const PEER_HEAD_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// How long a peer that could not be reached is not asked.
+pub const PEER_REST: Duration = Duration::from_secs(10);
+
 // --- early hints ---
 
 /// Answers whose links are remembered for `103 Early Hints`, at about 1 KiB each: the pages of some sites.
@@ -291,6 +313,9 @@ pub const LOOP_DEPTH_MAX: u32 = 8;
 
 /// Requests between routes of this node that one client's request may cause in all: workers that fetch from one another multiply.
 pub const NESTED_REQUESTS_MAX: u32 = 200;
+
+/// Bytes of a request's id that another node gives it; ours have 28.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
 
 /// Addresses of `X-Forwarded-For` that are looked at behind trusted proxies.
 pub const FORWARDED_HOPS_MAX: usize = 32;

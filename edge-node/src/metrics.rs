@@ -34,6 +34,10 @@ pub struct Metrics {
     pub upstream_errors: Counter,
     /// Cache entries evicted for want of room.
     pub cache_evictions: Counter,
+    /// Fetches that the key's shield answered.
+    pub shield_answers: Counter,
+    /// Fetches for which it was asked in vain.
+    pub shield_refusals: Counter,
     /// Bodies compressed on the fly; a hit whose coded bytes are stored is none.
     pub compressions: Counter,
 }
@@ -286,6 +290,8 @@ impl Metrics {
         page.counter("selvedge_upstream_requests_total", "Requests sent to upstreams.", self.upstream_requests.get());
         page.counter("selvedge_upstream_errors_total", "Requests to upstreams without a response.", self.upstream_errors.get());
         page.counter("selvedge_cache_evictions_total", "Cache entries evicted for want of room.", self.cache_evictions.get());
+        page.counter("selvedge_shield_answers_total", "Fetches answered by the shield of the region.", self.shield_answers.get());
+        page.counter("selvedge_shield_refusals_total", "Fetches for which the shield was asked in vain.", self.shield_refusals.get());
         page.counter("selvedge_compressions_total", "Bodies compressed on the fly.", self.compressions.get());
         render_readings(&mut page, readings);
         page.0

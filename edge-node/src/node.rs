@@ -20,6 +20,7 @@ use crate::deployments::{Follower, FollowerConfig, FollowerStatus, Link};
 use crate::limits;
 use crate::listen::{self, Answer, Bound, Certificates, Connection, Interim, ListenConfig, ListenError, Refusal};
 use crate::metrics::{Metrics, Readings};
+use crate::peers::Peers;
 use crate::request::{Clock, Observer, Parts, RequestPath};
 use crate::routes::ActiveRoutes;
 use crate::tasks::Tasks;
@@ -50,6 +51,8 @@ pub struct Addresses {
     pub http: Option<SocketAddr>,
     /// Health and metrics.
     pub admin: Option<SocketAddr>,
+    /// Other nodes.
+    pub peer: Option<SocketAddr>,
 }
 
 /// Why a node does not start.
@@ -101,14 +104,15 @@ impl Node {
         config.check()?;
         make_private(&config.data)?;
         raise_descriptor_limit(&config);
-        let (bound, admin_socket) = bind(&config)?;
+        let (mut bound, admin_socket) = bind(&config)?;
         let admin_address = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
-        let addresses = Addresses { https: bound.https(), http: bound.http(), admin: admin_address };
+        let addresses = Addresses { https: bound.https(), http: bound.http(), admin: admin_address, peer: bound.peer() };
         let (metrics, tasks, routes) = (Arc::new(Metrics::default()), Tasks::new(), Arc::new(ActiveRoutes::default()));
         let certificates = open_certificates(&config, &addresses, &routes)?;
         let upstreams = Arc::new(Upstreams::new(upstreams_config(&config, &addresses)?)?);
         let cache = Arc::new(Cache::new(config.cache_memory_bytes, metrics.clone()));
         let supervisor = start_supervisor(&config).await?;
+        let peers = Arc::new(Peers::new(&config.region));
 
         let follower_config = FollowerConfig {
             origin: config.origin.as_ref().map(|origin| origin.url.clone()),
@@ -117,6 +121,8 @@ impl Node {
             name: config.name.clone(),
             region: config.region.clone(),
             address: addresses.https.or(addresses.http).map(|address| address.to_string()),
+            peer: addresses.peer.map(|address| address.to_string()),
+            peers: peers.clone(),
         };
         let node = Self {
             addresses,
@@ -136,6 +142,7 @@ impl Node {
                 node: node.name(&config),
                 routes,
                 cache: cache.clone(),
+                peers: peers.clone(),
                 upstreams: upstreams.clone(),
                 trusted_proxies: config.trusted_proxies,
                 metrics: metrics.clone(),
@@ -147,6 +154,10 @@ impl Node {
         );
         if let Some(https) = addresses.https {
             path.announce_https(https.port());
+        }
+        if let Some(socket) = bound.take_peer() {
+            let tls = peers.server_config().map_err(|error| ListenError::Tls(error.to_string()))?;
+            listen::serve_peers(socket, Arc::new(ForPeers(path.clone())), tls, &config.limits, metrics.clone(), &tasks);
         }
         bound.serve(Arc::new(Front(path)), certificates, metrics.clone(), &tasks)?;
         if let Some(socket) = admin_socket {
@@ -240,6 +251,7 @@ fn bind(config: &NodeConfig) -> Result<(Bound, Option<tokio::net::TcpListener>),
     let bound = Bound::bind(ListenConfig {
         https: config.https,
         http: config.http,
+        peer: config.peer,
         data: config.data.clone(),
         limits: config.limits.clone(),
         trusted_proxies: config.trusted_proxies.clone(),
@@ -270,7 +282,7 @@ fn upstreams_config(config: &NodeConfig, addresses: &Addresses) -> Result<Upstre
     Ok(UpstreamsConfig {
         resolvers: config.resolver.clone(),
         fetch_allow: config.fetch_allow.clone(),
-        own_listeners: [addresses.https, addresses.http, addresses.admin].into_iter().flatten().collect(),
+        own_listeners: [addresses.https, addresses.http, addresses.admin, addresses.peer].into_iter().flatten().collect(),
         authorities,
         ..UpstreamsConfig::default()
     })
@@ -320,6 +332,19 @@ impl Sources {
                 .map_or(0, |status| status.workers.values().filter(|worker| matches!(worker.state, WorkerState::Refused { .. })).count()),
             supervisor: self.supervisor.counts().iter().collect(),
         }
+    }
+}
+
+/// The request path as other nodes see it.
+struct ForPeers(Arc<RequestPath>);
+
+impl Answer for ForPeers {
+    async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>, _: Interim) -> http::Response<Body> {
+        self.0.serve_peer(request, connection).await
+    }
+
+    fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> http::Response<Body> {
+        self.0.refuse_peer(refusal)
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Route {
     pub redirect_to_https: bool,
     /// The cache of this route.
     pub cache: CacheSettings,
+    /// Stands for all that the registry says of it: nodes whose routes have the same one mean the same.
+    pub fingerprint: u64,
     /// Compression of its answers.
     pub compress: CompressSettings,
     /// Send `103 Early Hints` made from earlier answers.
@@ -71,10 +73,18 @@ impl Route {
             upstream,
             redirect_to_https: record.redirect_to_https,
             cache: record.cache.clone(),
+            fingerprint: fingerprint(record),
             compress: record.compress.clone(),
             early_hints: record.early_hints,
         })
     }
+}
+
+/// 64 bits of SHA-256 of the record as JSON: one program writes the same record in the same way everywhere.
+fn fingerprint(record: &RouteRecord) -> u64 {
+    let text = serde_json::to_vec(record).unwrap_or_default();
+    let digest = ring::digest::digest(&ring::digest::SHA256, &text);
+    u64::from_be_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default())
 }
 
 /// An absolute http or https address without query. Its path, if it has one, goes before the request's.
@@ -325,6 +335,7 @@ pub fn fuzz(bytes: &[u8]) {
         target: Target::Worker(Arc::new(ActiveWorker::new("fuzz".into(), []))),
         upstream: parse_upstream(text).map(Arc::new),
         redirect_to_https: false,
+        fingerprint: 0,
         compress: Default::default(),
         early_hints: false,
         cache: CacheSettings::default(),

@@ -85,6 +85,12 @@ macro_rules! hex_bytes {
             }
         }
 
+        impl From<[u8; $len]> for $type {
+            fn from(bytes: [u8; $len]) -> Self {
+                Self(bytes)
+            }
+        }
+
         impl FromStr for $type {
             type Err = BadKey;
 
@@ -182,6 +188,12 @@ impl SigningKey {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(self.pair.public_key().as_ref());
         PublicKey(bytes)
+    }
+
+    /// The pair as a PKCS#8 document, to prove in TLS who holds it. What TLS 1.3 signs begins otherwise than every message of a [`Purpose`] (RFC 8446, section
+    /// 4.4.3), so neither can stand for the other; older versions would let the other side choose how it begins.
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
     }
 
     /// Signs a message for a purpose.

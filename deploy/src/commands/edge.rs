@@ -25,7 +25,7 @@ pub(super) async fn run(args: EdgeArgs, output: Output) -> anyhow::Result<u8> {
     let addresses = node.addresses();
     print(&addresses, output);
     if print_addresses {
-        let document = serde_json::json!({ "node": name, "https": addresses.https, "http": addresses.http, "admin": addresses.admin });
+        let document = serde_json::json!({ "node": name, "https": addresses.https, "http": addresses.http, "admin": addresses.admin, "peer": addresses.peer });
         output.machine_line(&document);
     }
     stop.wait().await;
@@ -43,6 +43,7 @@ fn flags(args: EdgeArgs) -> anyhow::Result<Flags> {
         https: args.https,
         http: args.http,
         admin: args.admin,
+        peer: args.peer,
         certificates: certificates(args.cert, args.key)?,
         origin: args.origin,
         token_file: args.token_file,
@@ -69,5 +70,8 @@ fn print(addresses: &Addresses, output: Output) {
     }
     if let Some(address) = addresses.admin {
         output.line(format!("admin: http://{address}"));
+    }
+    if let Some(address) = addresses.peer {
+        output.line(format!("other nodes: {address}"));
     }
 }

@@ -19,7 +19,7 @@ use super::freshness::{Freshness, Standing};
 use super::part::Part;
 use super::purge::{Purgeable, Stamp, Verdict};
 use super::status::CACHE_STATUS;
-use super::tags::{CACHE_TAG, SURROGATE_KEY, Tags};
+use super::tags::Tags;
 use super::time::{Time, format_date, parse_date};
 use super::vary::Variant;
 
@@ -164,11 +164,7 @@ impl Entry {
         let mut headers = fields;
         let foreign_status = self.foreign_status;
         // A 304 need not repeat the tags; they are not among the stored fields.
-        let tags = if headers.contains_key(CACHE_TAG) || headers.contains_key(SURROGATE_KEY) {
-            Tags::of(&headers)
-        } else {
-            self.purgeable.tags.clone()
-        };
+        let tags = if Tags::are_said(&headers) { Tags::of(&headers) } else { self.purgeable.tags.clone() };
         let purgeable = Purgeable::new(stamp, tags);
         prepare(&mut headers, foreign_status, freshness.received);
         let mut fresh = Self {
@@ -246,8 +242,7 @@ impl Entry {
 
 /// Puts `Date` where there is none (RFC 9110, section 6.6.1: whoever stores adds it), takes off the tags, which are for us, and holds the places that a hit fills.
 fn prepare(headers: &mut HeaderMap, foreign_status: bool, received: Time) {
-    headers.remove(CACHE_TAG);
-    headers.remove(SURROGATE_KEY);
+    Tags::strip(headers);
     if !headers.contains_key(DATE) {
         headers.insert(DATE, format_date(received));
     }

@@ -3,7 +3,7 @@
 //! `Cache-Tag` separates by commas, `Surrogate-Key` by white space; both may come in several lines, and together. Case says nothing. Tags are for this node: whoever
 //! sends the response takes the fields off.
 
-use http::header::{HeaderMap, HeaderName};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use super::purge::{Kind, Name, Realm};
@@ -12,6 +12,11 @@ use super::purge::{Kind, Name, Realm};
 pub const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 /// White space between its tags.
 pub const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+
+/// Between nodes only: the hashes, or `*` for every tag.
+pub const SELVEDGE_TAGS: HeaderName = HeaderName::from_static("selvedge-tags");
+
+const FIELDS: [HeaderName; 3] = [CACHE_TAG, SURROGATE_KEY, SELVEDGE_TAGS];
 
 /// Tags that one response is known by. A response with more is purged by every tag: better once too often than not.
 pub const TAGS_MAX: usize = 256;
@@ -29,7 +34,7 @@ pub struct Tags {
 impl Tags {
     /// Of a response.
     pub fn of(headers: &HeaderMap) -> Self {
-        if !(headers.contains_key(CACHE_TAG) || headers.contains_key(SURROGATE_KEY)) {
+        if !Self::are_said(headers) {
             return Self::default();
         }
         let by_comma = headers.get_all(CACHE_TAG).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
@@ -45,7 +50,36 @@ impl Tags {
                 names.push(name);
             }
         }
+        for told in headers.get_all(SELVEDGE_TAGS).iter().flat_map(|line| line.as_bytes().split(|b| *b == b',')) {
+            let name = std::str::from_utf8(told).ok().and_then(|text| u64::from_str_radix(text, 16).ok()).map(Name);
+            match name {
+                Some(name) if names.contains(&name) => {}
+                Some(name) if names.len() < TAGS_MAX => names.push(name),
+                _ => overflow = true,
+            }
+        }
         Self { names: names.as_slice().into(), overflow }
+    }
+
+    /// Whether the fields say any.
+    pub fn are_said(headers: &HeaderMap) -> bool {
+        FIELDS.iter().any(|name| headers.contains_key(name))
+    }
+
+    /// Tells another node; none where there are no tags.
+    pub fn told(&self) -> Option<HeaderValue> {
+        if self.overflow {
+            return Some(HeaderValue::from_static("*"));
+        }
+        let names: Vec<String> = self.names.iter().map(|name| format!("{:016x}", name.0)).collect();
+        if names.is_empty() { None } else { HeaderValue::try_from(names.join(",")).ok() }
+    }
+
+    /// Takes the fields off that say them: they are for nodes.
+    pub fn strip(headers: &mut HeaderMap) {
+        for name in FIELDS {
+            headers.remove(name);
+        }
     }
 
     /// As it was stored with an entry.
@@ -82,7 +116,6 @@ impl Tags {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn tags(fields: &[(HeaderName, &str)]) -> Tags {
         let mut headers = HeaderMap::new();
@@ -100,6 +133,17 @@ mod tests {
         assert_eq!(tags(&[(CACHE_TAG, "a"), (CACHE_TAG, "b-2"), (SURROGATE_KEY, "A")]).names(), [a, b]);
         assert_eq!(tags(&[(CACHE_TAG, " , ")]), Tags::default());
         assert_ne!(a, b);
+    }
+
+    #[test]
+    fn what_one_node_tells_another_are_the_same_tags() {
+        for fields in [&[(CACHE_TAG, "a, b")][..], &[(SURROGATE_KEY, "a")], &[(CACHE_TAG, &"x".repeat(TAG_BYTES_MAX + 1))]] {
+            let said = tags(fields);
+            let told = said.told().expect("tags");
+            assert_eq!(tags(&[(SELVEDGE_TAGS, told.to_str().expect("text"))]), said);
+        }
+        assert_eq!(Tags::default().told(), None);
+        assert!(tags(&[(SELVEDGE_TAGS, "nonsense")]).is_overflowing());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::report::Board;
 use super::{Link, REVOKED, limits};
+use crate::peers::Peers;
 
 /// What the registry wants, as of a position in its log.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,7 @@ pub(super) struct Follow {
     pub(super) verifier: FeedVerifier,
     pub(super) wanted: watch::Sender<Wanted>,
     pub(super) board: Arc<Board>,
+    pub(super) peers: Arc<Peers>,
 }
 
 /// Why one opening of the feed ended.
@@ -45,9 +47,15 @@ enum Ended {
 
 impl Follow {
     /// A follower that goes on after the last entry that `wanted` holds.
-    pub(super) fn new(client: Client, node: NodeName, key: PublicKey, wanted: watch::Sender<Wanted>, board: Arc<Board>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        node: NodeName,
+        key: PublicKey,
+        wanted: watch::Sender<Wanted>,
+        (board, peers): (Arc<Board>, Arc<Peers>),
+    ) -> Self {
         let verifier = FeedVerifier::new(key, wanted.borrow().position.clone());
-        Self { client, node, verifier, wanted, board }
+        Self { client, node, verifier, wanted, board, peers }
     }
 
     /// Follows until it is dropped; after the registry has removed the node, without asking it any more.
@@ -154,6 +162,10 @@ impl Follow {
         self.wanted.send_modify(|wanted| {
             change(&mut wanted.desired);
             wanted.position = self.verifier.position().cloned();
+            self.peers.update(&wanted.desired.peers);
+            if let Some(position) = &wanted.position {
+                self.peers.applied(position);
+            }
         });
     }
 }

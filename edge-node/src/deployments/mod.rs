@@ -23,6 +23,7 @@ use selvedge_origin::registry::{NodeName, WorkerName};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::peers::Peers;
 use crate::routes::ActiveRoutes;
 use crate::tasks;
 use activate::Activator;
@@ -31,7 +32,7 @@ use join::{JoinError, Member};
 use load::Loader;
 pub use load::Warm;
 use pull::BundleStore;
-use report::Board;
+use report::{Board, Place};
 
 /// The registry's code for a node whose key it has revoked.
 const REVOKED: &str = "node_revoked";
@@ -49,8 +50,12 @@ pub struct FollowerConfig {
     pub name: NodeName,
     /// The region, as operators call it.
     pub region: String,
-    /// Address for peers and status: where this node listens.
+    /// Address for status: where this node listens.
     pub address: Option<String>,
+    /// Where other nodes reach it, `IP:PORT`.
+    pub peer: Option<String>,
+    /// Is told who this node is, and who the others are.
+    pub peers: Arc<Peers>,
 }
 
 /// Follows the registry in the background, until it is stopped or dropped.
@@ -132,6 +137,10 @@ impl Follower {
                 }
             },
         };
+        if let Some(member) = &member {
+            config.peers.joined(&member.identity);
+        }
+        config.peers.update(&saved.desired.peers);
         let board = Arc::new(Board::new(config.name.clone()));
         let first = Wanted { position: saved.position.clone(), desired: saved.desired.clone() };
         let (wanted, receiver) = watch::channel(first);
@@ -156,10 +165,16 @@ impl Follower {
                 let activator = Activator::restore(saved, receiver, loader, routes, board.clone(), config.data.clone()).await;
                 match (member, client) {
                     (Some(member), Some(client)) => {
-                        let follow = Follow::new(client.clone(), member.identity.name().clone(), member.signing_key, wanted, board.clone());
+                        let follow = Follow::new(
+                            client.clone(),
+                            member.identity.name().clone(),
+                            member.signing_key,
+                            wanted,
+                            (board.clone(), config.peers.clone()),
+                        );
                         running.push(tasks::owned("activate", activator.run()));
                         running.push(tasks::owned("follow the feed", follow.run()));
-                        running.push(tasks::owned("report", report::report(client, board, config.region, config.address)));
+                        running.push(tasks::owned("report", report::report(client, board, Place::of(&config))));
                     }
                     _ => board.link(Link::Disconnected("no registry is configured".into())),
                 }
@@ -217,10 +232,12 @@ async fn join_later(parts: Parts, origin: String) {
     };
     let name = member.identity.name().clone();
     board.node(&name);
+    config.peers.joined(&member.identity);
+    let place = Place::of(&config);
     let loader = Arc::new(Loader { store, client: Some(client.clone()), key: Some(member.signing_key), supervisor });
     let activator = Activator::restore(state::Saved::default(), receiver, loader, routes, board.clone(), config.data).await;
-    let follow = Follow::new(client.clone(), name, member.signing_key, wanted, board.clone());
-    futures::join!(activator.run(), follow.run(), report::report(client, board, config.region, config.address));
+    let follow = Follow::new(client.clone(), name, member.signing_key, wanted, (board.clone(), config.peers));
+    futures::join!(activator.run(), follow.run(), report::report(client, board, place));
 }
 
 fn open(config: &FollowerConfig) -> Result<(state::Saved, Arc<BundleStore>, Option<Member>), FollowError> {

@@ -11,7 +11,7 @@ use selvedge_origin::registry::{NodeName, VersionId, WorkerName};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{FollowerStatus, Link, limits};
+use super::{FollowerConfig, FollowerStatus, Link, limits};
 
 /// Where every part of following writes what became of its work.
 #[derive(Debug)]
@@ -97,8 +97,21 @@ fn cut(reason: String) -> String {
     if reason.chars().count() <= limits::REASON_CHARS_MAX { reason } else { reason.chars().take(limits::REASON_CHARS_MAX).collect() }
 }
 
+/// Where the node stands, and where it is reached.
+pub(super) struct Place {
+    region: String,
+    address: Option<String>,
+    peer: Option<String>,
+}
+
+impl Place {
+    pub(super) fn of(config: &FollowerConfig) -> Self {
+        Self { region: config.region.clone(), address: config.address.clone(), peer: config.peer.clone() }
+    }
+}
+
 /// Reports on every change and every 5 s, until the registry has removed the node.
-pub(super) async fn report(client: Client, board: Arc<Board>, region: String, address: Option<String>) {
+pub(super) async fn report(client: Client, board: Arc<Board>, place: Place) {
     let mut next = Instant::now();
     loop {
         tokio::select! {
@@ -112,8 +125,9 @@ pub(super) async fn report(client: Client, board: Arc<Board>, region: String, ad
         let report = NodeReport {
             epoch: status.position.as_ref().map(|position| position.epoch.clone()),
             seq: status.position.as_ref().map_or(0, |position| position.seq),
-            region: region.clone(),
-            address: address.clone(),
+            region: place.region.clone(),
+            address: place.address.clone(),
+            peer: place.peer.clone(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             feed_refusal: status.feed_refusal.clone(),
             workers: status.workers.into_values().collect(),

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use selvedge_origin::keys::PublicKey;
+
 /// One client connection. Shared by its requests.
 #[derive(Debug, Clone)]
 pub struct Connection {
@@ -34,6 +36,8 @@ pub struct TlsInfo {
     pub version: &'static str,
     /// The name that the client asked for.
     pub server_name: Option<Arc<str>>,
+    /// The key that another node has proved to hold; on the listener for peers only.
+    pub node: Option<PublicKey>,
 }
 
 impl Protocol {

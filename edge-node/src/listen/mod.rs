@@ -60,6 +60,8 @@ pub struct ListenConfig {
     pub https: Option<SocketAddr>,
     /// h1 in cleartext.
     pub http: Option<SocketAddr>,
+    /// h2 over TLS with keys of nodes, for other nodes.
+    pub peer: Option<SocketAddr>,
     /// Keeps QUIC's keys over restarts.
     pub data: std::path::PathBuf,
     /// Bounds.
@@ -73,6 +75,7 @@ pub struct Bound {
     config: ListenConfig,
     https: Option<(tokio::net::TcpListener, std::net::UdpSocket)>,
     http: Option<tokio::net::TcpListener>,
+    peer: Option<tokio::net::TcpListener>,
 }
 
 /// Why listeners do not start.
@@ -81,7 +84,7 @@ pub enum ListenError {
     /// A socket.
     #[error("{listener} on {address}: {reason}")]
     Bind {
-        /// `https` or `http`.
+        /// `https`, `http` or `peer`.
         listener: &'static str,
         /// Where it should be.
         address: SocketAddr,
@@ -118,7 +121,8 @@ impl Bound {
         let failed = |listener, address| move |reason| ListenError::Bind { listener, address, reason };
         let https = config.https.map(|address| bind_both(address).map_err(failed("https", address))).transpose()?;
         let http = config.http.map(|address| tcp::bind(address).map_err(failed("http", address))).transpose()?;
-        Ok(Self { config, https, http })
+        let peer = config.peer.map(|address| tcp::bind(address).map_err(failed("peer", address))).transpose()?;
+        Ok(Self { config, https, http, peer })
     }
 
     /// Where https is served.
@@ -131,7 +135,17 @@ impl Bound {
         self.http.as_ref().and_then(|tcp| tcp.local_addr().ok())
     }
 
-    /// Serves until the node drains.
+    /// Where peers are answered.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer.as_ref().and_then(|tcp| tcp.local_addr().ok())
+    }
+
+    /// Takes the socket for peers, to be served by [`serve_peers`].
+    pub fn take_peer(&mut self) -> Option<tokio::net::TcpListener> {
+        self.peer.take()
+    }
+
+    /// Serves clients until the node drains.
     pub fn serve<A: Answer>(
         self,
         answer: Arc<A>,
@@ -158,6 +172,20 @@ impl Bound {
         }
         Ok(())
     }
+}
+
+/// Serves other nodes, which prove their keys, until the node drains.
+pub fn serve_peers<A: Answer>(
+    socket: tokio::net::TcpListener,
+    answer: Arc<A>,
+    config: rustls::ServerConfig,
+    limits: &Limits,
+    metrics: Arc<Metrics>,
+    tasks: &Tasks,
+) {
+    let admission = admission::Admission::new(limits, Vec::new());
+    let shared = Arc::new(Shared { answer, limits: limits.clone(), admission, metrics, tasks: tasks.clone() });
+    tasks.spawn(tcp::accept(socket, tcp::Transport::Tls(Arc::new(config).into(), None), shared));
 }
 
 fn bind_both(address: SocketAddr) -> io::Result<(tokio::net::TcpListener, std::net::UdpSocket)> {

@@ -129,7 +129,7 @@ async fn serve<A: Answer>(incoming: Incoming, listening: SocketAddr, shared: Arc
         .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
         .and_then(|data| data.server_name.as_deref().map(Arc::from));
     let local = SocketAddr::new(connection.local_ip().unwrap_or(listening.ip()).to_canonical(), listening.port());
-    let tls = Some(TlsInfo { version: "TLSv1.3", server_name });
+    let tls = Some(TlsInfo { version: "TLSv1.3", server_name, node: None });
     let exchange = shared.exchange(Arc::new(Connection { peer, local, protocol: Protocol::Http3, tls }), None);
     requests(connection, Arc::new(exchange), &shared).await;
     drop(permit);

@@ -98,7 +98,11 @@ async fn serve<A: Answer>(stream: TcpStream, peer: SocketAddr, transport: Transp
                 Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
                 _ => "TLSv1.3",
             };
-            let tls = Some(TlsInfo { version, server_name: session.server_name().map(Arc::from) });
+            let tls = Some(TlsInfo {
+                version,
+                server_name: session.server_name().map(Arc::from),
+                node: crate::peers::proven_key(session.peer_certificates()),
+            });
             if session.alpn_protocol() == Some(b"h2") {
                 h2(stream, shared.exchange(connection(Protocol::Http2, tls), alt_svc), &shared).await;
             } else {

@@ -12,7 +12,8 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::error::RequestError;
-use crate::limits::{FORWARDED_HOPS_MAX, LOOP_DEPTH_MAX, NESTED_REQUESTS_MAX};
+use super::fields::{CF_CONNECTING_IP, X_REQUEST_ID};
+use crate::limits::{FORWARDED_HOPS_MAX, LOOP_DEPTH_MAX, NESTED_REQUESTS_MAX, REQUEST_ID_BYTES_MAX};
 use crate::listen::{Connection, Protocol};
 use crate::routes::host_of;
 
@@ -92,6 +93,25 @@ impl Context {
             id: OnceLock::new(),
             nested: OnceLock::new(),
         }
+    }
+
+    /// Of a request that another node makes on behalf of its client: who that is and how it asked, as the node says. (The node has proved that it is one.)
+    pub(crate) fn of_peer<B>(request: &Request<B>, connection: &Connection) -> Self {
+        let headers = request.headers();
+        let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let secure = text(&X_FORWARDED_PROTO) == Some("https");
+        let mut context = Self::of_client(request, connection, &[]);
+        match authority(request, secure) {
+            Ok(authority) => context.authority = authority,
+            Err(reason) => context.fault = Some(RequestError::Malformed(reason)),
+        }
+        context.secure = secure;
+        context.client = text(&CF_CONNECTING_IP).and_then(parse_address).unwrap_or(context.client);
+        context.proxied_for = headers.get(X_FORWARDED_FOR).cloned();
+        if let Some(id) = text(&X_REQUEST_ID).filter(|id| id.len() <= REQUEST_ID_BYTES_MAX) {
+            context.id = OnceLock::from(Arc::from(id));
+        }
+        context
     }
 
     /// Of a request that a worker makes on behalf of the client of `self`. [`Self::counted`] follows where it is answered inside the node.

@@ -58,6 +58,9 @@ pub enum RequestError {
         /// The bound, in bytes.
         bytes_max: u64,
     },
+    /// Another node asked for what this one cannot answer for it.
+    #[error("not answered for a peer: {0}")]
+    NotForPeers(&'static str),
     /// The client asked for a stored response only, and there is none.
     #[error("only-if-cached, and nothing is stored")]
     NotStored,

@@ -14,6 +14,7 @@ mod partial;
 mod record;
 mod respond;
 mod route;
+mod shield;
 mod store;
 mod trail;
 
@@ -29,6 +30,7 @@ use crate::cache::status::{self, Detail, StatusName};
 use crate::cache::time::Time;
 use crate::listen::{Connection, Interim, Refusal};
 use crate::metrics::{CacheResult, Metrics};
+use crate::peers::Peers;
 use crate::routes::ActiveRoutes;
 use crate::tasks::Tasks;
 use crate::upstream::Upstreams;
@@ -46,6 +48,7 @@ pub use context::fuzz as fuzz_names;
 pub use error::RequestError;
 pub(crate) use hints::fuzz as fuzz_links;
 pub use record::{Observer, RequestRecord, WorkerLine, WorkerRecord};
+pub(crate) use shield::fuzz as fuzz_standings;
 pub(crate) use {context::CDN_LOOP, context::Context as RequestContext, fields::strip_hop, route::Inside, trail::Trail as RequestTrail};
 
 /// What a [`RequestPath`] is made of.
@@ -56,6 +59,8 @@ pub struct Parts {
     pub routes: Arc<ActiveRoutes>,
     /// Stored responses.
     pub cache: Arc<Cache>,
+    /// Other nodes of the region.
+    pub peers: Arc<Peers>,
     /// The way to customers' servers and to the rest of the world.
     pub upstreams: Arc<Upstreams>,
     /// Peers whose forwarding fields are believed. Empty by default.
@@ -77,6 +82,7 @@ pub struct RequestPath {
     via: HeaderValue,
     routes: Arc<ActiveRoutes>,
     cache: Arc<Cache>,
+    peers: Arc<Peers>,
     upstreams: Arc<Upstreams>,
     runners: Runners,
     trusted_proxies: Vec<IpNet>,
@@ -101,6 +107,7 @@ impl RequestPath {
             node: parts.node,
             routes: parts.routes,
             cache: parts.cache,
+            peers: parts.peers,
             upstreams: parts.upstreams,
             runners,
             trusted_proxies: parts.trusted_proxies,
@@ -259,6 +266,10 @@ impl RequestPath {
 
     pub(crate) fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     pub(crate) fn upstreams(&self) -> &Upstreams {

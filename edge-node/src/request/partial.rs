@@ -9,7 +9,7 @@ use crate::cache::chain::chain;
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::part::{ContentRange, Missing, Part, joins, same_representation, strong_validator};
 use crate::cache::status::CACHE_STATUS;
-use crate::cache::tags::{CACHE_TAG, SURROGATE_KEY, Tags};
+use crate::cache::tags::Tags;
 use crate::cache::validate::freshen;
 
 /// Makes a request one for what a stored part lacks, if the representation is still the same.
@@ -43,7 +43,7 @@ pub(super) fn completed(stored: &Entry, rest: Response<Body>) -> Completed {
     let (mut head, body) = rest.into_parts();
     let (Some(missing), Some(part)) = (missing(stored), stored.part) else { return Completed::Other };
     let Some(range) = ContentRange::of(&head.headers).filter(|range| missing.is(*range, part.total)) else { return Completed::Other };
-    let tags_are_there = head.headers.contains_key(CACHE_TAG) || head.headers.contains_key(SURROGATE_KEY);
+    let tags_are_there = Tags::are_said(&head.headers);
     // The stored fields have no tags any more: without new ones a purge would not find the whole.
     if !same_representation(stored.fields(), &head.headers) || !(tags_are_there || stored.purgeable.tags == Tags::default()) {
         return Completed::Other;

@@ -14,6 +14,7 @@ use super::RequestPath;
 use super::context::Context;
 use super::error::RequestError;
 use super::fields::X_REQUEST_ID;
+use super::shield::SELVEDGE_PEER;
 use super::trail::Trail;
 use crate::cache::entry::Entry;
 use crate::cache::fill::{Reader, StreamHead};
@@ -21,7 +22,7 @@ use crate::cache::freshness::Standing;
 use crate::cache::part::Part;
 use crate::cache::range::{Selected, multipart, select};
 use crate::cache::status::{self, Detail};
-use crate::cache::tags::{CACHE_TAG, SURROGATE_KEY};
+use crate::cache::tags::{SELVEDGE_TAGS, Tags};
 use crate::cache::time::Time;
 use crate::cache::validate::{client_has, range_applies};
 use crate::listen::Refusal;
@@ -81,6 +82,7 @@ pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap,
         Say::As(value) => value,
     };
     let mut headers = entry.fields_now(now, cache_status);
+    tell_tags(&mut headers, &entry.purgeable.tags, trail);
     if entry.status == StatusCode::OK {
         if client_has(request, entry.fields()) {
             return not_modified(headers);
@@ -136,7 +138,13 @@ fn several(mut headers: HeaderMap, entry: &Entry, parts: &[std::ops::Range<u64>]
 }
 
 /// A response that is being stored while it is sent.
-pub(super) fn from_stream(stream: &Arc<StreamHead>, reader: Reader, request: &HeaderMap, cache_status: HeaderValue) -> Response<Body> {
+pub(super) fn from_stream(
+    stream: &Arc<StreamHead>,
+    reader: Reader,
+    request: &HeaderMap,
+    trail: &Trail,
+    cache_status: HeaderValue,
+) -> Response<Body> {
     let mut headers = stream.head.headers.clone();
     if !reader.is_owner() {
         for name in &stream.withheld {
@@ -144,6 +152,9 @@ pub(super) fn from_stream(stream: &Arc<StreamHead>, reader: Reader, request: &He
         }
     }
     strip_tags(&mut headers);
+    if trail.is_peers() {
+        tell_tags(&mut headers, &Tags::of(&stream.head.headers), trail);
+    }
     status::add(&mut headers, cache_status);
     if stream.head.status == StatusCode::OK && client_has(request, &headers) {
         return not_modified(headers);
@@ -161,10 +172,16 @@ pub(super) fn private(mut response: Response<Body>, request: &HeaderMap, cache_s
     response
 }
 
+/// Tells another node that asks by which tags a purge reaches it.
+fn tell_tags(headers: &mut HeaderMap, tags: &Tags, trail: &Trail) {
+    if let Some(told) = trail.is_peers().then(|| tags.told()).flatten() {
+        headers.insert(SELVEDGE_TAGS, told);
+    }
+}
+
 /// Takes off the tags, which are for this node: they tell outsiders what is behind a page.
 pub(super) fn strip_tags(headers: &mut HeaderMap) {
-    headers.remove(CACHE_TAG);
-    headers.remove(SURROGATE_KEY);
+    Tags::strip(headers);
 }
 
 /// RFC 9110, section 15.4.5: of the fields, those that a `200` would have had and that may have changed.
@@ -223,6 +240,10 @@ pub(super) fn error(error: &RequestError, trail: &Trail, path: &RequestPath) -> 
     let details: String =
         row.text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).filter(|c| !matches!(c, '"' | '\\')).collect();
     insert(&mut headers, PROXY_STATUS, &format!("{}; error={}; details=\"{details}\"", path.name().as_str(), row.kind));
+    if trail.is_peers() {
+        // The asker may do better itself.
+        insert(&mut headers, SELVEDGE_PEER, &details);
+    }
     let id = trail.context.id();
     insert(&mut headers, X_REQUEST_ID, &id);
     if let Some(after) = row.retry_after {
@@ -259,6 +280,7 @@ fn row(error: &RequestError) -> Row {
         RequestError::BodyTooLarge { bytes_max } => {
             row(StatusCode::PAYLOAD_TOO_LARGE, "http_request_error", format!("the request's body is larger than {bytes_max} bytes"))
         }
+        RequestError::NotForPeers(why) => row(StatusCode::MISDIRECTED_REQUEST, "destination_unavailable", (*why).to_owned()),
         RequestError::NotStored => {
             row(StatusCode::GATEWAY_TIMEOUT, "http_request_denied", "nothing is stored, and only-if-cached was asked".into())
         }

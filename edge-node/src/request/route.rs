@@ -45,12 +45,16 @@ pub(crate) fn resolve(context: &Context, table: &RouteTable) -> Result<Aim, Requ
     if context.method == Method::CONNECT || context.method == Method::TRACE {
         return Err(RequestError::Method(context.method.clone()));
     }
+    aim(&find(context, table)?)
+}
+
+/// The route for a request.
+pub(crate) fn find(context: &Context, table: &RouteTable) -> Result<Arc<Route>, RequestError> {
     let path = context.target.path();
-    let Some(route) = table.find(context.host(), path) else {
+    table.find(context.host(), path).cloned().ok_or_else(|| {
         let path: String = path.chars().take(200).collect();
-        return Err(RequestError::NoRoute { authority: context.authority.clone(), path: path.into() });
-    };
-    aim(route)
+        RequestError::NoRoute { authority: context.authority.clone(), path: path.into() }
+    })
 }
 
 fn aim(route: &Arc<Route>) -> Result<Aim, RequestError> {
@@ -74,7 +78,16 @@ pub(crate) fn behind(route: &Arc<Route>, worker: &Arc<str>) -> Result<Aim, Reque
     let Some(upstream) = &route.upstream else {
         return Err(RequestError::NoUpstream { pattern: route.pattern.clone(), worker: worker.clone() });
     };
-    Ok(Aim { route: route.clone(), answerer: Answerer::Upstream(upstream.clone()), cached: route.cache.enabled.unwrap_or(true) })
+    Ok(to(route, upstream))
+}
+
+/// The route's upstream, also where a worker stands before it: what a shield asks for another node.
+pub(crate) fn upstream(route: &Arc<Route>) -> Option<Aim> {
+    route.upstream.as_ref().map(|upstream| to(route, upstream))
+}
+
+fn to(route: &Arc<Route>, upstream: &Arc<Uri>) -> Aim {
+    Aim { route: route.clone(), answerer: Answerer::Upstream(upstream.clone()), cached: route.cache.enabled.unwrap_or(true) }
 }
 
 /// Where a worker's `fetch()` of an address goes.

@@ -13,9 +13,11 @@ use super::RequestPath;
 use super::compress;
 use super::context::Context;
 use super::error::RequestError;
+use super::hints::Lesson;
 use super::lookup::{Question, Scope};
 use super::partial::{self, Completed};
 use super::route::Aim;
+use super::shield;
 use super::trail::Trail;
 use crate::cache::collapse::{Company, Duty, Obligation};
 use crate::cache::control::{self, Control};
@@ -34,6 +36,7 @@ use crate::routes::draw;
 
 /// What a fill needs.
 pub(super) struct Order {
+    key: CacheKey,
     facts: RequestFacts,
     /// The fields of the request that it answers, for what the response varies on.
     headers: HeaderMap,
@@ -56,7 +59,7 @@ enum Ask<'a> {
 
 impl Order {
     pub(super) fn new(question: &Question, headers: &HeaderMap, aim: &Aim, stale: Option<(Arc<Entry>, u64)>, scope: Scope) -> Self {
-        Self { facts: question.facts, headers: headers.clone(), aim: aim.clone(), stale, scope }
+        Self { key: question.key.clone(), facts: question.facts, headers: headers.clone(), aim: aim.clone(), stale, scope }
     }
 }
 
@@ -144,7 +147,7 @@ async fn answer(path: &Arc<RequestPath>, order: &Order, trail: &Arc<Trail>) -> R
     Ok(response)
 }
 
-/// Asks the target.
+/// Asks the key's shield, or else the target.
 async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::GET;
@@ -164,7 +167,16 @@ async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<
         request.headers_mut().append(SURROGATE_CAPABILITY, CAPABILITY);
     }
     *request.uri_mut() = Uri::from(trail.context.asked().clone());
-    path.forward(request, &order.aim, trail).await
+    let lesson = Lesson::begin(path, &request, &order.aim, trail);
+    match shield::ask(path, request.headers(), &order.aim, order.key.as_bytes(), trail).await {
+        Some(response) => {
+            if let Some(lesson) = lesson {
+                lesson.learn(path, &response);
+            }
+            Ok(response)
+        }
+        None => path.forward(request, &order.aim, trail).await,
+    }
 }
 
 /// Whether the error is of an upstream that is away, rather than of this node or the client.

@@ -31,6 +31,8 @@ pub(crate) enum Origin {
     Client,
     /// A worker's `fetch()` of another route of this node.
     Worker,
+    /// Another node's, for which this one is the shield.
+    Peer,
     /// Ours: a background refresh. Logged for whoever looks closely, counted nowhere.
     Refresh,
 }
@@ -77,6 +79,11 @@ impl Trail {
     /// Whether a client asks, rather than a worker or this node itself.
     pub(crate) fn is_clients(&self) -> bool {
         self.origin == Origin::Client
+    }
+
+    /// Whether another node asks.
+    pub(crate) fn is_peers(&self) -> bool {
+        self.origin == Origin::Peer
     }
 
     pub(crate) fn sinks(&self) -> &Arc<Sinks> {
@@ -237,7 +244,7 @@ fn log(record: &RequestRecord, origin: Origin) {
     }
     match origin {
         Origin::Refresh => event!(tracing::Level::DEBUG),
-        Origin::Client | Origin::Worker => event!(tracing::Level::INFO),
+        Origin::Client | Origin::Worker | Origin::Peer => event!(tracing::Level::INFO),
     }
 }
 

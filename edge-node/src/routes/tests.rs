@@ -8,6 +8,7 @@ fn route(pattern: &str) -> Route {
         target: Target::Upstream,
         upstream: Some(Arc::new(http::Uri::from_static("http://127.0.0.1:1"))),
         redirect_to_https: false,
+        fingerprint: 0,
         compress: Default::default(),
         early_hints: false,
         cache: CacheSettings::default(),

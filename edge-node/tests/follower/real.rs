@@ -20,6 +20,8 @@ fn config(origin: &Origin, data: &std::path::Path, name: &str) -> FollowerConfig
         name: name.parse().unwrap(),
         region: "here".into(),
         address: Some("127.0.0.1:443".into()),
+        peer: None,
+        peers: std::sync::Arc::default(),
     }
 }
 

@@ -362,6 +362,8 @@ impl TestNode {
             name: "node-1".parse().unwrap(),
             region: "here".into(),
             address: None,
+            peer: None,
+            peers: std::sync::Arc::default(),
         }
     }
 

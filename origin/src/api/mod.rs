@@ -165,7 +165,7 @@ impl Api {
             Endpoint::Nodes => self.nodes(),
             Endpoint::Join => self.join(&asked).await,
             Endpoint::RemoveNode(node) => self.remove_node(node, &asked).await,
-            Endpoint::Report => self.report(&asked),
+            Endpoint::Report => self.report(&asked).await,
             Endpoint::Feed => self.feed(&asked).await,
         }
     }

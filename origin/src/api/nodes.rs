@@ -5,7 +5,7 @@ use super::wire::{Joined, NodeJoin, NodeReport, Status, join_message};
 use super::{Api, Asked, Caller, sites, workers};
 use crate::keys::Purpose;
 use crate::limits::{NODE_TEXT_BYTES_MAX, WORKERS_MAX};
-use crate::registry::{self, NodeName};
+use crate::registry::{self, NodeName, State};
 
 impl Api {
     pub(super) fn status(&self) -> Answer {
@@ -45,7 +45,7 @@ impl Api {
         reply::ok(&())
     }
 
-    pub(super) fn report(&self, asked: &Asked) -> Answer {
+    pub(super) async fn report(&self, asked: &Asked) -> Answer {
         let report: NodeReport = asked.json()?;
         if report.workers.len() > WORKERS_MAX {
             return Err(ApiError::Malformed(format!("a report of more than {WORKERS_MAX} workers")));
@@ -55,6 +55,13 @@ impl Api {
             return Err(ApiError::Malformed(format!("region, address and build have at most {NODE_TEXT_BYTES_MAX} bytes")));
         }
         let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes report".to_owned())) };
+        let stands =
+            |state: &State| state.nodes().get(node).is_some_and(|known| known.region == report.region && known.peer == report.peer);
+        if !self.ledger.read(|state, _| stands(state)) {
+            let (node, region, peer) = (node.clone(), report.region.clone(), report.peer.clone());
+            let moved = move |state: &State, _: &_| registry::moved(state, &node, &region, peer.as_deref());
+            self.ledger.commit(self.act(asked, None, None), moved, |_, ()| ()).await?;
+        }
         let now_ms = self.ledger.now_ms();
         if self.ledger.fleet(|fleet, _| fleet.reported(node, report, now_ms)) {
             self.ledger.announce();

@@ -202,7 +202,7 @@ pub struct NodeJoin {
     pub name: NodeName,
     /// Where it stands.
     pub region: String,
-    /// Where peers and operators reach it.
+    /// Where operators reach it.
     pub address: Option<String>,
     /// Its public key.
     pub key: PublicKey,
@@ -235,8 +235,11 @@ pub struct NodeReport {
     pub seq: u64,
     /// Where it stands.
     pub region: String,
-    /// Where peers and operators reach it.
+    /// Where operators reach it.
     pub address: Option<String>,
+    /// Where other nodes reach it, `IP:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     /// Its build.
     pub build: String,
     /// Why it takes no further entries, where it refused one.
@@ -297,7 +300,7 @@ pub struct NodeStatus {
     pub name: NodeName,
     /// Where it stands.
     pub region: String,
-    /// Where peers and operators reach it.
+    /// Where operators reach it.
     pub address: Option<String>,
     /// Whether its last report is younger than 15 s.
     pub online: bool,

@@ -38,6 +38,9 @@ pub struct CacheSettings {
     pub vary: BTreeMap<String, VaryRule>,
     /// What of the query names a response. Default: all of it, as received.
     pub query: QueryRule,
+    /// Ask the node that is the URL's shield before the upstream, where nodes of this region have peer addresses: the upstream then sees one fetch for all of
+    /// them. Default: yes.
+    pub shield: bool,
     /// Refuse to store a response whose path ends like a file of another type than it has (web cache deception). Default: yes.
     pub deception_check: bool,
 }
@@ -57,6 +60,7 @@ impl Default for CacheSettings {
             early_refresh_percent: 0,
             vary: BTreeMap::new(),
             query: QueryRule::Keep,
+            shield: true,
             deception_check: true,
         }
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Deployment, RouteRecord, VersionId, VersionRecord, WorkerName};
+use super::{Change, Deployment, NodeName, RouteRecord, VersionId, VersionRecord, WorkerName};
+use crate::keys::PublicKey;
 
 /// What the registry wants nodes to run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -14,6 +15,21 @@ pub struct Desired {
     pub workers: BTreeMap<WorkerName, DesiredWorker>,
     /// Routes by pattern.
     pub routes: BTreeMap<String, RouteRecord>,
+    /// Nodes that others reach: what they prove who they are by, and where they stand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<NodeName, PeerRecord>,
+}
+
+/// A node as other nodes know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerRecord {
+    /// Where it stands.
+    pub region: String,
+    /// Where others reach it, `IP:PORT`.
+    pub address: String,
+    /// Its Ed25519 public key: whoever holds the other half is this node.
+    pub key: PublicKey,
 }
 
 /// A worker that takes traffic.
@@ -44,7 +60,14 @@ impl Desired {
                     self.routes.insert(route.pattern.clone(), route.clone());
                 }
             }
-            Change::VersionCreated(_) | Change::NodeJoined { .. } | Change::NodeRemoved { .. } => {}
+            Change::NodeJoined { node, region, peer, key, .. } => match peer {
+                Some(address) => {
+                    self.peers.insert(node.clone(), PeerRecord { region: region.clone(), address: address.clone(), key: *key });
+                }
+                None => drop(self.peers.remove(node)),
+            },
+            Change::NodeRemoved { node } => drop(self.peers.remove(node)),
+            Change::VersionCreated(_) => {}
         }
     }
 }

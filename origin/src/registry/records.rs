@@ -143,8 +143,11 @@ pub enum Change {
         node: NodeName,
         /// Its region.
         region: String,
-        /// Where peers and operators reach it.
+        /// Where operators reach it.
         address: Option<String>,
+        /// Where other nodes reach it, `IP:PORT`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
         /// Its Ed25519 public key.
         key: PublicKey,
     },

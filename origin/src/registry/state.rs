@@ -47,8 +47,11 @@ pub struct WorkerRecord {
 pub struct NodeRecord {
     /// Where it stands.
     pub region: String,
-    /// Where peers and operators reach it.
+    /// Where operators reach it.
     pub address: Option<String>,
+    /// Where other nodes reach it, `IP:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     /// Its key.
     pub key: PublicKey,
 }
@@ -177,8 +180,8 @@ impl State {
                 self.workers.remove(worker);
             }
             Change::RoutesSet { .. } => {}
-            Change::NodeJoined { node, region, address, key } => {
-                let record = NodeRecord { region: region.clone(), address: address.clone(), key: *key };
+            Change::NodeJoined { node, region, address, peer, key } => {
+                let record = NodeRecord { region: region.clone(), address: address.clone(), peer: peer.clone(), key: *key };
                 self.nodes.insert(node.clone(), record);
             }
             Change::NodeRemoved { node } => {
@@ -222,8 +225,8 @@ impl State {
             Change::RoutesSet { owner, routes } => {
                 set(routes_key(owner), if routes.is_empty() { None } else { encode(routes) });
             }
-            Change::NodeJoined { node, region, address, key } => {
-                let record = NodeRecord { region: region.clone(), address: address.clone(), key: *key };
+            Change::NodeJoined { node, region, address, peer, key } => {
+                let record = NodeRecord { region: region.clone(), address: address.clone(), peer: peer.clone(), key: *key };
                 set(format!("node/{node}"), encode(&record));
             }
             Change::NodeRemoved { node } => {

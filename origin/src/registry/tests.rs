@@ -391,6 +391,7 @@ fn a_node_is_active_refused_pending_or_offline() {
         seq,
         region: "here".into(),
         address: None,
+        peer: None,
         build: "test".into(),
         feed_refusal: feed_refusal.map(str::to_owned),
         workers,

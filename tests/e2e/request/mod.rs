@@ -6,6 +6,7 @@ mod limits;
 mod malformed;
 mod outcomes;
 mod protocols;
+mod shield;
 mod subrequests;
 mod waits;
 mod worker;

@@ -155,6 +155,7 @@ impl Server {
         let bound = Bound::bind(ListenConfig {
             https: Some(any),
             http: Some(any),
+            peer: None,
             data: data.path().to_owned(),
             limits,
             trusted_proxies: Vec::new(),

@@ -131,7 +131,7 @@ pub(super) async fn streaming(
     reader: Reader,
     cache_status: HeaderValue,
 ) -> Response<Body> {
-    let plain = |reader: Reader, status| respond::from_stream(stream, reader, asked.headers, status);
+    let plain = |reader: Reader, status| respond::from_stream(stream, reader, asked.headers, asked.trail, status);
     let Some(coding) = asked.wanted() else { return plain(reader, cache_status) };
     // What is kept from others is not put into bytes and heads that all share.
     if !stream.withheld.is_empty() || !encodable(&asked.aim.route.compress, stream.head.status, &stream.head.headers, stream.length) {
@@ -141,7 +141,7 @@ pub(super) async fn streaming(
         return stored(path, question, asked, &entry, Say::As(cache_status), path.now()).await;
     }
     match shared::of_stream(path, question, asked.aim, stream, reader, coding).await {
-        Ok((head, coded)) => respond::from_stream(&head, coded, asked.headers, cache_status),
+        Ok((head, coded)) => respond::from_stream(&head, coded, asked.headers, asked.trail, cache_status),
         Err(reader) => plain(reader, cache_status),
     }
 }

@@ -132,6 +132,7 @@ impl World {
             node: "edge-1".into(),
             routes: active,
             cache: Arc::new(Cache::new(64 << 20, metrics.clone())),
+            peers: Arc::default(),
             upstreams: Arc::new(Upstreams::new(UpstreamsConfig::default()).expect("upstreams")),
             trusted_proxies: Vec::new(),
             metrics: metrics.clone(),
@@ -192,7 +193,7 @@ pub(super) fn connection(tls: bool) -> Arc<Connection> {
         peer: "192.0.2.7:1234".parse().expect("an address"),
         local: "127.0.0.1:443".parse().expect("an address"),
         protocol: Protocol::Http1,
-        tls: tls.then_some(TlsInfo { version: "TLSv1.3", server_name: None }),
+        tls: tls.then_some(TlsInfo { version: "TLSv1.3", server_name: None, node: None }),
     })
 }
 
@@ -202,6 +203,7 @@ pub(super) fn to_upstream(pattern: &str, server: &Server) -> Route {
         target: Target::Upstream,
         upstream: Some(Arc::new(server.url().parse().expect("an address"))),
         redirect_to_https: false,
+        fingerprint: 0,
         compress: Default::default(),
         early_hints: false,
         cache: CacheSettings::default(),
@@ -225,6 +227,7 @@ pub(super) fn to_worker(pattern: &str, name: &str) -> Route {
         target: Target::Worker(Arc::new(ActiveWorker::new(name.into(), [(Arc::new(source), 100.0)]))),
         upstream: None,
         redirect_to_https: false,
+        fingerprint: 0,
         compress: Default::default(),
         early_hints: false,
         cache: CacheSettings::default(),

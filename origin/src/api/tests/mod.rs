@@ -85,7 +85,7 @@ async fn join(fixture: &Fixture, node: &str) -> Client {
 }
 
 fn report(seq: u64, workers: Vec<WorkerReport>) -> NodeReport {
-    NodeReport { epoch: None, seq, region: "here".into(), address: None, build: "test".into(), feed_refusal: None, workers }
+    NodeReport { epoch: None, seq, region: "here".into(), address: None, peer: None, build: "test".into(), feed_refusal: None, workers }
 }
 
 #[tokio::test]

@@ -1,0 +1,185 @@
+//! One connection to a peer: HTTP/2, made when it is first needed, used by all, made again after it broke. A peer that cannot be reached, or that does not answer a
+//! ping, is left alone for a while: whoever would have asked it asks the upstream.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use rustls_pki_types::ServerName;
+use selvedge_origin::keys::PublicKey;
+use selvedge_origin::registry::NodeName;
+use selvedge_runtime::{Body, BodyError};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use super::choose;
+use super::tls::{self, Proof};
+use crate::limits::{
+    H2_CONNECTION_WINDOW_BYTES, H2_STREAM_WINDOW_BYTES, HEADER_LIST_BYTES_MAX, PEER_CONNECT_TIMEOUT, PEER_HEAD_TIMEOUT, PEER_PING_INTERVAL,
+    PEER_PING_TIMEOUT, PEER_REQUESTS_MAX, PEER_REST,
+};
+
+/// Another node of the region.
+#[derive(Debug)]
+pub struct Peer {
+    pub(super) name: NodeName,
+    /// Its part of every rank, see [`choose`].
+    pub(super) score: u64,
+    address: SocketAddr,
+    key: PublicKey,
+    sender: tokio::sync::Mutex<Option<SendRequest<Empty<Bytes>>>>,
+    places: Arc<Semaphore>,
+    /// It is not asked until then.
+    rests_until: Mutex<Option<Instant>>,
+}
+
+/// Why a peer gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// This node has no identity yet.
+    #[error("this node has not joined")]
+    NotJoined,
+    /// As many requests as it takes are under way.
+    #[error("too many requests to it are under way")]
+    Busy,
+    /// No connection, or not in time.
+    #[error("no connection: {0}")]
+    Connect(String),
+    /// The connection broke, or it gave no head in time.
+    #[error("no answer: {0}")]
+    Answer(String),
+}
+
+impl Peer {
+    pub(super) fn new(name: NodeName, address: SocketAddr, key: PublicKey) -> Self {
+        Self {
+            score: choose::node(name.as_str()),
+            name,
+            address,
+            key,
+            sender: tokio::sync::Mutex::new(None),
+            places: Arc::new(Semaphore::new(PEER_REQUESTS_MAX)),
+            rests_until: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn is(&self, name: &NodeName, address: SocketAddr, key: &PublicKey) -> bool {
+        self.name == *name && self.address == address && self.key == *key
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// Whether it is asked now.
+    pub(super) fn is_usable(&self) -> bool {
+        self.rests_until.lock().is_none_or(|until| Instant::now() >= until)
+    }
+
+    fn rest(&self) {
+        *self.rests_until.lock() = Some(Instant::now() + PEER_REST);
+    }
+
+    pub(super) async fn ask(&self, proof: &Proof, request: Request<()>) -> Result<Response<Body>, AskError> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| AskError::Busy)?;
+        let mut sender = self.sender(proof).await.inspect_err(|_| self.rest())?;
+        let answer = tokio::time::timeout(PEER_HEAD_TIMEOUT, sender.send_request(request.map(|()| Empty::new()))).await;
+        let failed = match answer {
+            Ok(Ok(response)) => return Ok(response.map(|body| Body::stream(Answer { body, _place: place }))),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("none within {PEER_HEAD_TIMEOUT:?}"),
+        };
+        // A stream that was refused says nothing of the peer; a connection that is gone does.
+        if sender.is_closed() {
+            self.rest();
+        }
+        Err(AskError::Answer(failed))
+    }
+
+    /// The connection that is open, or a new one.
+    async fn sender(&self, proof: &Proof) -> Result<SendRequest<Empty<Bytes>>, AskError> {
+        let mut kept = self.sender.lock().await;
+        if let Some(sender) = kept.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        // Others waited for the attempt that failed.
+        if !self.is_usable() {
+            return Err(AskError::Connect("it could not be reached a moment ago".into()));
+        }
+        let connected = tokio::time::timeout(PEER_CONNECT_TIMEOUT, self.connect(proof)).await;
+        let sender = connected.map_err(|_| AskError::Connect(format!("none within {PEER_CONNECT_TIMEOUT:?}")))??;
+        *kept = Some(sender.clone());
+        Ok(sender)
+    }
+
+    async fn connect(&self, proof: &Proof) -> Result<SendRequest<Empty<Bytes>>, AskError> {
+        let failed = |reason: &dyn std::fmt::Display| AskError::Connect(format!("{}: {reason}", self.address));
+        let config = tls::client(proof, self.key).map_err(|error| failed(&error))?;
+        let stream = TcpStream::connect(self.address).await.map_err(|error| failed(&error))?;
+        let _ = stream.set_nodelay(true);
+        // Raw keys have no names: it is only there to be sent.
+        let name = ServerName::try_from("peer.selvedge.internal").map_err(|error| failed(&error))?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| failed(&error))?;
+        let mut builder = http2::Builder::new(Streams);
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .keep_alive_interval(PEER_PING_INTERVAL)
+            .keep_alive_timeout(PEER_PING_TIMEOUT);
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+        let name = self.name.clone();
+        crate::tasks::spawn("peer connection", async move {
+            let ended = connection.await;
+            tracing::debug!(peer = %name, ?ended, "connection to a peer ended");
+        });
+        Ok(sender)
+    }
+}
+
+/// Where hyper runs what belongs to one stream; each ends with its connection.
+#[derive(Clone)]
+struct Streams;
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        crate::tasks::spawn("peer stream", stream);
+    }
+}
+
+/// The body of a peer's answer; its place is free once it ends.
+struct Answer {
+    body: Incoming,
+    _place: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Aborted(format!("the peer's answer broke off: {error}")))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,166 @@
+//! A region's nodes and their shields: the upstream sees one fetch, whatever becomes of a shield.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use selvedge_edge::config::NodeConfig;
+use selvedge_tests::client::{self, Answer, Over};
+use selvedge_tests::{Cluster, Upstream, eventually, fixture, route};
+
+const NODES: usize = 4;
+
+fn with_peers(config: &mut NodeConfig) {
+    config.peer = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+}
+
+/// Nodes that know one another, with an upstream behind `site.test/*`.
+async fn region(
+    adjust: impl Fn(&mut NodeConfig),
+    answer: impl Fn(http::Request<Bytes>) -> http::Response<Bytes> + Send + Sync + 'static,
+) -> (Cluster, Upstream) {
+    let cluster = Cluster::start_with(NODES, adjust).await;
+    let upstream = Upstream::start(answer).await;
+    // The addresses come with reports, and what is applied afterwards comes after them in the feed.
+    eventually("every node has told its address", Duration::from_secs(10), async || {
+        let nodes = cluster.client.nodes().await.ok()?;
+        nodes.iter().all(|node| node.report.as_ref().is_some_and(|report| report.seq >= NODES as u64)).then_some(())
+    })
+    .await;
+    cluster.apply(vec![route("site.test/*", None, Some(&upstream.url()))]).await;
+    (cluster, upstream)
+}
+
+fn cacheable(text: String) -> http::Response<Bytes> {
+    http::Response::builder().header("cache-control", "max-age=60").header("etag", "\"a\"").body(text.into()).expect("an answer")
+}
+
+async fn ask(cluster: &Cluster, node: usize, path: &str) -> Answer {
+    cluster.edges[node].send(Over::Cleartext, client::get("site.test", path)).await.expect("an answer")
+}
+
+async fn ask_all(cluster: &Cluster, path: &str) -> Vec<Answer> {
+    join_all((0..cluster.edges.len()).map(|node| ask(cluster, node, path))).await
+}
+
+fn members(answer: &Answer) -> Vec<String> {
+    let lines = answer.headers.get_all("cache-status").iter().map(|line| line.to_str().expect("text"));
+    lines.flat_map(|line| line.split(',')).map(|member| member.trim().to_owned()).collect()
+}
+
+/// The node that fetched `path` from the upstream for the others, by what they say.
+async fn shield_of(cluster: &Cluster, path: &str) -> usize {
+    let answers = ask_all(cluster, path).await;
+    let behind = answers.iter().map(members).find(|members| members.len() == 2).expect("one of them asked another");
+    let name = behind[0].split(';').next().expect("a name").to_owned();
+    name.strip_prefix("node-").and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_sees_one_fetch_for_all_nodes_of_a_region() {
+    let (cluster, upstream) = region(with_peers, |request| {
+        let field = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default().to_owned()).unwrap_or_default();
+        cacheable(format!("{} {} {} {}", request.uri().path(), field("cf-connecting-ip"), field("x-forwarded-for"), field("host")))
+    })
+    .await;
+    for number in 0..10 {
+        let path = format!("/{number}");
+        let answers = ask_all(&cluster, &path).await;
+        for (node, answer) in answers.iter().enumerate() {
+            assert_eq!(answer.text(), format!("{path} 127.0.0.1 127.0.0.1 site.test"), "the client is who it is");
+            let members = members(answer);
+            assert!(members.len() <= 2 && members.last().is_some_and(|last| last.starts_with(&format!("node-{node};"))), "{members:?}");
+        }
+        assert_eq!(upstream.asked(), number + 1, "one fetch for {NODES} nodes");
+        // Each has its own copy now.
+        for answer in ask_all(&cluster, &path).await {
+            assert!(members(&answer).last().is_some_and(|last| last.contains("; hit")), "{:?}", members(&answer));
+        }
+        assert_eq!(upstream.asked(), number + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_shield_costs_a_fetch_and_then_another_takes_its_place() {
+    let (mut cluster, upstream) = region(with_peers, |request| cacheable(request.uri().path().to_owned())).await;
+    let shield = shield_of(&cluster, "/first").await;
+    let dead = cluster.edges.remove(shield);
+    drop(dead);
+    // Keys of which the dead one was the shield are among these; every one is answered.
+    let before = upstream.asked();
+    for number in 0..20 {
+        let path = format!("/{number}");
+        assert!(ask_all(&cluster, &path).await.iter().all(|answer| answer.text() == path));
+    }
+    let once = upstream.asked() - before;
+    // The remaining nodes each found out by one request, and agree again on what comes after.
+    assert!((20..=20 + cluster.edges.len()).contains(&once), "{once} fetches for 20 pages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_may_go_without_and_so_may_a_worker() {
+    let (cluster, upstream) = region(with_peers, |_| cacheable("page".into())).await;
+    let mut alone = route("alone.test/*", None, Some(&upstream.url()));
+    alone.cache.shield = false;
+    cluster.apply(vec![alone]).await;
+    for edge in &cluster.edges {
+        let answer = edge.send(Over::Cleartext, client::get("alone.test", "/")).await.expect("an answer");
+        assert_eq!(members(&answer).len(), 1);
+    }
+    assert_eq!(upstream.asked(), NODES);
+    // What a worker fetches from behind its own route is shielded; the worker runs where it is asked.
+    let routes = Some(vec![route("worker.test/*", Some("own"), Some(&upstream.url()))]);
+    cluster.deploy_with("own", &fixture("own_route"), selvedge_tests::Deploy { routes, ..Default::default() }).await;
+    for edge in &cluster.edges {
+        let answer = edge.send(Over::Cleartext, client::get("worker.test", "/")).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert_eq!(upstream.asked(), NODES + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_no_node_is_not_answered_and_a_removed_node_no_more() {
+    let (cluster, upstream) = region(with_peers, |_| cacheable("page".into())).await;
+    let peer = cluster.edges[0].node.addresses().peer.expect("it has an address");
+    // Without a key: TLS ends before anything is asked.
+    assert!(client::exchange_h2(peer, client::get("site.test", "/")).await.is_err());
+    let shield = shield_of(&cluster, "/x").await;
+    let asker = (0..NODES).find(|node| *node != shield).expect("another");
+    cluster.client.remove_node(&format!("node-{asker}").parse().expect("a name")).await.expect("it is removed");
+    eventually("the shield has heard of it", Duration::from_secs(10), async || {
+        let nodes = cluster.client.nodes().await.ok()?;
+        let seq = cluster.client.status().await.ok()?.seq;
+        nodes.iter().all(|node| node.report.as_ref().is_some_and(|report| report.seq >= seq)).then_some(())
+    })
+    .await;
+    let before = upstream.asked();
+    for number in 0..10 {
+        let answer = ask(&cluster, asker, &format!("/removed/{number}")).await;
+        assert_eq!((answer.status, members(&answer).len()), (200, 1), "it serves on, by itself");
+    }
+    assert_eq!(upstream.asked(), before + 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shield_that_cannot_reach_the_upstream_hides_nothing() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let fails = broken.clone();
+    let (cluster, upstream) = region(with_peers, move |request| {
+        if fails.load(Ordering::SeqCst) {
+            return http::Response::builder().status(503).body(Bytes::from_static(b"down")).expect("an answer");
+        }
+        cacheable(request.uri().path().to_owned())
+    })
+    .await;
+    shield_of(&cluster, "/x").await;
+    broken.store(true, Ordering::SeqCst);
+    let answers = ask_all(&cluster, "/down").await;
+    assert!(answers.iter().all(|answer| answer.status == 503 && answer.text() == "down"), "the upstream's own answer");
+    drop(upstream);
+    let answers = ask_all(&cluster, "/gone").await;
+    // Connections to it that were open still are.
+    let own = |answer: &Answer| matches!(answer.status, 502 | 503) && answer.headers.get("selvedge-peer").is_none();
+    assert!(answers.iter().all(own), "{answers:?}");
+}
