@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::own::OwnCertificate;
 use super::{ALPN_H1, ALPN_H2, provider};
 use crate::registry::Digest;
 use crate::tokens::write_private;
@@ -52,34 +54,34 @@ impl TlsServer {
 
     /// A certificate of the registry's own authority, whose certificate and key are kept in `folder`. Blocks.
     pub(crate) fn own(folder: &Path, address: IpAddr) -> Result<Self, TlsError> {
-        let certificate = |error: rcgen::Error| TlsError::Certificate(error.to_string());
         let (authority, issuer) = authority(folder)?;
         let mut names = vec!["localhost".to_owned(), IpAddr::from([127, 0, 0, 1]).to_string()];
         if !address.is_unspecified() && !address.is_loopback() {
             names.push(address.to_string());
         }
-        let mut params = CertificateParams::new(names).map_err(certificate)?;
-        params.distinguished_name.push(DnType::CommonName, "Selvedge registry");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let key = KeyPair::generate().map_err(certificate)?;
-        let leaf = params.signed_by(&key, &issuer).map_err(certificate)?;
-        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| TlsError::Certificate(error.to_owned()))?;
         let pin = Some(Digest::of(&authority));
-        // The authority is part of the chain: clients look for it there.
-        Ok(Self { config: server_config(vec![leaf.der().clone(), authority], key)?, pin })
+        let own = OwnCertificate::new(issuer, authority, names, Instant::now())?;
+        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|error| TlsError::Certificate(error.to_string()))?;
+        let config = builder.with_no_client_auth().with_cert_resolver(Arc::new(own));
+        Ok(Self { config: finished(config), pin })
     }
 }
 
 fn server_config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Arc<ServerConfig>, TlsError> {
     let certificate = |error: rustls::Error| TlsError::Certificate(error.to_string());
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(certificate)?;
-    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).map_err(certificate)?;
-    config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
-    Ok(Arc::new(config))
+    Ok(finished(builder.with_no_client_auth().with_single_cert(chain, key).map_err(certificate)?))
 }
 
-/// The authority kept in a folder, made on first use. The key is written last: a certificate without its key is made anew.
-fn authority(folder: &Path) -> Result<(CertificateDer<'static>, Issuer<'static, KeyPair>), TlsError> {
+fn finished(mut config: ServerConfig) -> Arc<ServerConfig> {
+    config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
+    Arc::new(config)
+}
+
+/// The authority kept in a folder, made on first use. The key is written last: a certificate without its key is made anew. Clients know it by its digest, so
+/// it is as good as its key, for as long as the folder.
+pub(super) fn authority(folder: &Path) -> Result<(CertificateDer<'static>, Issuer<'static, KeyPair>), TlsError> {
     let certificate = |error: rcgen::Error| TlsError::Certificate(error.to_string());
     let (der_file, key_file) = (folder.join("authority.der"), folder.join("authority.key"));
     let failed = |path: &Path, error: std::io::Error| TlsError::File { path: path.display().to_string(), reason: error.to_string() };

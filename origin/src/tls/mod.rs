@@ -1,6 +1,7 @@
 //! TLS between the registry and its clients: the registry's own authority, and the pin by which clients know it.
 
 mod authority;
+mod own;
 mod pin;
 
 pub(crate) use authority::TlsServer;
