@@ -42,6 +42,8 @@ pub enum Command {
     Status(StatusArgs),
     /// List the versions of a worker
     Versions(VersionsArgs),
+    /// Show what was changed in the registry, by whom, when and why: newest first
+    Log(LogArgs),
     /// Give a worker's traffic back to an older version; its routes stay
     Rollback(RollbackArgs),
     /// Delete a worker with its versions and routes
@@ -223,6 +225,20 @@ pub struct StatusArgs {
 pub struct VersionsArgs {
     /// The worker
     pub name: String,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
+}
+
+/// `selvedge log`.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    /// Entries to show
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=200))]
+    pub limit: u64,
+    /// Show those before the entry with this number: the last line of a page leads to the next
+    #[arg(long, value_name = "SEQ")]
+    pub before: Option<u64>,
     /// The origin.
     #[command(flatten)]
     pub registry: Registry,

@@ -81,6 +81,10 @@ pub const NODE_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// Entries of the log that are kept. A node that is further behind gets a snapshot.
 pub const LOG_ENTRIES_KEPT: u64 = 100_000;
+/// Entries that an operator is shown at once, where none says how many.
+pub const LOG_PAGE: u64 = 50;
+/// The most of them: each may have to be read from megabytes.
+pub const LOG_PAGE_MAX: u64 = 200;
 /// Entries that a follower gets one by one; beyond it a snapshot is cheaper.
 pub const FEED_BACKLOG_MAX: u64 = 1_000;
 /// Bytes of one entry of the log.

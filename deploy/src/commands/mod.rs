@@ -6,6 +6,7 @@ mod demo;
 mod deploy;
 mod dev;
 mod edge;
+mod log;
 mod logging;
 mod nodes;
 mod origin;
@@ -58,6 +59,7 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<u8> {
         Command::Apply(args) => apply::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Versions(args) => versions::run(args, output).await,
+        Command::Log(args) => log::run(args, output).await,
         Command::Rollback(args) => rollback::run(args, output).await,
         Command::Delete(args) => delete::run(args, output).await,
         Command::Nodes(args) => nodes::run(args, output).await,

@@ -4,6 +4,7 @@ mod auth;
 mod blobs;
 mod body;
 mod feed;
+mod log;
 mod nodes;
 mod reply;
 mod serve;
@@ -55,6 +56,7 @@ enum Endpoint {
     RemoveNode(NodeName),
     Report,
     Feed,
+    Log,
 }
 
 impl Endpoint {
@@ -85,6 +87,7 @@ impl Endpoint {
             ("DELETE", ["v1", "nodes", name]) => (Self::RemoveNode(name.parse()?), Admin, 0),
             ("POST", ["v1", "nodes", "self", "report"]) => (Self::Report, Node, JSON),
             ("GET", ["v1", "feed"]) => (Self::Feed, Node, 0),
+            ("GET", ["v1", "log"]) => (Self::Log, Admin, 0),
             (_, known) if is_path(known) => return Err(ApiError::Method),
             _ => return Err(ApiError::NoEndpoint),
         })
@@ -95,7 +98,7 @@ impl Endpoint {
 fn is_path(segments: &[&str]) -> bool {
     matches!(
         segments,
-        ["v1", "health" | "status" | "workers" | "sites" | "nodes" | "feed"]
+        ["v1", "health" | "status" | "workers" | "sites" | "nodes" | "feed" | "log"]
             | ["v1", "blobs" | "workers" | "sites" | "nodes", _]
             | ["v1", "workers", _, "versions" | "deployments" | "rollback" | "nodes"]
             | ["v1", "nodes", "self", "report"]
@@ -167,6 +170,7 @@ impl Api {
             Endpoint::RemoveNode(node) => self.remove_node(node, &asked).await,
             Endpoint::Report => self.report(&asked).await,
             Endpoint::Feed => self.feed(&asked).await,
+            Endpoint::Log => self.log(&asked).await,
         }
     }
 

@@ -1,9 +1,12 @@
 //! What the API's bodies say, in both directions. All of it is JSON; unknown fields are refused.
 
+mod log;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::log::{Changed, LogPage, Logged};
 use crate::keys::{PublicKey, Signature};
 use crate::registry::{Deployment, Digest, Epoch, NodeName, RequestId, RouteRecord, Share, VersionId, VersionRecord, WorkerName};
 pub use crate::registry::{RouteChange, RouteDiff, RouteSpec, TakenOver};

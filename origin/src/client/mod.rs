@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::wire::{
-    BlobDigests, Deleted, DeploymentList, Joined, NewDeployment, NewVersion, NodeJoin, NodeReport, NodeStatus, Promoted, Rollback,
+    BlobDigests, Deleted, DeploymentList, Joined, LogPage, NewDeployment, NewVersion, NodeJoin, NodeReport, NodeStatus, Promoted, Rollback,
     SiteApplied, SiteApply, SiteSummary, Status, VersionList, WorkerNodes, WorkerSummary, join_message,
 };
 use crate::bundle::Packed;
@@ -108,6 +108,13 @@ impl Client {
     /// Deletes a worker with its versions and routes.
     pub async fn delete_worker(&self, worker: &WorkerName) -> Result<Deleted, ClientError> {
         self.json::<(), _>(Method::DELETE, &format!("/v1/workers/{worker}"), None, CLIENT_CALL_TIMEOUT).await
+    }
+
+    /// Entries of the log before a number, or the last ones, newest first; at most `limit` (50 where there is none, 200 at most).
+    pub async fn log(&self, before: Option<u64>, limit: Option<u64>) -> Result<LogPage, ClientError> {
+        let parameters = [("before", before), ("limit", limit)];
+        let given: Vec<String> = parameters.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={value}"))).collect();
+        self.get(&format!("/v1/log?{}", given.join("&"))).await
     }
 
     /// All workers.

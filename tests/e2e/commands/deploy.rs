@@ -38,6 +38,14 @@ async fn a_folder_is_deployed_refused_rolled_back_and_deleted_by_commands() {
     let status = installation.run(&["status"]).document();
     assert_eq!((&status["workers"][0]["name"], &status["nodes"][0]["online"]), (&"shop".into(), &true.into()));
 
+    let log = installation.run(&["log", "--limit", "2"]).document();
+    assert_eq!(
+        (log["entries"].as_array().unwrap().len(), &log["entries"][0]["changes"][0]["promoted"]["worker"]),
+        (2, &"shop".into()),
+        "{log}"
+    );
+    assert_eq!(log["entries"][0]["actor"], "admin");
+
     assert_eq!(installation.run(&["delete", "shop"]).code, 1, "it asks, and nobody answers");
     assert_eq!(installation.run(&["delete", "shop", "--yes"]).code, 0);
     // In cleartext: a name without a route has no certificate either.

@@ -1,5 +1,6 @@
 //! The API over real sockets, with the typed client and with raw bytes.
 
+mod log;
 mod malformed;
 
 use std::time::Duration;
