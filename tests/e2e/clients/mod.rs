@@ -3,6 +3,7 @@
 mod browser;
 mod curl;
 mod quic;
+mod suite;
 
 /// Runs a program of the machine to its end; gives what it printed.
 fn output(program: &std::path::Path, arguments: &[&str]) -> String {
