@@ -30,6 +30,10 @@ pub fn fuzz(bytes: &[u8]) {
     cache::control::fuzz(bytes);
     cache::validate::fuzz(bytes);
     cache::range::fuzz(bytes);
+    cache::part::fuzz(bytes);
+    cache::surrogate::fuzz(bytes);
+    cache::negotiate::fuzz(bytes);
+    cache::query::fuzz(bytes);
     cache::coding::fuzz(bytes);
     request::fuzz_names(bytes);
     request::fuzz_links(bytes);

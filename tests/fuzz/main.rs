@@ -85,6 +85,11 @@ fn cache_fields() {
 }
 
 #[test]
+fn cache_settings() {
+    fuzz(&seeds::cache_settings(), selvedge_origin::registry::fuzz_cache_settings);
+}
+
+#[test]
 fn wrangler_files() {
     fuzz(&seeds::wrangler(), selvedge::project::fuzz);
 }

@@ -110,6 +110,11 @@ pub(crate) fn fields() -> Vec<Vec<u8>> {
         "for=192.0.2.60;proto=http;by=203.0.113.43, for=\"[2001:db8::1]:80\"",
         "node-0;hit;ttl=30, other;fwd=miss",
         "accept-encoding, *",
+        "bytes 4-9/10",
+        "bytes 0-499/*",
+        "max-age=600+30;selvedge, no-store;other, content=\"ESI/1.0\"",
+        "de-AT, en;q=0.8, *;q=0.1",
+        "/path?b=2&a=1&&c",
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec()
@@ -120,6 +125,11 @@ pub(crate) fn wrangler() -> Vec<Vec<u8>> {
     let toml = b"1name = \"a\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-01\"\nroute = \"a.test/*\"\n[vars]\nA = \"b\"\n[limits]\ncpu_ms = 50\n";
     let vars = b"2A=b\nC=\"d e\"\n# said\nexport F='g'\n";
     vec![json.to_vec(), toml.to_vec(), vars.to_vec()]
+}
+
+pub(crate) fn cache_settings() -> Vec<Vec<u8>> {
+    let full = br#"{"enabled":true,"store_set_cookie":true,"entry_bytes_max":1000,"collapse_wait_ms":5,"request_directives":"all","heuristic_s_max":9,"stale_if_error_s":9,"status_ttl_s":{"404":10,"503":1},"ttl_jitter_percent":5,"early_refresh_percent":5,"vary":{"accept-encoding":"normalise:br,gzip","cookie":"bypass","x-a":"pass"},"query":["page","lang"],"deception_check":false}"#;
+    vec![full.to_vec(), br#"{"query":"sort","vary":{"accept":"normalise:image/avif"}}"#.to_vec()]
 }
 
 pub(crate) fn sites() -> Vec<Vec<u8>> {

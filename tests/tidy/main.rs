@@ -147,3 +147,18 @@ fn nothing_is_left_for_later() {
     }
     broken.none();
 }
+
+#[test]
+fn the_caches_reference_names_all_that_it_can_say_and_be_told() {
+    use selvedge_edge::cache::policy::Refusal;
+    use selvedge_edge::cache::status::{Detail, Forward};
+    let page = include_str!("../../edge-node/CACHE.md");
+    let settings = serde_json::to_value(selvedge_origin::registry::CacheSettings::default()).expect("settings are JSON");
+    let keys = settings.as_object().expect("settings are a table").keys().cloned();
+    let refusals = Refusal::ALL.iter().map(|refusal| refusal.name().to_owned());
+    let details = Detail::ALL.iter().map(|detail| detail.name().to_owned());
+    let reasons = Forward::ALL.iter().map(|forward| forward.name().to_owned());
+    let missing: Vec<String> =
+        keys.chain(refusals).chain(details).chain(reasons).filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "edge-node/CACHE.md does not name {missing:?}");
+}

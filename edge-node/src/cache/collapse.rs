@@ -14,6 +14,7 @@ use super::entry::Entry;
 use super::fill::{Fill, Head, Reader};
 use super::policy::Refusal;
 use super::purge::Stamp;
+use super::status::Detail;
 use super::vary::Variant;
 use crate::limits::FILLS_MAX;
 
@@ -85,13 +86,13 @@ impl Fills {
             && let Some(registered) =
                 by_key.get(key).and_then(|list| list.iter().find(|one| one.open && one.discriminator == discriminator && admits(&one.fill)))
         {
-            return registered.fill.reader(false).map_or(Duty::Refused("waiters"), Duty::Follow);
+            return registered.fill.reader(false).map_or(Duty::Refused(Detail::Waiters.name()), Duty::Follow);
         }
         if by_key.len() >= FILLS_MAX {
-            return Duty::Refused("fills");
+            return Duty::Refused(Detail::Fills.name());
         }
         let fill = Fill::new(stamp);
-        let Some(reader) = fill.reader(true) else { return Duty::Refused("waiters") };
+        let Some(reader) = fill.reader(true) else { return Duty::Refused(Detail::Waiters.name()) };
         let registered = Registered { discriminator, open: company == Company::Open, fill: fill.clone() };
         by_key.entry(key.into()).or_default().push(registered);
         Duty::Fetch(Obligation { fills: self.clone(), key: key.into(), fill }, reader)

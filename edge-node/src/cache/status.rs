@@ -28,7 +28,11 @@ pub enum Forward {
 }
 
 impl Forward {
-    const fn name(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 7] = [Self::Bypass, Self::Method, Self::UriMiss, Self::VaryMiss, Self::Stale, Self::Partial, Self::Request];
+
+    /// Its name in RFC 9211.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Bypass => "bypass",
             Self::Method => "method",
@@ -64,8 +68,6 @@ pub enum Detail {
     IfError,
     /// A stale response for a client that takes one.
     MaxStale,
-    /// The request wants a newer response than the fresh one that is stored.
-    Reload,
     /// The wait for another request's fetch has become too long.
     CollapseWait,
     /// Other requests' fetches have come to nothing for this one, again and again.
@@ -80,7 +82,7 @@ pub enum Detail {
 
 impl Detail {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::Method,
         Self::Body,
         Self::RequestNoStore,
@@ -91,7 +93,6 @@ impl Detail {
         Self::EarlyRefresh,
         Self::IfError,
         Self::MaxStale,
-        Self::Reload,
         Self::CollapseWait,
         Self::Rounds,
         Self::Fills,
@@ -112,7 +113,6 @@ impl Detail {
             Self::EarlyRefresh => "early-refresh",
             Self::IfError => "stale-if-error",
             Self::MaxStale => "max-stale",
-            Self::Reload => "reload",
             Self::CollapseWait => "collapse-wait",
             Self::Rounds => "rounds",
             Self::Fills => "fills",

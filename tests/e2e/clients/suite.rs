@@ -76,7 +76,8 @@ async fn no_required_test_of_the_public_caching_suite_fails() {
         assert!(required.len() > 150 && optional.len() > 90, "{protocol}: only {} and {} tests", required.len(), optional.len());
         let failed: Vec<_> = required.iter().filter(|outcome| outcome.failure.is_some()).collect();
         assert!(failed.is_empty(), "{protocol}: {failed:#?}");
-        let failed: BTreeSet<&str> = optional.iter().filter(|outcome| outcome.failure.is_some()).map(|outcome| outcome.id.as_str()).collect();
+        let failed: BTreeSet<&str> =
+            optional.iter().filter(|outcome| outcome.failure.is_some()).map(|outcome| outcome.id.as_str()).collect();
         let listed: BTreeSet<&str> = listed.keys().map(String::as_str).collect();
         assert_eq!(failed, listed, "{protocol}: what fails is not what tests/conformance/failing.json lists");
     }
