@@ -16,12 +16,12 @@ pub struct Limits {
     pub connections_per_address_max: usize,
     /// Requests that run at one time on one h2 or h3 connection, in streams. Default 128; 1 to 1,000. RFC 9113, section 5.1.2 advises 100 or more.
     pub streams_per_connection_max: u32,
-    /// A connection without a request is closed after this time, in milliseconds. Default 75,000 (above the 60 s of usual load balancers);
-    /// 100 to 3,600,000.
+    /// A connection without a request, also a new one, is closed after this time, in milliseconds. Default 75,000 (above the 60 s of usual load
+    /// balancers); 100 to 3,600,000.
     pub idle_timeout_ms: u64,
     /// The whole TLS or QUIC handshake, in milliseconds. Default 10,000; 100 to 60,000.
     pub handshake_timeout_ms: u64,
-    /// The whole head of a request, in milliseconds; on h1 also the wait for the next request. Default 30,000; 100 to 600,000.
+    /// The whole head of a request from its first byte, in milliseconds; 408 beyond on h1. Default 30,000; 100 to 600,000.
     pub head_timeout_ms: u64,
 }
 
@@ -91,8 +91,35 @@ pub const INTERIM_RESPONSES_MAX: usize = 16;
 
 // --- HTTP/1.1 ---
 
-/// hyper's read buffer for an h1 connection, in bytes: it is also its bound of a head, 431 beyond. hyper needs at least 8 KiB.
-pub const H1_BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX + TARGET_BYTES_MAX;
+/// Bytes of the first line of a request: a target in absolute form has a scheme and an authority too. 414 beyond.
+pub const H1_REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + TARGET_BYTES_MAX + 512;
+
+/// Bytes of a head as it comes, line ends and white space included, before it is looked into. 431 beyond.
+pub const H1_HEAD_BYTES_MAX: usize = HEAD_BYTES_MAX + TARGET_BYTES_MAX;
+
+/// Room for one read of a connection, in bytes: a head of a browser fits, and idle connections hold no more than twice as much.
+pub const H1_READ_BYTES: usize = 8 << 10;
+
+/// Room for one read while a body is wanted, in bytes.
+pub const H1_BODY_READ_BYTES: usize = 64 << 10;
+
+/// Bytes that are read ahead of a request that is being answered (the next ones, or a body that nobody reads); at the bound the client waits.
+pub const H1_READ_AHEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Bytes of a request's body that are read ahead of whoever reads it.
+pub const H1_BODY_AHEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of answers that are gathered for one write.
+pub const H1_OUTPUT_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a piece of a body that is copied behind its head, so that one plain write takes both; larger ones are written from where they are.
+pub const H1_COPIED_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of the line before a chunk: its size, and extensions that nobody uses.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+
+/// Bytes of the trailers of a body, which are dropped.
+pub const TRAILER_BYTES_MAX: usize = 8 << 10;
 
 /// A request body that nobody read is read on and dropped up to this many bytes, so that the connection can be used again; a larger one
 /// closes it. Cheaper than a new TLS handshake, and below what a client can hurt with.

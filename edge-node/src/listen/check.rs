@@ -1,7 +1,7 @@
 //! What every request must hold before it is one for us, whatever protocol brought it; and its URI made absolute.
 //!
-//! Pure. hyper and h3 have parsed the message already, so that this sees what they let through; what hyper would hide of HTTP/1.1, the scanner in
-//! `strict` has refused before.
+//! Pure. The message has been parsed already: by `h1/head`, which refuses whatever could be read in two ways, or by hyper and h3, so that this sees what
+//! they let through.
 
 use std::net::SocketAddr;
 
@@ -28,11 +28,11 @@ pub(super) fn check<B>(request: &http::Request<B>, arrival: Arrival) -> Result<U
     if request.method() == Method::CONNECT {
         return Err(Refusal::MethodNotSupported);
     }
-    match arrival.protocol {
-        Protocol::Http1 => h1_framing(request.version(), request.headers())?,
-        Protocol::Http2 | Protocol::Http3 => no_connection_fields(request.headers())?,
+    // What frames a message of HTTP/1.1 has been looked at by whoever took it apart (`h1/framing`).
+    if arrival.protocol != Protocol::Http1 {
+        no_connection_fields(request.headers())?;
+        content_length(request.headers())?;
     }
-    content_length(request.headers())?;
     absolute(request, arrival)
 }
 
@@ -51,17 +51,6 @@ fn sizes<B>(request: &http::Request<B>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// RFC 9112, section 6.1: a server may refuse what only an attacker sends. Transfer codings other than chunked have no use here.
-fn h1_framing(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(()) };
-    let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    if !chunked || codings.next().is_some() || version != Version::HTTP_11 || headers.contains_key(header::CONTENT_LENGTH) {
-        return Err(Refusal::BadFraming);
-    }
-    Ok(())
-}
-
 /// RFC 9113, section 8.2.2; RFC 9114, section 4.2.
 fn no_connection_fields(headers: &HeaderMap) -> Result<(), Refusal> {
     let forbidden = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
@@ -74,16 +63,16 @@ fn no_connection_fields(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// RFC 9112, section 6.3: one number, in digits only.
-fn content_length(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Content-Length: one number, in digits only (RFC 9112, section 6.3).
+pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(()) };
+    let Some(length) = lengths.next() else { return Ok(None) };
     // 18 digits are below 2^63.
     let digits = length.as_bytes();
     if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) || lengths.next().is_some() {
         return Err(Refusal::BadFraming);
     }
-    Ok(())
+    Ok(Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))))
 }
 
 fn absolute<B>(request: &http::Request<B>, arrival: Arrival) -> Result<Uri, Refusal> {
@@ -231,26 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn framing_must_be_unambiguous() {
-        let framed = |version, fields: &[(&str, &str)]| {
-            let mut all = vec![("host", "a.example")];
-            all.extend_from_slice(fields);
-            request(version, "POST", "/", &all, arrival(Protocol::Http1, false)).map(drop)
-        };
-        assert_eq!(framed(Version::HTTP_11, &[("transfer-encoding", "chunked")]), Ok(()));
-        assert_eq!(framed(Version::HTTP_11, &[("content-length", "3")]), Ok(()));
-        for (version, fields) in [
-            (Version::HTTP_10, &[("transfer-encoding", "chunked")][..]),
-            (Version::HTTP_11, &[("transfer-encoding", "chunked"), ("content-length", "3")]),
-            (Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")]),
-            (Version::HTTP_11, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]),
-            (Version::HTTP_11, &[("transfer-encoding", "xchunked")]),
-            (Version::HTTP_11, &[("content-length", "3"), ("content-length", "3")]),
-            (Version::HTTP_11, &[("content-length", "+3")]),
-            (Version::HTTP_11, &[("content-length", "3, 3")]),
-            (Version::HTTP_11, &[("content-length", "99999999999999999999")]),
-        ] {
-            assert_eq!(framed(version, fields), Err(Refusal::BadFraming), "{fields:?}");
+    fn a_length_is_one_number() {
+        let arrival = arrival(Protocol::Http2, true);
+        let sized = |fields: &[(&str, &str)]| request(Version::HTTP_2, "POST", "https://a.example/", fields, arrival).map(drop);
+        assert_eq!(sized(&[("content-length", "3")]), Ok(()));
+        for lengths in [&["3", "3"][..], &["+3"], &["3, 3"], &[""], &["99999999999999999999"]] {
+            let fields: Vec<_> = lengths.iter().map(|length| ("content-length", *length)).collect();
+            assert_eq!(sized(&fields), Err(Refusal::BadFraming), "{lengths:?}");
         }
     }
 

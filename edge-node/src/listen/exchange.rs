@@ -12,7 +12,7 @@ use selvedge_runtime::{Body, BodyError};
 
 use super::activity::{Activity, Running};
 use super::check::{self, Arrival};
-use super::{Answer, Connection, Interim, Protocol};
+use super::{Answer, Connection, Interim, Protocol, Refusal};
 use crate::metrics::{CacheResult, Metrics};
 
 /// What the requests of one connection share.
@@ -25,36 +25,46 @@ pub(super) struct Exchange<A> {
     pub(super) alt_svc: Option<HeaderValue>,
 }
 
+/// An answer, before it is framed.
+pub(super) struct Answered {
+    pub(super) response: Response<Body>,
+    /// It was no request for us.
+    pub(super) refused: bool,
+}
+
 impl<A: Answer> Exchange<A> {
-    /// Answers one request. Dropping the future, or the response's body before its end, cancels the work.
-    pub(super) async fn run(&self, mut request: http::Request<Body>, interim: Interim) -> Response<SentBody> {
+    /// Answers one request for a connection that answers several at a time. Dropping the future, or the response's body before its end, cancels the work.
+    pub(super) async fn run(&self, request: http::Request<Body>, interim: Interim) -> Response<SentBody> {
         let running = self.activity.begin();
+        let Answered { response, .. } = self.answer(request, interim).await;
+        response.map(|body| SentBody { body, running, activity: self.activity.clone(), handed: false, failed: None })
+    }
+
+    /// Answers one request. Dropping the future, or the response's body before its end, cancels the work.
+    pub(super) async fn answer(&self, mut request: http::Request<Body>, interim: Interim) -> Answered {
         let protocol = self.connection.protocol;
         let arrival = Arrival { protocol, secure: self.connection.tls.is_some(), local: self.connection.local };
         let method = request.method().clone();
-        let mut refused = false;
-        let mut response = match check::check(&request, arrival) {
+        let (mut response, refused) = match check::check(&request, arrival) {
             Ok(uri) => {
                 *request.uri_mut() = uri;
-                self.answer.answer(request, &self.connection, interim).await
+                (self.answer.answer(request, &self.connection, interim).await, false)
             }
-            Err(refusal) => {
-                refused = true;
-                tracing::debug!(client.address = %self.connection.peer, refusal = refusal.name(), "request refused");
-                let response = self.answer.refuse(refusal, &self.connection);
-                self.metrics.answered(protocol, response.status(), CacheResult::Bypass);
-                response
-            }
+            Err(refusal) => (self.refuse(refusal), true),
         };
         shape(&mut response, &method, protocol);
-        if refused && protocol == Protocol::Http1 {
-            // Whoever sends what cannot be understood may have sent more of it.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
         if let Some(alt_svc) = &self.alt_svc {
             response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
         }
-        response.map(|body| SentBody { body, running, activity: self.activity.clone(), handed: false, failed: None })
+        Answered { response, refused }
+    }
+
+    /// The answer to what is no request for us.
+    pub(super) fn refuse(&self, refusal: Refusal) -> Response<Body> {
+        tracing::debug!(client.address = %self.connection.peer, refusal = refusal.name(), "request refused");
+        let response = self.answer.refuse(refusal, &self.connection);
+        self.metrics.answered(self.connection.protocol, response.status(), CacheResult::Bypass);
+        response
     }
 }
 
@@ -145,7 +155,7 @@ impl Drop for SentBody {
     }
 }
 
-/// A request's body on its way in over h1 or h2: counts bytes, and gives our kind of errors.
+/// A request's body on its way in over h2: counts bytes, and gives our kind of errors.
 pub(super) struct ReceivedBody {
     body: hyper::body::Incoming,
     metrics: Arc<Metrics>,

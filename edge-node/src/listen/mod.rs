@@ -21,11 +21,12 @@ mod admission;
 mod authority;
 mod check;
 mod connection;
+mod date;
 mod exchange;
+mod h1;
 mod interim;
 pub(crate) mod quic;
 mod refusal;
-mod strict;
 mod tcp;
 #[cfg(test)]
 mod tests;

@@ -10,17 +10,18 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
 use super::admission::Permit;
 use super::exchange::{Exchange, ReceivedBody, SentBody};
-use super::strict::Strict;
+use super::h1::{self, Abort};
 use super::watched::Watched;
 use super::{Answer, Connection, Interim, Protocol, Shared, TlsInfo};
 use crate::limits;
@@ -82,7 +83,7 @@ async fn serve<A: Answer>(stream: TcpStream, peer: SocketAddr, transport: Transp
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
     let connection = |protocol, tls| Arc::new(Connection { peer, local, protocol, tls });
     match transport {
-        Transport::Cleartext => h1(stream, shared.exchange(connection(Protocol::Http1, None), None), &shared).await,
+        Transport::Cleartext => h1::serve(stream, shared.exchange(connection(Protocol::Http1, None), None), &shared).await,
         Transport::Tls(acceptor, alt_svc) => {
             let handshake = tokio::time::timeout(shared.limits.handshake_timeout(), acceptor.accept(stream));
             let stream = match handshake.await {
@@ -106,28 +107,25 @@ async fn serve<A: Answer>(stream: TcpStream, peer: SocketAddr, transport: Transp
             if session.alpn_protocol() == Some(b"h2") {
                 h2(stream, shared.exchange(connection(Protocol::Http2, tls), alt_svc), &shared).await;
             } else {
-                h1(stream, shared.exchange(connection(Protocol::Http1, tls), alt_svc), &shared).await;
+                h1::serve(stream, shared.exchange(connection(Protocol::Http1, tls), alt_svc), &shared).await;
             }
         }
     }
     drop(permit);
 }
 
-async fn h1<A: Answer, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, exchange: Exchange<A>, shared: &Shared<A>) {
-    let activity = exchange.activity.clone();
-    let _open = shared.metrics.connected(Protocol::Http1);
-    let io = TokioIo::new(Strict::new(Watched::new(stream, activity.clone())));
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(shared.limits.head_timeout())
-        .max_headers(limits::FIELDS_MAX + 1)
-        // Not `pipeline_flush`: with it hyper 1.12 buffers a response without bound for a client that does not read.
-        .max_buf_size(limits::H1_BUFFER_BYTES_MAX);
-    let connection = builder.serve_connection(io, service(exchange));
-    let graceful = http1::Connection::graceful_shutdown;
-    // An idle h1 connection ends by the timeout of the next head.
-    drive(connection, graceful, activity, shared, None).await;
+impl Abort for TcpStream {
+    fn abort(&self) {
+        // Closing becomes RST. Where that cannot be set, the client sees an ordinary end.
+        let _ = socket2::SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Abort for TlsStream<TcpStream> {
+    fn abort(&self) {
+        // Closing comes without TLS's goodbye.
+        self.get_ref().0.abort();
+    }
 }
 
 async fn h2<A: Answer, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, exchange: Exchange<A>, shared: &Shared<A>) {

@@ -59,12 +59,17 @@ pub(super) fn ttl_seconds(entry: &Entry, now: Time) -> i64 {
 /// What a listener sends for what is no request.
 pub(super) fn refusal(refusal: Refusal, node: &str) -> Response<Body> {
     let status = match refusal {
-        Refusal::BadHost | Refusal::HostMismatch | Refusal::BadTarget | Refusal::BadFraming | Refusal::ConnectionFields => {
-            StatusCode::BAD_REQUEST
-        }
+        Refusal::BadHead
+        | Refusal::BadHost
+        | Refusal::HostMismatch
+        | Refusal::BadTarget
+        | Refusal::BadFraming
+        | Refusal::ConnectionFields => StatusCode::BAD_REQUEST,
+        Refusal::SlowHead => StatusCode::REQUEST_TIMEOUT,
+        Refusal::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         Refusal::TargetTooLong => StatusCode::URI_TOO_LONG,
         Refusal::FieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        Refusal::MethodNotSupported => StatusCode::NOT_IMPLEMENTED,
+        Refusal::MethodNotSupported | Refusal::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
     };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
