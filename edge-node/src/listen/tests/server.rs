@@ -109,6 +109,19 @@ impl Answer for Behind {
                     Some((Ok(Bytes::from_static(&[b'.'; 4096])), guard))
                 })))
             }
+            "/longer" => sized("3", "longer"),
+            "/shorter" => sized("9", "shorter"),
+            "/late" => {
+                // Reads on after it has answered.
+                let (mut body, site) = (request.into_body(), self.0.clone());
+                tokio::spawn(async move {
+                    while let Some(Ok(_)) = std::future::poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx)).await {
+                        site.pieces.fetch_add(1, Relaxed);
+                    }
+                    site.cancelled.notify_one();
+                });
+                Response::new(Body::full("early"))
+            }
             "/hints" => {
                 let hint = |link| [(http::header::LINK, http::HeaderValue::from_static(link))].into_iter().collect();
                 interim.send(StatusCode::EARLY_HINTS, hint("</first>"));
@@ -131,6 +144,12 @@ impl Answer for Behind {
     fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> Response<Body> {
         Response::builder().status(StatusCode::BAD_REQUEST).header("x-refusal", refusal.name()).body(Body::empty()).unwrap()
     }
+}
+
+/// A response with a false length.
+fn sized(length: &'static str, body: &'static str) -> Response<Body> {
+    let body = Body::chunks(futures::stream::iter([Ok(Bytes::from_static(body.as_bytes()))]));
+    Response::builder().header("content-length", length).body(body).unwrap()
 }
 
 /// All listeners on loopback, ports by the kernel.
