@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use selvedge_origin::OriginConfig;
 use selvedge_origin::client::Client;
 use selvedge_tests::client::{self, Over};
-use selvedge_tests::{Built, Cluster, Daemon, eventually, fixture};
+use selvedge_tests::{Built, Cluster, Daemon, Upstream, eventually, fixture, route};
 
 async fn ask(address: std::net::SocketAddr, host: &str) -> Option<client::Answer> {
     client::send(Over::Cleartext, address, client::get(host, "/")).await.ok()
@@ -16,10 +16,21 @@ async fn nodes_go_on_without_the_origin_and_it_keeps_what_it_acknowledged() {
     let Built { cluster, mut edge, mut origin, origin_data, edge_data } = Built::start().await;
     let (url, client) = (origin.url(), cluster.client.clone());
     cluster.deploy("hello", &fixture("hello")).await;
+    let upstream = Upstream::start(|request| {
+        let fresh = if request.uri().path() == "/" { "max-age=600" } else { "no-store" };
+        http::Response::builder().header("cache-control", fresh).body("page".into()).unwrap()
+    })
+    .await;
+    cluster.apply(vec![route("page.test/*", None, Some(&upstream.url()))]).await;
+    assert_eq!(ask(edge.address("http"), "page.test").await.unwrap().text(), "page");
     assert_eq!(ask(edge.address("http"), "hello.test").await.unwrap().status, 200);
 
     origin.kill();
     assert_eq!(ask(edge.address("http"), "hello.test").await.unwrap().status, 200, "the worker goes on");
+    assert_eq!(ask(edge.address("http"), "page.test").await.unwrap().text(), "page", "the cache goes on");
+    assert_eq!(upstream.asked(), 1, "and needs no upstream");
+    let page = client::send(Over::Cleartext, edge.address("http"), client::get("page.test", "/news")).await.unwrap();
+    assert_eq!((page.text().as_str(), upstream.asked()), ("page", 2), "upstreams go on");
     let error = client.status().await.unwrap_err().to_string();
     assert!(error.contains(&url), "the error names the registry: {error}");
 

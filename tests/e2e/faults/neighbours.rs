@@ -9,7 +9,8 @@ use selvedge_tests::{Cluster, Deploy, Upstream, fixture, route};
 
 struct Tally {
     answers: usize,
-    lost: Vec<(u16, Duration)>,
+    /// Status, time, and when the client is told to try again.
+    lost: Vec<(u16, Duration, String)>,
     latencies: Vec<Duration>,
 }
 
@@ -32,7 +33,7 @@ async fn steady(address: std::net::SocketAddr, host: &'static str, stop: Arc<Ato
         tally.latencies.push(start.elapsed());
         tally.answers += 1;
         if answer.status != 200 {
-            tally.lost.push((answer.status, start.elapsed()));
+            tally.lost.push((answer.status, start.elapsed(), answer.header("retry-after").to_owned()));
         }
         tokio::time::sleep(Duration::from_millis(2)).await; // a steady rate, not a flood
     }
@@ -65,8 +66,9 @@ fn unharmed(same: &Tally, other: &Tally, cached: &Tally) {
     assert!(other.lost.is_empty(), "another cordon lost {:?}", other.lost);
     // Cached answers need no runner at all: GETs hit, and POSTs go to the upstream.
     assert!(cached.lost.is_empty(), "the cache lost {:?}", cached.lost);
-    for (status, took) in &same.lost {
+    for (status, took, retry) in &same.lost {
         assert!(*status == 503 && *took < Duration::from_millis(1000), "the same cordon lost {status} after {took:?}");
+        assert_eq!(retry, "1", "a client that lost its answer to another's fault is told to try again");
     }
 }
 
