@@ -1,8 +1,10 @@
 //! The load: wrk on its own core, and what it says.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 
-use crate::process::{LOAD_CORE, Server};
+use crate::process::{LOAD_CORE, Server, children_cpu};
 use crate::table::Table;
 
 /// One run of load against one server.
@@ -14,17 +16,34 @@ pub(crate) struct Sample {
     pub(crate) per_cpu_second: f64,
     /// 99th percentile of the latency, in microseconds.
     pub p99_us: f64,
+    /// CPU time of the generator, in seconds.
+    pub(crate) generator_cpu: f64,
 }
 
 /// Loads `url` for `seconds` over `connections` HTTP/1.1 connections, asking for `host`.
 pub(crate) fn run(server: &Server, url: &str, host: &str, connections: u32, seconds: u32) -> anyhow::Result<Sample> {
-    let before = server.cpu();
+    wrk(server, url, Some(host), connections, seconds)
+}
+
+/// The same; without a host, for that of the URL.
+pub(crate) fn wrk(server: &Server, url: &str, host: Option<&str>, connections: u32, seconds: u32) -> anyhow::Result<Sample> {
+    let host = host.map(|host| format!("Host: {host}"));
+    let arguments: Vec<&OsStr> = host.iter().flat_map(|host| [OsStr::new("-H"), OsStr::new(host)]).collect();
+    wrk_with(server, url, &arguments, connections, seconds)
+}
+
+/// The same, with requests that a script makes.
+pub(crate) fn wrk_script(server: &Server, url: &str, script: &Path, connections: u32, seconds: u32) -> anyhow::Result<Sample> {
+    wrk_with(server, url, &[OsStr::new("-s"), script.as_os_str()], connections, seconds)
+}
+
+fn wrk_with(server: &Server, url: &str, arguments: &[&OsStr], connections: u32, seconds: u32) -> anyhow::Result<Sample> {
+    let (before, generator) = (server.cpu(), children_cpu());
     let output = Command::new("taskset")
         .args(["-c", LOAD_CORE, "wrk", "-t1", "--latency"])
         .arg(format!("-c{connections}"))
         .arg(format!("-d{seconds}s"))
-        .arg("-H")
-        .arg(format!("Host: {host}"))
+        .args(arguments)
         .arg(url)
         .output()?;
     let cpu = (server.cpu() - before).as_secs_f64();
@@ -39,7 +58,9 @@ pub(crate) fn run(server: &Server, url: &str, host: &str, connections: u32, seco
         .and_then(|line| line.split_whitespace().next())
         .unwrap_or_default()
         .parse()?;
-    Ok(Sample { per_second, per_cpu_second: requests / cpu, p99_us: microseconds(&field("99%").unwrap_or_default()) })
+    let p99_us = microseconds(&field("99%").unwrap_or_default());
+    let generator_cpu = (children_cpu() - generator).as_secs_f64();
+    Ok(Sample { per_second, per_cpu_second: requests / cpu, p99_us, generator_cpu })
 }
 
 /// `1.50ms`, `812.00us` or `1.02s`.

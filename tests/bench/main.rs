@@ -1,6 +1,8 @@
 //! `./x bench`: Selvedge beside its peers in one run, on one core with the load on the other. Figures are medians of alternating
-//! runs; ratios are what counts, because machines differ and are noisy. Writes a table and `target/bench/results.json`.
+//! runs; ratios are what counts, because machines differ and are noisy. Writes a table and `target/bench/results.json`
+//! (`cache.json` for `./x bench cache`, see [`cache`]).
 
+mod cache;
 mod cold;
 mod crossing;
 mod hit;
@@ -28,8 +30,14 @@ const FIGURES: [Figure; 6] = [
 ];
 
 fn main() -> anyhow::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    match words.split_first() {
+        Some((word, rest)) if word == "cache" => return cache::run(rest),
+        Some((word, rest)) if word == cache::h3::WORD => return cache::h3::main(rest),
+        _ => {}
+    }
     // cargo passes `--bench`; what is left names the figures, all without any.
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let wanted = words;
     if let Some(unknown) = wanted.iter().find(|word| !FIGURES.iter().any(|(name, _)| name == word)) {
         anyhow::bail!("no figure {unknown:?}; there are {}", FIGURES.map(|(name, _)| name).join(", "));
     }
@@ -40,5 +48,5 @@ fn main() -> anyhow::Result<()> {
             measure(&mut table)?;
         }
     }
-    table.print()
+    table.print("results")
 }

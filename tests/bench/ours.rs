@@ -27,20 +27,27 @@ pub(crate) struct Ours {
     origin: Server,
     origin_url: String,
     cores: &'static str,
+    /// The node's file, where it has one.
+    config: Option<PathBuf>,
 }
 
 impl Ours {
     /// Starts both, the node on the core of what is measured.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        Self::start_on(SERVER_CORE)
+        Self::start_on(SERVER_CORE, None)
+    }
+
+    /// The same, the node with a file.
+    pub(crate) fn start_configured(config: &Path) -> anyhow::Result<Self> {
+        Self::start_on(SERVER_CORE, Some(config.to_owned()))
     }
 
     /// Starts both, the node on all cores: for what depends on others having one to run on.
     pub(crate) fn start_on_all_cores() -> anyhow::Result<Self> {
-        Self::start_on(ALL_CORES)
+        Self::start_on(ALL_CORES, None)
     }
 
-    fn start_on(cores: &'static str) -> anyhow::Result<Self> {
+    fn start_on(cores: &'static str, config: Option<PathBuf>) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let data = dir.path().join("origin");
         let origin_port = free_port()?;
@@ -51,18 +58,18 @@ impl Ours {
         let origin_url = format!("http://{listen}");
         let client = Client::connect(&origin_url, &TokenFile::read(&data.join("admin.token"))?)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (edge, http) = start_edge(cores, dir.path(), &origin_url)?;
-        let ours = Self { edge, http, client, runtime, dir, origin, origin_url, cores };
+        let (edge, http) = start_edge(cores, dir.path(), &origin_url, config.as_deref())?;
+        let ours = Self { edge, http, client, runtime, dir, origin, origin_url, cores, config };
         ours.wait_for_node()?;
         Ok(ours)
     }
 
     /// Stops the node and starts it again in its folder: nothing is loaded then.
     pub(crate) fn restart_edge(self) -> anyhow::Result<Self> {
-        let Self { edge, client, runtime, dir, origin, origin_url, cores, .. } = self;
+        let Self { edge, client, runtime, dir, origin, origin_url, cores, config, .. } = self;
         drop(edge);
-        let (edge, http) = start_edge(cores, dir.path(), &origin_url)?;
-        Ok(Self { edge, http, client, runtime, dir, origin, origin_url, cores })
+        let (edge, http) = start_edge(cores, dir.path(), &origin_url, config.as_deref())?;
+        Ok(Self { edge, http, client, runtime, dir, origin, origin_url, cores, config })
     }
 
     fn wait_for_node(&self) -> anyhow::Result<()> {
@@ -123,6 +130,19 @@ impl Ours {
         })
     }
 
+    /// Invalidates stored objects by number, from a thread of its own.
+    pub(crate) fn purger(&self) -> anyhow::Result<impl FnMut(u32) -> anyhow::Result<()> + Send + 'static> {
+        let mut socket = std::net::TcpStream::connect(&self.http)?;
+        let host = self.http.clone();
+        Ok(move |number: u32| {
+            use std::io::{Read, Write};
+            socket.write_all(format!("POST /1024/{number} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
+            let mut answer = [0; 4096];
+            anyhow::ensure!(socket.read(&mut answer)? > 0, "the connection ended");
+            Ok(())
+        })
+    }
+
     fn until(&self, what: &str, mut ask: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
         let deadline = std::time::Instant::now() + ACTIVE_WAIT;
         while !self.runtime.block_on(ask())? {
@@ -133,7 +153,7 @@ impl Ours {
     }
 }
 
-fn start_edge(cores: &str, dir: &Path, origin_url: &str) -> anyhow::Result<(Server, String)> {
+fn start_edge(cores: &str, dir: &Path, origin_url: &str, config: Option<&Path>) -> anyhow::Result<(Server, String)> {
     let http = format!("127.0.0.1:{}", free_port()?);
     let (data, token) = (dir.join("edge"), dir.join("origin/node.token"));
     let arguments = [
@@ -151,6 +171,8 @@ fn start_edge(cores: &str, dir: &Path, origin_url: &str) -> anyhow::Result<(Serv
         "--admin",
         "127.0.0.1:0",
     ];
+    let config = config.map(|config| config.to_string_lossy().into_owned());
+    let arguments: Vec<&str> = arguments.into_iter().chain(config.iter().flat_map(|config| ["--config", config])).collect();
     let mut edge = Server::start_on(cores, "selvedge edge", &binary()?, &arguments, &dir.join("edge.log"))?;
     edge.wait_for(&http)?;
     Ok((edge, http))

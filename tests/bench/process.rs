@@ -132,3 +132,35 @@ pub(crate) fn memory_of(pid: u32) -> Option<u64> {
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
+
+/// Keeps the calling thread on [`LOAD_CORE`], as far as the machine has it.
+pub(crate) fn stay_on_load_core() {
+    let Ok(core) = LOAD_CORE.parse() else { return };
+    // SAFETY: a cpu_set_t is plain bits, and both calls keep within it.
+    unsafe {
+        let mut cores: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut cores);
+        libc::sched_setaffinity(0, size_of_val(&cores), &cores);
+    }
+}
+
+/// CPU time of this process so far.
+pub(crate) fn own_cpu() -> Duration {
+    used(libc::RUSAGE_SELF)
+}
+
+/// CPU time of the children that have ended.
+pub(crate) fn children_cpu() -> Duration {
+    used(libc::RUSAGE_CHILDREN)
+}
+
+fn used(whose: libc::c_int) -> Duration {
+    // SAFETY: getrusage writes a whole rusage, which is plain numbers.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(whose, &mut usage);
+        usage
+    };
+    let time = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+    time(usage.ru_utime) + time(usage.ru_stime)
+}

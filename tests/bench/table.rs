@@ -26,7 +26,7 @@ impl Table {
             what: format!("{what} ({unit})"),
             ours: number(ours),
             peer: format!("{} ({})", number(peer.1), peer.0),
-            ratio: Some(ratio),
+            ratio: Some(ratio).filter(|ratio| ratio.is_finite()),
             aim,
             json: json!({"what": what, "unit": unit, "ours": ours, "peer": peer.0, "peers": peer.1, "ratio": ratio, "aim": aim}),
         });
@@ -44,14 +44,14 @@ impl Table {
         });
     }
 
-    /// Prints the table as Markdown and writes the JSON.
-    pub(crate) fn print(&self) -> anyhow::Result<()> {
+    /// Prints the table as Markdown and writes the JSON to `target/bench/NAME.json`.
+    pub(crate) fn print(&self, name: &str) -> anyhow::Result<()> {
         println!("| figure | Selvedge | peer | ratio | aim |\n|---|---|---|---|---|");
         for row in &self.rows {
             let ratio = row.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
             println!("| {} | {} | {} | {ratio} | {} |", row.what, row.ours, row.peer, row.aim);
         }
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/results.json");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/bench/{name}.json"));
         let rows: Vec<_> = self.rows.iter().map(|row| &row.json).collect();
         std::fs::write(&path, serde_json::to_vec_pretty(&json!({ "figures": rows }))?)?;
         Ok(())

@@ -1,0 +1,127 @@
+//! A million objects of 1 KiB: memory for each, hits from disk, and how long a start takes with them on disk.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use super::stage::{Over, Stage, Subject};
+use super::{fill, load, setting};
+use crate::load::{median, wrk_script};
+use crate::process::memory_of;
+use crate::table::Table;
+
+const BYTES: usize = 1024;
+/// What a start may take.
+const START_WAIT: Duration = Duration::from_secs(120);
+
+fn objects() -> u32 {
+    setting("OBJECTS", 1_000_000)
+}
+
+fn held_bytes(subject: &Subject) -> u64 {
+    subject.server().family().into_iter().filter_map(memory_of).sum()
+}
+
+/// Memory for each stored object, all of it in memory.
+fn memory_per_object(subject: &Subject) -> anyhow::Result<f64> {
+    let address = subject.at(Over::H1).ok_or_else(|| anyhow::anyhow!("no cleartext"))?;
+    load::peak(subject, Over::H1, &format!("/{BYTES}/hit"), 1)?;
+    let before = held_bytes(subject);
+    fill::all(address, BYTES, objects())?;
+    std::thread::sleep(Duration::from_secs(2));
+    Ok(held_bytes(subject).saturating_sub(before) as f64 / f64::from(objects()))
+}
+
+/// Selvedge and Varnish hold objects in their own memory; nginx keeps files, and only keys in memory.
+pub(super) fn memory(table: &mut Table) -> anyhow::Result<()> {
+    let stage = Stage::new()?;
+    let bytes = u64::from(objects()) * 4096 + (64 << 20);
+    let ours = memory_per_object(&stage.ours(&format!("[cache]\nmemory_bytes = {bytes}\n"))?)?;
+    let varnish = memory_per_object(&stage.varnish(bytes)?)?;
+    table.beside("memory per stored object of 1 KiB", "bytes", ours, ("Varnish", varnish), varnish / ours, "");
+    let cache = tempfile::tempdir()?;
+    let nginx = memory_per_object(&stage.nginx(cache.path())?)?;
+    table.beside("memory per stored object of 1 KiB (nginx: its key only)", "bytes", ours, ("nginx", nginx), nginx / ours, "");
+    Ok(())
+}
+
+/// A node whose memory holds little of what its disk holds.
+fn on_disk(stage: &Stage) -> anyhow::Result<Subject> {
+    stage.ours(&format!("[cache]\nmemory_bytes = {}\n{}", 8 << 20, DISK))
+}
+
+/// How a node's file says that there is a disk tier: room for all objects of the largest run.
+const DISK: &str = "disk_bytes = 17179869184\n";
+
+/// Hits that come from disk: random ones of all that are stored.
+pub(super) fn disk(table: &mut Table) -> anyhow::Result<()> {
+    let stage = Stage::new()?;
+    let cache = tempfile::tempdir()?;
+    let count = objects();
+    let script = random_of(count)?;
+    let (seconds, runs) = (setting("SECONDS", 4), setting("RUNS", 3));
+    let measure = |subject: &Subject| -> anyhow::Result<(f64, f64)> {
+        let address = subject.at(Over::H1).ok_or_else(|| anyhow::anyhow!("no cleartext"))?;
+        fill::all(address, BYTES, count)?;
+        let mut samples = Vec::new();
+        for run in 0..=runs {
+            let sample = wrk_script(subject.server(), &format!("http://{address}/"), script.path(), load::CONNECTIONS, seconds)?;
+            if run > 0 {
+                samples.push(sample);
+            }
+        }
+        let of = |figure: fn(&crate::load::Sample) -> f64| median(samples.iter().map(figure).collect());
+        Ok((of(|sample| sample.per_cpu_second), of(|sample| sample.p99_us)))
+    };
+    let ours = measure(&on_disk(&stage)?)?;
+    let nginx = measure(&stage.nginx(cache.path())?)?;
+    table.beside("1 KiB hit from disk, h1", "requests per CPU second", ours.0, ("nginx", nginx.0), ours.0 / nginx.0, "");
+    table.beside("1 KiB hit from disk, h1: p99 at full load", "µs", ours.1, ("nginx", nginx.1), nginx.1 / ours.1, "");
+    Ok(())
+}
+
+/// Makes wrk ask for a random one of so many objects.
+fn random_of(count: u32) -> anyhow::Result<tempfile::NamedTempFile> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    writeln!(file, "math.randomseed(7)\nrequest = function() return wrk.format(nil, '/{BYTES}/' .. math.random(0, {})) end", count - 1)?;
+    file.flush()?;
+    Ok(file)
+}
+
+/// From starting the process to the first hit from disk.
+pub(super) fn start(table: &mut Table) -> anyhow::Result<()> {
+    let stage = Stage::new()?;
+    let count = objects();
+    let mut subject = on_disk(&stage)?;
+    let address = subject.at(Over::H1).ok_or_else(|| anyhow::anyhow!("no cleartext"))?;
+    fill::all(address, BYTES, count)?;
+    // What was asked for last is the last to be written.
+    std::thread::sleep(Duration::from_secs(3));
+    let ours = subject.ours.take().ok_or_else(|| anyhow::anyhow!("it is ours"))?;
+    let begun = Instant::now();
+    let ours = ours.restart_edge()?;
+    let http = ours.http.clone();
+    let listens = begun.elapsed();
+    let mut number = 0;
+    let hit = loop {
+        anyhow::ensure!(begun.elapsed() < START_WAIT, "no hit within {START_WAIT:?} of its start");
+        // Not the same one again: a miss is stored.
+        if cache_status(&http, &format!("/{BYTES}/{number}"))?.contains("; hit") {
+            break begun.elapsed();
+        }
+        number = (number + 1) % count;
+    };
+    table.alone(&format!("start with {count} objects on disk: until it listens"), "ms", listens.as_secs_f64() * 1e3, "");
+    table.alone(&format!("start with {count} objects on disk: until the first hit"), "ms", hit.as_secs_f64() * 1e3, "");
+    Ok(())
+}
+
+fn cache_status(address: &str, path: &str) -> anyhow::Result<String> {
+    use std::io::Read as _;
+    let mut socket = std::net::TcpStream::connect(address)?;
+    socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer)?;
+    let text = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+    let line = text.lines().find_map(|line| line.strip_prefix("cache-status: "));
+    Ok(line.unwrap_or_default().to_owned())
+}
