@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use selvedge_origin::registry::NodeName;
 use serde::Deserialize;
 
+use crate::cache::disk::{self, DiskConfig};
 use crate::limits::Limits;
 
 /// What a node is started with: valid values, no names of keys.
@@ -46,6 +47,8 @@ pub struct NodeConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// Bytes of the memory cache.
     pub cache_memory_bytes: u64,
+    /// The disk cache behind it; none: no disk is used.
+    pub cache_disk: Option<DiskConfig>,
     /// How long a drain waits before it cancels what still runs.
     pub drain_timeout: Duration,
     /// Bounds of the listeners.
@@ -160,6 +163,10 @@ pub struct FetchSection {
 pub struct CacheSection {
     /// Bytes of all entries in memory. Default 268,435,456 (256 MiB); 0 (nothing is stored) to 2^40.
     pub memory_bytes: Option<u64>,
+    /// Bytes of the cache's files. Default 1,073,741,824 (1 GiB); 0 (no disk is used), or 33,554,432 (32 MiB) to 8,796,093,022,208 (8 TiB).
+    pub disk_bytes: Option<u64>,
+    /// Their folder, this node's alone. Default: `cache` in the data folder.
+    pub disk_folder: Option<PathBuf>,
 }
 
 /// `[upstream]`
@@ -245,10 +252,11 @@ impl NodeConfig {
             (None, None) => None,
         };
         let executable = std::env::current_exe().map_err(|error| value("runner", format!("own executable: {error}")))?;
+        let data = flags.data.or(file.data).ok_or_else(|| value("data", "needed: the folder for the node's state".into()))?;
         let config = Self {
             name: name.parse::<NodeName>().map_err(|error| value("name", error.to_string()))?,
             region: flags.region.or(file.region).unwrap_or_else(|| "local".into()),
-            data: flags.data.or(file.data).ok_or_else(|| value("data", "needed: the folder for the node's state".into()))?,
+            data: data.clone(),
             https: flags.https.or(file.https),
             http: flags.http.or(file.http),
             admin: Some(flags.admin.or(file.admin).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))),
@@ -266,6 +274,10 @@ impl NodeConfig {
             upstream_authorities: file.upstream.authorities,
             trusted_proxies: file.trusted_proxies,
             cache_memory_bytes: file.cache.memory_bytes.unwrap_or(256 << 20),
+            cache_disk: match file.cache.disk_bytes.unwrap_or(1 << 30) {
+                0 => None,
+                bytes_max => Some(DiskConfig { folder: file.cache.disk_folder.unwrap_or_else(|| disk::folder(&data)), bytes_max }),
+            },
             drain_timeout: Duration::from_millis(file.drain_timeout_ms.unwrap_or(10_000)),
             limits: file.limits,
         };
@@ -289,6 +301,9 @@ impl NodeConfig {
         within("upstream.authorities", self.upstream_authorities.len() as u64, 0, 100)?;
         within("runner.threads", self.runner.threads as u64, 1, 64)?;
         within("cache.memory_bytes", self.cache_memory_bytes, 0, 1 << 40)?;
+        if let Some(disk) = &self.cache_disk {
+            within("cache.disk_bytes", disk.bytes_max, disk::BYTES_MIN, disk::BYTES_MAX)?;
+        }
         within("drain_timeout_ms", self.drain_timeout.as_millis() as u64, 0, 3_600_000)?;
         self.limits.check().map_err(|reason| ConfigError::Value { key: "limits", reason })?;
         if self.https.is_none() && self.http.is_none() {
@@ -369,6 +384,8 @@ mod tests {
         let mut plain = load(&format!("http = \"127.0.0.1:80\"\n{}", EXAMPLE.replace("http = ", "#"))).unwrap();
         let default = load("http = \"127.0.0.1:80\"\n").unwrap();
         (plain.data, plain.runner.threads) = (default.data.clone(), default.runner.threads);
+        // It lies in the data folder.
+        plain.cache_disk.clone_from(&default.cache_disk);
         assert_eq!(format!("{plain:?}"), format!("{default:?}"));
         for key in [
             "name",
@@ -404,6 +421,7 @@ mod tests {
             ("[limits]\nidle_timeout_ms = 1\n", "limits.idle_timeout_ms"),
             ("[runner]\nthreads = 65\n", "runner.threads"),
             ("[cache]\nmemory_bytes = 9007199254740992\n", "cache.memory_bytes"),
+            ("[cache]\ndisk_bytes = 1\n", "cache.disk_bytes"),
         ] {
             let error = load(&format!("http = \"127.0.0.1:0\"\n{text}")).unwrap_err();
             assert!(error.contains(key), "{error}");

@@ -272,6 +272,9 @@ pub const FILL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a request looks again after the fetch that it followed gave it nothing (it failed, or was for another variant).
 pub const COLLAPSE_ROUNDS_MAX: usize = 3;
 
+/// Part of the memory cache that one entry may take: an eighth. A larger one would push out much for little; it is stored on disk only, or not at all.
+pub const MEMORY_SHARE_MAX: u64 = 8;
+
 /// How long nobody waits for another's fetch of a key whose answer was not for the cache, in milliseconds. Long enough to spare a burst the wait, short enough
 /// that a page that becomes cacheable is collapsed again soon.
 pub const UNCOLLAPSED_MS: u64 = 10_000;
@@ -332,6 +335,47 @@ pub const COMPRESS_AT_ONCE_BYTES_MAX: u64 = 64 << 10;
 /// Ranges of one request that are answered with those parts; a request for more gets the whole response. A reader of documents asks for a handful; assembling many small
 /// parts costs far more than asking for them (CVE-2011-3192).
 pub const RANGES_MAX: usize = 16;
+
+// --- the cache's disk ---
+
+/// Bytes that wait to be written to disk. What finds no room is not written: a slow disk must not take the memory.
+pub const DISK_QUEUE_BYTES: u64 = 32 << 20;
+
+/// Invalidations that wait to be written to disk. Beyond, all that is on disk is dropped: it could not be known what of it may be used.
+pub const DISK_FORGETS_MAX: usize = 65_536;
+
+/// Bytes that are written to disk at once.
+pub const DISK_BATCH_BYTES: usize = 1 << 20;
+
+/// Bodies up to this many bytes are stored with their head, and come back to memory whole; larger ones are sliced, and sent from disk (or from the kernel's memory).
+pub const DISK_INLINE_BYTES_MAX: u64 = 256 << 10;
+
+/// Segments that a disk tier has, as far as their lengths allow: what goes at once is this part of it.
+pub const DISK_SEGMENTS: u64 = 64;
+
+/// Bytes of the shortest segment: two slices must fit.
+pub const DISK_SEGMENT_BYTES_MIN: u64 = 4 << 20;
+
+/// Bytes of the longest segment, as long as there are not too many files: what is scanned after a crash.
+pub const DISK_SEGMENT_BYTES_MAX: u64 = 256 << 20;
+
+/// How long nothing is written after a write failed.
+pub const DISK_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long the tier is content with the room that a full disk left it, before it tries to take all that is configured.
+pub const DISK_BOUND_RETRY: Duration = Duration::from_secs(600);
+
+/// Reads of the disk at one time. More make a disk slower.
+pub const DISK_READS_MAX: usize = 32;
+
+/// Reads that wait for their turn. Beyond, the upstream is asked instead.
+pub const DISK_READS_WAITING_MAX: usize = 1_024;
+
+/// Bytes that are copied from the kernel's memory without a thread of their own: a copy of so many takes some 10 µs.
+pub const DISK_READ_AT_ONCE_BYTES_MAX: usize = 80 << 10;
+
+/// How long a request waits for the disk before it goes to the upstream. A busy hard disk takes tens of milliseconds.
+pub const DISK_RECALL_WAIT: Duration = Duration::from_millis(500);
 
 // --- requests ---
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use selvedge_runtime::{Outcome, Report};
 
+use crate::cache::disk::{DiskCounters, DiskUsage};
 use crate::listen::Protocol;
 
 /// All counters of a node. Shared by every part; read by the admin listener.
@@ -38,6 +39,8 @@ pub struct Metrics {
     pub shield_answers: Counter,
     /// Fetches for which it was asked in vain.
     pub shield_refusals: Counter,
+    /// The cache's disk tier.
+    pub disk: DiskCounters,
     /// Bodies compressed on the fly; a hit whose coded bytes are stored is none.
     pub compressions: Counter,
 }
@@ -245,6 +248,8 @@ pub struct Readings {
     pub cache_entries: u64,
     /// Their bytes.
     pub cache_bytes: u64,
+    /// The cache's disk tier.
+    pub disk: DiskUsage,
     /// Background tasks.
     pub tasks: usize,
     /// Connections to upstreams.
@@ -293,6 +298,10 @@ impl Metrics {
         page.counter("selvedge_shield_answers_total", "Fetches answered by the shield of the region.", self.shield_answers.get());
         page.counter("selvedge_shield_refusals_total", "Fetches for which the shield was asked in vain.", self.shield_refusals.get());
         page.counter("selvedge_compressions_total", "Bodies compressed on the fly.", self.compressions.get());
+        for (name, help, value) in self.disk.counters() {
+            page.counter(name, help, value);
+        }
+        page.gauge("selvedge_cache_disk_failing", "1 while the cache's disk is full or fails.", self.disk.failing.get());
         render_readings(&mut page, readings);
         page.0
     }
@@ -333,6 +342,9 @@ fn render_readings(page: &mut Page, readings: &Readings) {
         ("selvedge_invocations_running", "Invocations running in runners.", readings.invocations as u64),
         ("selvedge_cache_entries", "Entries of the memory cache.", readings.cache_entries),
         ("selvedge_cache_bytes", "Bytes of the memory cache.", readings.cache_bytes),
+        ("selvedge_cache_disk_entries", "Entries of the cache's disk.", readings.disk.entries),
+        ("selvedge_cache_disk_bytes", "Bytes of the cache's files.", readings.disk.bytes),
+        ("selvedge_cache_disk_waiting_bytes", "Bytes that wait to be written to the cache's disk.", readings.disk.waiting_bytes),
         ("selvedge_upstream_connections", "Connections to upstreams.", readings.upstream_connections as u64),
         ("selvedge_tasks", "Background tasks, connections among them.", readings.tasks as u64),
     ];

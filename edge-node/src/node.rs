@@ -110,7 +110,7 @@ impl Node {
         let (metrics, tasks, routes) = (Arc::new(Metrics::default()), Tasks::new(), Arc::new(ActiveRoutes::default()));
         let certificates = open_certificates(&config, &addresses, &routes)?;
         let upstreams = Arc::new(Upstreams::new(upstreams_config(&config, &addresses)?)?);
-        let cache = Arc::new(Cache::new(config.cache_memory_bytes, metrics.clone()));
+        let cache = open_cache(&config, &metrics)?;
         let supervisor = start_supervisor(&config).await?;
         let peers = Arc::new(Peers::new(&config.region));
 
@@ -247,6 +247,15 @@ fn make_private(folder: &std::path::Path) -> Result<(), StartError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| file_error(folder, error))
 }
 
+fn open_cache(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Arc<Cache>, StartError> {
+    Ok(Arc::new(match &config.cache_disk {
+        Some(disk) => {
+            Cache::with_disk(config.cache_memory_bytes, disk, metrics.clone()).map_err(|error| file_error(&disk.folder, error))?
+        }
+        None => Cache::new(config.cache_memory_bytes, metrics.clone()),
+    }))
+}
+
 fn bind(config: &NodeConfig) -> Result<(Bound, Option<tokio::net::TcpListener>), StartError> {
     let bound = Bound::bind(ListenConfig {
         https: config.https,
@@ -323,6 +332,7 @@ impl Sources {
             invocations: runners.iter().map(|runner| runner.invocations).sum(),
             cache_entries,
             cache_bytes,
+            disk: self.cache.disk_usage(),
             tasks: self.tasks.running(),
             upstream_connections: self.upstreams.connections().0,
             routes: self.routes.load().len(),

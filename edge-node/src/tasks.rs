@@ -28,6 +28,15 @@ pub fn owned(what: &'static str, future: impl Future<Output = ()> + Send + 'stat
     AbortOnDropHandle::new(spawn(what, future))
 }
 
+/// Starts a thread for work that waits for a disk. It ends when its owner tells it to; a panic in it is an ERROR in the log.
+pub fn thread(what: &'static str, work: impl FnOnce() + Send + 'static) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name(what.into()).spawn(move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+            tracing::error!(what, "a background thread panicked");
+        }
+    })
+}
+
 /// A panic ends its task only; the log says that there was one.
 async fn watched(task: impl Future<Output = ()>) {
     if std::panic::AssertUnwindSafe(task).catch_unwind().await.is_err() {

@@ -90,6 +90,11 @@ fn cache_settings() {
 }
 
 #[test]
+fn records_of_the_caches_disk() {
+    fuzz(&selvedge_edge::cache::disk::fuzz_seeds(), selvedge_edge::cache::disk::fuzz);
+}
+
+#[test]
 fn wrangler_files() {
     fuzz(&seeds::wrangler(), selvedge::project::fuzz);
 }

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::coding::encode_fields;
 use super::control::Control;
+use super::disk::DiskBody;
 use super::freshness::{Freshness, Standing};
 use super::part::Part;
 use super::purge::{Purgeable, Stamp, Verdict};
@@ -77,6 +78,7 @@ pub struct StoredBody {
 enum Pieces {
     One(Bytes),
     Many(Arc<[Bytes]>),
+    Disk(DiskBody),
 }
 
 impl Entry {
@@ -129,6 +131,11 @@ impl Entry {
     /// Its fields, as stored.
     pub fn fields(&self) -> &HeaderMap {
         &self.headers
+    }
+
+    /// Its fields without the places that a hit fills.
+    pub(super) fn own_fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.headers.iter().filter(|(name, _)| *name != AGE && (self.foreign_status || *name != CACHE_STATUS))
     }
 
     /// Its fields for a response that is sent now.
@@ -230,7 +237,8 @@ impl Entry {
     /// Bytes that it takes, our own included.
     pub fn weight(&self) -> usize {
         let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES).sum();
-        let own = usize::try_from(self.body.len)
+        let in_memory = if self.body.on_disk().is_some() { 0 } else { self.body.len };
+        let own = usize::try_from(in_memory)
             .unwrap_or(usize::MAX)
             .saturating_add(fields + self.variant.weight() + self.purgeable.tags.weight() + ENTRY_OVERHEAD_BYTES);
         self.encodings.iter().fold(own, |sum, (_, encoding)| match encoding {
@@ -284,11 +292,35 @@ impl StoredBody {
         }
     }
 
+    /// Of bytes that are on disk, in slices.
+    pub(super) fn sliced(body: DiskBody) -> Self {
+        let len = body.len();
+        Self { pieces: Pieces::Disk(body), len }
+    }
+
+    /// The body on disk, where it is not in memory.
+    pub(crate) fn on_disk(&self) -> Option<&DiskBody> {
+        match &self.pieces {
+            Pieces::Disk(body) => Some(body),
+            Pieces::One(_) | Pieces::Many(_) => None,
+        }
+    }
+
+    /// The bytes that are in memory.
+    pub(super) fn in_memory(&self) -> &[Bytes] {
+        match &self.pieces {
+            Pieces::One(bytes) => std::slice::from_ref(bytes),
+            Pieces::Many(pieces) => pieces,
+            Pieces::Disk(_) => &[],
+        }
+    }
+
     /// Whether these are the very same bytes in memory, not just equal ones.
     pub fn is(&self, other: &Self) -> bool {
         match (&self.pieces, &other.pieces) {
             (Pieces::One(ours), Pieces::One(theirs)) => ours.as_ptr() == theirs.as_ptr() && ours.len() == theirs.len(),
             (Pieces::Many(ours), Pieces::Many(theirs)) => Arc::ptr_eq(ours, theirs),
+            (Pieces::Disk(ours), Pieces::Disk(theirs)) => ours.is(theirs),
             _ => false,
         }
     }
@@ -298,6 +330,8 @@ impl StoredBody {
         let all: &[Bytes] = match &self.pieces {
             Pieces::One(bytes) => std::slice::from_ref(bytes),
             Pieces::Many(pieces) => pieces,
+            // Parts are never in slices on disk: see the disk's writer.
+            Pieces::Disk(_) => &[],
         };
         let mut at = 0;
         let cut = all.iter().filter_map(|piece| {
@@ -324,6 +358,7 @@ impl StoredBody {
         match &self.pieces {
             Pieces::One(bytes) => Body::full(bytes.clone()),
             Pieces::Many(pieces) => Body::stream(PiecesBody { pieces: pieces.clone(), at: 0, skip: 0, left: self.len }),
+            Pieces::Disk(body) => body.part(0..self.len),
         }
     }
 
@@ -332,6 +367,7 @@ impl StoredBody {
         let end = range.end.min(self.len);
         let start = range.start.min(end);
         match &self.pieces {
+            Pieces::Disk(body) => body.part(start..end),
             Pieces::One(bytes) => Body::full(bytes.slice(start as usize..end as usize)),
             Pieces::Many(pieces) => {
                 let (mut at, mut skip) = (0, start);
@@ -420,6 +456,31 @@ impl Slot {
             *entry = Arc::new(entry.with_encoding(coding, encoding));
         }
         slot
+    }
+
+    /// This slot with one more entry, older than those that it has; the same where one of them is for the same requests.
+    pub fn with_older(&self, entry: Arc<Entry>) -> Self {
+        let mut variants = self.variants.clone();
+        if variants.len() < super::vary::VARIANTS_MAX && !variants.iter().any(|other| other.variant.same(&entry.variant)) {
+            variants.push(entry);
+        }
+        Self { variants, uncollapsed_until: self.uncollapsed_until }
+    }
+
+    /// This slot without the entry for the same requests as this one.
+    pub fn without(&self, entry: &Entry) -> Self {
+        let variants = self.variants.iter().filter(|other| !other.variant.same(&entry.variant)).cloned().collect();
+        Self { variants, uncollapsed_until: self.uncollapsed_until }
+    }
+
+    /// The same.
+    pub fn copy(&self) -> Self {
+        Self { variants: self.variants.clone(), uncollapsed_until: self.uncollapsed_until }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.variants.is_empty() && self.uncollapsed_until.is_none()
     }
 
     /// Bytes that it takes.

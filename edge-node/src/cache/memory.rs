@@ -19,17 +19,18 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// At most `bytes_max` bytes, by weight.
+    /// At most `bytes_max` bytes, by weight. `evicted` is told of each key that goes for want of room.
     #[allow(clippy::borrowed_box, reason = "moka gives the weigher its key by reference")]
-    pub(super) fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(bytes_max: u64, metrics: Arc<Metrics>, evicted: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
         let slots = Cache::builder()
             .max_capacity(bytes_max)
             .weigher(|key: &Box<[u8]>, slot: &Arc<Slot>| {
                 u32::try_from(key.len().saturating_add(KEY_OVERHEAD_BYTES).saturating_add(slot.weight())).unwrap_or(u32::MAX)
             })
-            .eviction_listener(move |_, _, cause| {
+            .eviction_listener(move |key: Arc<Box<[u8]>>, _, cause| {
                 if cause == RemovalCause::Size {
                     metrics.cache_evictions.add(1);
+                    evicted(&key);
                 }
             })
             .build();
@@ -53,6 +54,10 @@ impl Tier for Memory {
         });
     }
 
+    fn holds(&self, key: &[u8]) -> bool {
+        self.slots.contains_key(key)
+    }
+
     fn usage(&self) -> (u64, u64) {
         self.slots.run_pending_tasks();
         (self.slots.entry_count(), self.slots.weighted_size())
@@ -67,7 +72,7 @@ mod tests {
     #[test]
     fn memory_stays_within_its_bytes() {
         let metrics = Arc::new(Metrics::default());
-        let memory = Memory::new(1 << 20, metrics.clone());
+        let memory = Memory::new(1 << 20, metrics.clone(), |_| {});
         for number in 0..2_000u32 {
             let mut slot = Some(Slot::default().with(entry(&vec![0; 4 << 10])));
             memory.change(&number.to_be_bytes(), &mut |_| slot.take());

@@ -1,17 +1,19 @@
-//! Stored responses: RFC 9111 as pure rules around a memory store.
+//! Stored responses: RFC 9111 as pure rules around a store in memory and on disk.
 //!
 //! Reading order: a [`key`] names a response, [`control`] and [`freshness`] read what it says of itself, [`policy`] decides what may be stored and used,
 //! [`vary`] which of a key's variants answers, [`validate`], [`range`] and [`part`] what a client gets of it. An [`entry`] is what is stored, in a [`tier`]; a
 //! [`fill`] is a fetch that others follow, and [`collapse`] sees to it that there is one for each key. [`status`] says what happened.
 //! Operators take back what is stored by [`purge`], also by its [`tags`].
 //!
-//! The request path asks [`Cache::find`] first: one look-up in memory, no lock beyond the store's, no waiting.
+//! The request path asks [`Cache::find`] first: one look-up in memory, no lock beyond the store's, no waiting. Where that finds nothing, and the [`disk`] may have it, it
+//! asks [`Cache::recall`], before it asks an upstream.
 
 pub mod chain;
 pub mod coding;
 pub mod collapse;
 pub mod control;
 pub mod deception;
+pub mod disk;
 pub mod entry;
 pub mod fill;
 pub mod freshness;
@@ -23,6 +25,7 @@ pub mod policy;
 pub mod purge;
 pub mod query;
 pub mod range;
+mod recall;
 pub mod status;
 pub mod surrogate;
 pub mod tags;
@@ -38,23 +41,29 @@ use http::header::{HeaderMap, RANGE};
 use http::{HeaderName, HeaderValue};
 use selvedge_origin::registry::Coding;
 
-use crate::limits::UNCOLLAPSED_MS;
+use crate::limits::{MEMORY_SHARE_MAX, UNCOLLAPSED_MS};
 use crate::metrics::Metrics;
 
-use collapse::{Company, Duty, Fills};
+use collapse::{Company, Duty, Fills, Obligation};
+use disk::{Disk, DiskConfig, DiskUsage};
 use entry::{Encoding, Entry, Slot};
 use fill::Fill;
 use freshness::Standing;
 use key::CacheKey;
 use memory::Memory;
 use purge::{Purges, Realm, Stamp, Verdict};
+use recall::Recalls;
 use status::Forward;
 use tier::Tier;
 use time::Time;
 
 /// Stored responses. Built once by `node.rs`; shared.
 pub struct Cache {
-    tier: Box<dyn Tier>,
+    tier: Arc<dyn Tier>,
+    disk: Option<Arc<Disk>>,
+    recalls: Recalls,
+    /// The largest entry that memory takes, in bytes.
+    memory_entry_max: u64,
     purges: Arc<Purges>,
     fills: Arc<Fills>,
     filling_bytes: Arc<AtomicU64>,
@@ -87,8 +96,25 @@ pub struct Hint {
 impl Cache {
     /// A cache that holds at most `bytes_max` bytes of responses, their heads and our overhead included; fetches that fill it hold at most half as many more.
     pub fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
+        Self::over(bytes_max, metrics, None)
+    }
+
+    /// The same, in front of a disk tier. What is stored there already is found a moment later.
+    pub fn with_disk(bytes_max: u64, disk: &DiskConfig, metrics: Arc<Metrics>) -> std::io::Result<Self> {
+        let disk = Disk::open(disk, metrics.clone())?;
+        Ok(Self::over(bytes_max, metrics, Some(Arc::new(disk))))
+    }
+
+    fn over(bytes_max: u64, metrics: Arc<Metrics>, disk: Option<Arc<Disk>>) -> Self {
+        let behind = disk.clone();
+        let evicted = move |key: &[u8]| behind.iter().for_each(|disk| disk.left_memory(key));
+        let tier: Arc<dyn Tier> = Arc::new(Memory::new(bytes_max, metrics, evicted));
+        disk.iter().for_each(|disk| disk.behind(&tier));
         Self {
-            tier: Box::new(Memory::new(bytes_max, metrics)),
+            tier,
+            disk,
+            recalls: Recalls::default(),
+            memory_entry_max: bytes_max / MEMORY_SHARE_MAX,
             purges: Arc::default(),
             fills: Arc::default(),
             filling_bytes: Arc::default(),
@@ -115,17 +141,7 @@ impl Cache {
         };
         // Section 4.1: the newest by Date. There is hardly ever more than one.
         let entry = answering.fold(first, |best, other| if other.date() > best.date() { other } else { best });
-        if !entry.answers(request.get(RANGE)) {
-            return match entry.standing(now) {
-                Standing::Fresh(_) if !entry.control.no_cache => Found::Incomplete(entry.clone(), hint(&slot)),
-                _ => Found::Nothing(Forward::Stale, hint(&slot)),
-            };
-        }
-        match entry.standing(now) {
-            Standing::Fresh(left_ms) if !entry.control.no_cache => Found::Fresh(entry.clone(), left_ms),
-            Standing::Fresh(_) => Found::Stale(entry.clone(), 0, hint(&slot)),
-            Standing::Stale(stale_ms) => Found::Stale(entry.clone(), stale_ms, hint(&slot)),
-        }
+        judge(entry.clone(), request, hint(&slot), now)
     }
 
     /// Joins the fetch for a key, or takes on the duty to fetch for `realm`. A fetch that began before a purge is not for whoever asks after it.
@@ -137,14 +153,32 @@ impl Cache {
     }
 
     /// Stores a response, unless it was purged while it was fetched. (A purge between this look and the store is seen by whoever looks it up.)
-    pub(crate) fn store(&self, key: &[u8], entry: Arc<Entry>) {
+    pub fn store(&self, key: &[u8], entry: Arc<Entry>) {
         if self.purges.verdict(&entry.purgeable, key) == Verdict::Gone {
             return;
         }
-        let mut entry = Some(entry);
+        self.keep(key, entry, || true);
+    }
+
+    /// The same for what was fetched; nothing where it was invalidated meanwhile.
+    pub(crate) fn fulfil(&self, obligation: &Obligation, entry: Arc<Entry>) {
+        let key = obligation.key();
+        if self.purges.verdict(&entry.purgeable, key) != Verdict::Gone {
+            self.keep(key, entry, || !obligation.is_discarded());
+        }
+    }
+
+    /// Puts an entry into all tiers, if `wanted` says so while nobody else changes the key: whoever invalidates it does so before that or after it, never in between.
+    fn keep(&self, key: &[u8], entry: Arc<Entry>, wanted: impl Fn() -> bool) {
+        let fits = entry.weight() as u64 <= self.memory_entry_max;
         self.tier.change(key, &mut |slot| {
-            let entry = entry.take()?;
-            Some(slot.map_or_else(|| Slot::default().with(entry.clone()), |slot| slot.with(entry.clone())))
+            let old = slot.map(Slot::copy).unwrap_or_default();
+            if !wanted() {
+                return (!old.is_empty()).then_some(old);
+            }
+            self.disk.iter().for_each(|disk| disk.put(key, &entry));
+            let new = if fits { old.with(entry.clone()) } else { old.without(&entry) };
+            (!new.is_empty()).then_some(new)
         });
     }
 
@@ -192,7 +226,22 @@ impl Cache {
     pub fn invalidate(&self, key: &CacheKey) {
         // First the fetches: one that ends in between must not store again.
         self.fills.discard(key.as_bytes());
-        self.tier.change(key.as_bytes(), &mut |_| None);
+        self.tier.change(key.as_bytes(), &mut |_| {
+            self.disk.iter().for_each(|disk| disk.forget(key.as_bytes()));
+            None
+        });
+    }
+
+    /// What the disk tier holds; nothing where there is none.
+    pub fn disk_usage(&self) -> DiskUsage {
+        self.disk.as_ref().map(|disk| disk.usage()).unwrap_or_default()
+    }
+
+    /// Waits until the disk has what was stored until now.
+    pub async fn settled(&self) {
+        if let Some(disk) = &self.disk {
+            disk.settled().await;
+        }
     }
 
     /// Keys and bytes that are stored.
@@ -203,6 +252,25 @@ impl Cache {
     /// An account for the bytes that a fill holds.
     pub(crate) fn filling(&self) -> Filling {
         Filling { all: self.filling_bytes.clone(), all_max: self.filling_bytes_max, held: 0 }
+    }
+}
+
+/// How an entry is found.
+fn judge(entry: Arc<Entry>, request: &HeaderMap, hint: Hint, now: Time) -> Found {
+    if !entry.answers(request.get(RANGE)) {
+        return match entry.standing(now) {
+            Standing::Fresh(_) if !entry.control.no_cache => Found::Incomplete(entry, hint),
+            _ => Found::Nothing(Forward::Stale, hint),
+        };
+    }
+    // Its bytes are on disk, and were evicted there.
+    if entry.body.on_disk().is_some_and(|body| !body.is_there()) {
+        return Found::Nothing(Forward::UriMiss, hint);
+    }
+    match entry.standing(now) {
+        Standing::Fresh(left_ms) if !entry.control.no_cache => Found::Fresh(entry, left_ms),
+        Standing::Fresh(_) => Found::Stale(entry, 0, hint),
+        Standing::Stale(stale_ms) => Found::Stale(entry, stale_ms, hint),
     }
 }
 

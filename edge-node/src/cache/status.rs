@@ -78,11 +78,13 @@ pub enum Detail {
     Waiters,
     /// The fetch went away without an answer.
     Abandoned,
+    /// A response whose bytes came from this node's disk.
+    Disk,
 }
 
 impl Detail {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Method,
         Self::Body,
         Self::RequestNoStore,
@@ -98,6 +100,7 @@ impl Detail {
         Self::Fills,
         Self::Waiters,
         Self::Abandoned,
+        Self::Disk,
     ];
 
     /// The stable name: a token.
@@ -118,6 +121,7 @@ impl Detail {
             Self::Fills => "fills",
             Self::Waiters => "waiters",
             Self::Abandoned => "abandoned",
+            Self::Disk => "disk",
         }
     }
 }

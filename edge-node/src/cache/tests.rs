@@ -26,7 +26,7 @@ fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 /// An entry that is fresh for a minute, for requests like `request`.
-fn varied(body: &[u8], response: &[(&'static str, &'static str)], request: &[(&'static str, &'static str)]) -> Arc<Entry> {
+pub(super) fn varied(body: &[u8], response: &[(&'static str, &'static str)], request: &[(&'static str, &'static str)]) -> Arc<Entry> {
     let mut head = Response::new(()).into_parts().0;
     head.headers = headers(response);
     let variant = match Vary::of(&head.headers) {

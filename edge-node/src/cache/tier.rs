@@ -13,6 +13,9 @@ pub trait Tier: Send + Sync + 'static {
     /// Replaces what is stored under a key by what `change` makes of it. Changes of one key happen one after the other.
     fn change(&self, key: &[u8], change: &mut dyn FnMut(Option<&Slot>) -> Option<Slot>);
 
+    /// Whether it has something for a key; asking does not count as a use.
+    fn holds(&self, key: &[u8]) -> bool;
+
     /// Keys and bytes that it holds; some may be a moment old.
     fn usage(&self) -> (u64, u64);
 }

@@ -91,6 +91,16 @@ impl Variant {
         self.names.as_ref()
     }
 
+    /// What the fields were in the request, in the order of [`Self::names`].
+    pub fn values(&self) -> &[Option<Box<[u8]>>] {
+        &self.values
+    }
+
+    /// As it was stored: `values` in the order of `names`.
+    pub(super) fn stored(names: Arc<[HeaderName]>, values: Box<[Option<Box<[u8]>>]>) -> Self {
+        Self { names: Some(names), values, sent: Box::default() }
+    }
+
     /// Whether both stand for the same requests.
     pub fn same(&self, other: &Self) -> bool {
         self.names == other.names && self.values == other.values

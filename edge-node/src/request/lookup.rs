@@ -34,6 +34,8 @@ pub(super) struct Question {
     pub(super) key: CacheKey,
     pub(super) control: Control,
     pub(super) facts: RequestFacts,
+    /// What the disk had, once it was asked.
+    recalled: Option<Option<Arc<Entry>>>,
 }
 
 /// What the cache says.
@@ -44,6 +46,8 @@ pub(super) enum Lookup {
     Refreshing(Arc<Entry>, u64, Detail),
     /// Here it is, stale, for a client that takes it.
     Stale(Arc<Entry>),
+    /// Memory has nothing, and the disk may have it: [`Question::recall`] it, and ask again.
+    Recall,
     /// Fetch it, with others, perhaps by validating what is there.
     Fetch,
     /// Fetch it without the cache.
@@ -69,7 +73,27 @@ impl Question {
         }
         let control = Control::of(headers);
         let facts = RequestFacts::of(headers, &control, aim.route.cache.request_directives);
-        Some(Self { key: key(aim, &trail.context), control, facts })
+        Some(Self { key: key(aim, &trail.context), control, facts, recalled: None })
+    }
+
+    /// Asks the disk.
+    pub(super) async fn recall(&mut self, path: &RequestPath, headers: &HeaderMap, trail: &Trail) {
+        let recalled = path.cache().recall(&self.key, headers).await;
+        if recalled.is_some() {
+            trail.recalled();
+        }
+        self.recalled = Some(recalled);
+    }
+
+    /// What is stored: in memory, or on disk once it was asked.
+    fn find(&self, path: &RequestPath, headers: &HeaderMap, now: Time) -> Found {
+        let cache = path.cache();
+        match (cache.find(&self.key, headers, now), &self.recalled) {
+            (Found::Nothing(why, hint), Some(Some(entry))) if entry.variant.matches(headers) => {
+                cache.recalled(entry, &self.key, headers, now).unwrap_or(Found::Nothing(why, hint))
+            }
+            (found, _) => found,
+        }
     }
 
     /// Asks.
@@ -83,7 +107,10 @@ impl Question {
             return Ok(Lookup::Bypass(Forward::Bypass, Detail::Body));
         }
         let (settings, conditional) = (&aim.route.cache, validate::has_precondition(headers));
-        let found = path.cache().find(&self.key, headers, now);
+        let found = self.find(path, headers, now);
+        if matches!(found, Found::Nothing(..)) && self.recalled.is_none() && path.cache().may_recall(&self.key) {
+            return Ok(Lookup::Recall);
+        }
         if let Found::Fresh(entry, _) | Found::Stale(entry, ..) = &found {
             let usable = (!conditional || validate::fulfils(headers, entry.fields())) && (entry.part.is_none() || *method == Method::GET);
             if usable && let Some(lookup) = self.use_stored(&found, headers, settings, now) {
@@ -213,7 +240,7 @@ pub(super) async fn fetch(
     let mut why = Forward::UriMiss;
     for _ in 0..COLLAPSE_ROUNDS_MAX {
         let now = path.now();
-        let found = path.cache().find(&question.key, headers, now);
+        let found = question.find(path, headers, now);
         let beginning = match question.begin(found, headers, &aim.route.cache, now) {
             Ok(beginning) => beginning,
             Err((entry, left_ms)) => {
@@ -231,7 +258,7 @@ pub(super) async fn fetch(
             Duty::Follow(reader) => (reader, false),
             Duty::Fetch(obligation, reader) => {
                 // Whoever fetched until now may have stored it between our look and our turn.
-                let found = path.cache().find(&question.key, headers, path.now());
+                let found = question.find(path, headers, path.now());
                 if question.begin(found, headers, &aim.route.cache, path.now()).is_err() {
                     continue;
                 }

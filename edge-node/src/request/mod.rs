@@ -160,7 +160,7 @@ impl RequestPath {
 
     /// The whole path behind a route, in order, and every branch of it.
     async fn fulfil(self: &Arc<Self>, mut request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
-        let Some(question) = Question::new(request.headers(), aim, trail) else {
+        let Some(mut question) = Question::new(request.headers(), aim, trail) else {
             let asked = Asked { aim, headers: request.headers(), trail };
             hints::send(self, asked);
             let coding = asked.wanted();
@@ -171,7 +171,12 @@ impl RequestPath {
         lookup::narrow(&mut request, aim, trail);
         let asked = Asked { aim, headers: request.headers(), trail };
         let now = self.now();
-        let (why, detail) = match question.ask(self, &request, aim, now)? {
+        let mut lookup = question.ask(self, &request, aim, now)?;
+        if matches!(lookup, Lookup::Recall) {
+            question.recall(self, request.headers(), trail).await;
+            lookup = question.ask(self, &request, aim, now)?;
+        }
+        let (why, detail) = match lookup {
             Lookup::Fresh(entry, left_ms) => {
                 trail.cached(CacheResult::Hit);
                 return Ok(compress::stored(self, &question, asked, &entry, respond::fresh(left_ms), now).await);
@@ -187,7 +192,7 @@ impl RequestPath {
                 let say = respond::Say::Because(respond::ttl_seconds(&entry, now), Detail::MaxStale);
                 return Ok(compress::stored(self, &question, asked, &entry, say, now).await);
             }
-            Lookup::Fetch => {
+            Lookup::Fetch | Lookup::Recall => {
                 hints::send(self, asked);
                 match lookup::fetch(self, &question, request.headers(), aim, trail).await? {
                     Fetched::Response(response) => return Ok(response),

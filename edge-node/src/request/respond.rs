@@ -82,6 +82,7 @@ pub(super) fn refusal(refusal: Refusal, node: &str) -> Response<Body> {
 /// A response from what is stored: conditions, then a range, then all of it (RFC 9110, section 13.2.2).
 pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap, trail: &Trail, say: Say, now: Time) -> Response<Body> {
     let cache_status = match say {
+        Say::Hit(ttl) if trail.is_recalled() || entry.body.on_disk().is_some() => path.name().hit_because(ttl, Detail::Disk),
         Say::Hit(ttl) => path.name().hit(ttl),
         Say::Because(ttl, detail) => path.name().hit_because(ttl, detail),
         Say::As(value) => value,

@@ -217,7 +217,7 @@ fn confirm(
     let confirmed = Arc::new(entry.freshened(fields, control, freshness, obligation.stamp()).without(&withheld));
     // What the 304 says now may forbid to keep it.
     if !(obligation.is_discarded() || control.no_store || control.private) {
-        path.cache().store(obligation.key(), confirmed.clone());
+        path.cache().fulfil(obligation, confirmed.clone());
     }
     obligation.tell(Head::Confirmed(confirmed));
 }
@@ -321,7 +321,7 @@ fn keep(path: &RequestPath, obligation: &Obligation, order: &Order, head: respon
         entry = partial::widened(entry.partial(part), part, &order.scope);
     }
     let entry = Arc::new(entry);
-    path.cache().store(obligation.key(), entry.clone());
+    path.cache().fulfil(obligation, entry.clone());
     obligation.became(entry);
 }
 

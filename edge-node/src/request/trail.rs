@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub(crate) struct Trail {
     origin: Origin,
     sinks: Arc<Sinks>,
     notes: Mutex<Notes>,
+    /// What is stored came from the disk.
+    recalled: AtomicBool,
 }
 
 #[derive(Default)]
@@ -68,7 +71,7 @@ impl Trail {
         if origin == Origin::Client {
             sinks.metrics.requests_running.add(1);
         }
-        Arc::new(Self { context, interim, origin, sinks, notes: Mutex::default() })
+        Arc::new(Self { context, interim, origin, sinks, notes: Mutex::default(), recalled: AtomicBool::new(false) })
     }
 
     /// One for a background refresh of what this request asked for.
@@ -112,6 +115,16 @@ impl Trail {
 
     pub(crate) fn cached(&self, result: CacheResult) {
         self.notes.lock().cache = Some(result);
+    }
+
+    /// What is stored was read from the disk for this request.
+    pub(crate) fn recalled(&self) {
+        self.recalled.store(true, Relaxed);
+    }
+
+    /// Whether it was.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.recalled.load(Relaxed)
     }
 
     pub(crate) fn failed(&self, kind: &'static str, text: String) {

@@ -1,0 +1,295 @@
+//! The bytes of a stored response's head: the one encoding of an entry outside of memory. Pure; takes any bytes, and allocates no more than it is given.
+//!
+//! ```text
+//! version u8 · key · status u16 · lifetime, initial age, received u64 each (milliseconds) · number and realm of the purge before its fetch u64 each
+//! variant:  number of fields u16 (0xffff: varies on nothing), for each its name, then 0 or 1 and its value
+//! body:     0 (in the same record), or 1 and its number and length, u64 each (in slices of their own)
+//! part:     0, or 1 and the number of its first byte u64, or 2, that, and bytes of the whole u64
+//! tags:     0 or 1 (there were more), number u16, u64 each
+//! fields:   number u16, for each its name and its value
+//! ```
+//!
+//! A name, value or key is its length (u32) and its bytes. What a response's own fields say (`Cache-Control`) is read from them again when it is decoded, by the rules of the
+//! program that decodes it; its tags are not among them any more.
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::record::META_BYTES_MAX;
+use crate::cache::control::Control;
+use crate::cache::entry::{Entry, StoredBody};
+use crate::cache::freshness::Freshness;
+use crate::cache::part::Part;
+use crate::cache::purge::{Purgeable, Realm, Stamp};
+use crate::cache::tags::Tags;
+use crate::cache::time::Time;
+use crate::cache::vary::{VARY_FIELDS_MAX, Variant};
+
+const VERSION: u8 = 1;
+const VARIES_ON_NOTHING: u16 = u16::MAX;
+
+/// Where a response's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyPlace {
+    /// Behind its head, in the same record.
+    Here,
+    /// In slices of their own.
+    Sliced {
+        /// The number of the body.
+        body: u64,
+        /// Its length, in bytes.
+        len: u64,
+    },
+}
+
+/// A decoded head.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) key: Bytes,
+    pub(super) body: BodyPlace,
+    pub(super) variant: Variant,
+    status: StatusCode,
+    freshness: Freshness,
+    stamp: Stamp,
+    part: Option<Part>,
+    tags: Tags,
+    fields: HeaderMap,
+}
+
+/// Why bytes are not a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum DecodeError {
+    #[error("it ends too early")]
+    Short,
+    #[error("unknown version {0}")]
+    Version(u8),
+    #[error("bad {0}")]
+    Bad(&'static str),
+}
+
+/// The bytes for an entry; none where there would be too many.
+pub(super) fn encode(key: &[u8], entry: &Entry, body: BodyPlace) -> Option<Vec<u8>> {
+    let mut out = Writer(Vec::with_capacity(512));
+    out.0.push(VERSION);
+    out.text(key);
+    out.0.extend_from_slice(&entry.status.as_u16().to_le_bytes());
+    let (freshness, stamp) = (&entry.freshness, entry.purgeable.stamp);
+    for number in [freshness.lifetime_ms, freshness.initial_age_ms, freshness.received.0, stamp.number, stamp.realm.0] {
+        out.0.extend_from_slice(&number.to_le_bytes());
+    }
+    match entry.variant.names() {
+        None => out.0.extend_from_slice(&VARIES_ON_NOTHING.to_le_bytes()),
+        Some(names) => {
+            out.0.extend_from_slice(&(names.len() as u16).to_le_bytes());
+            for (name, value) in names.iter().zip(entry.variant.values()) {
+                out.text(name.as_str().as_bytes());
+                out.0.push(value.is_some().into());
+                if let Some(value) = value {
+                    out.text(value);
+                }
+            }
+        }
+    }
+    match body {
+        BodyPlace::Here => out.0.push(0),
+        BodyPlace::Sliced { body, len } => {
+            out.0.push(1);
+            out.0.extend_from_slice(&body.to_le_bytes());
+            out.0.extend_from_slice(&len.to_le_bytes());
+        }
+    }
+    match entry.part {
+        None => out.0.push(0),
+        Some(Part { first, total }) => {
+            out.0.push(1 + u8::from(total.is_some()));
+            out.0.extend_from_slice(&first.to_le_bytes());
+            out.0.extend(total.into_iter().flat_map(u64::to_le_bytes));
+        }
+    }
+    let tags = &entry.purgeable.tags;
+    out.0.push(tags.is_overflowing().into());
+    out.0.extend_from_slice(&u16::try_from(tags.names().len()).ok()?.to_le_bytes());
+    tags.names().iter().for_each(|tag| out.0.extend_from_slice(&tag.0.to_le_bytes()));
+    let count = u16::try_from(entry.own_fields().count()).ok()?;
+    out.0.extend_from_slice(&count.to_le_bytes());
+    for (name, value) in entry.own_fields() {
+        out.text(name.as_str().as_bytes());
+        out.text(value.as_bytes());
+    }
+    (out.0.len() <= META_BYTES_MAX).then_some(out.0)
+}
+
+/// Reads a head. The values of its fields share the bytes.
+pub(super) fn decode(meta: Bytes) -> Result<Decoded, DecodeError> {
+    let mut input = Reader { all: meta, at: 0 };
+    let [version] = input.array()?;
+    if version != VERSION {
+        return Err(DecodeError::Version(version));
+    }
+    let key = input.text()?;
+    let status = StatusCode::from_u16(u16::from_le_bytes(input.array()?)).map_err(|_| DecodeError::Bad("status"))?;
+    let freshness = Freshness { lifetime_ms: input.number()?, initial_age_ms: input.number()?, received: Time(input.number()?) };
+    let stamp = Stamp { number: input.number()?, realm: Realm(input.number()?) };
+    let variant = variant(&mut input)?;
+    let body = match input.array()? {
+        [0] => BodyPlace::Here,
+        [1] => BodyPlace::Sliced { body: input.number()?, len: input.number()? },
+        _ => return Err(DecodeError::Bad("place of the body")),
+    };
+    let part = match input.array()? {
+        [0] => None,
+        [1] => Some(Part { first: input.number()?, total: None }),
+        [2] => Some(Part { first: input.number()?, total: Some(input.number()?) }),
+        _ => return Err(DecodeError::Bad("part")),
+    };
+    let tags = tags(&mut input)?;
+    let mut fields = HeaderMap::new();
+    for _ in 0..u16::from_le_bytes(input.array()?) {
+        let (name, value) = (input.name()?, input.text()?);
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| DecodeError::Bad("field value"))?;
+        fields.try_append(name, value).map_err(|_| DecodeError::Bad("number of fields"))?;
+    }
+    if input.at != input.all.len() {
+        return Err(DecodeError::Bad("end"));
+    }
+    Ok(Decoded { key, body, variant, status, freshness, stamp, part, tags, fields })
+}
+
+impl Decoded {
+    /// The entry, with its bytes.
+    pub(super) fn into_entry(self, body: StoredBody) -> Entry {
+        let mut head = Response::new(()).into_parts().0;
+        (head.status, head.headers) = (self.status, self.fields);
+        let control = Control::of_response(&head.headers);
+        let mut entry = Entry::new(head, body, control, self.freshness, self.variant, self.stamp);
+        entry.purgeable = Purgeable::new(self.stamp, self.tags);
+        entry.part = self.part;
+        entry
+    }
+}
+
+fn tags(input: &mut Reader) -> Result<Tags, DecodeError> {
+    let [overflow] = input.array()?;
+    let mut tags = Vec::new();
+    for _ in 0..u16::from_le_bytes(input.array()?) {
+        tags.push(input.number()?);
+    }
+    Ok(Tags::restored(tags, overflow != 0))
+}
+
+fn variant(input: &mut Reader) -> Result<Variant, DecodeError> {
+    let count = u16::from_le_bytes(input.array()?);
+    if count == VARIES_ON_NOTHING {
+        return Ok(Variant::default());
+    }
+    if count as usize > VARY_FIELDS_MAX {
+        return Err(DecodeError::Bad("number of fields that it varies on"));
+    }
+    let mut names = Vec::new();
+    let mut values = Vec::new();
+    for _ in 0..count {
+        names.push(input.name()?);
+        values.push(match input.array()? {
+            [0] => None,
+            [1] => Some(Box::from(input.text()?.as_ref())),
+            _ => return Err(DecodeError::Bad("value that it varies on")),
+        });
+    }
+    Ok(Variant::stored(names.into(), values.into()))
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn text(&mut self, text: &[u8]) {
+        self.0.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(text);
+    }
+}
+
+struct Reader {
+    all: Bytes,
+    at: usize,
+}
+
+impl Reader {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let array = *self.all.get(self.at..).and_then(<[u8]>::first_chunk).ok_or(DecodeError::Short)?;
+        self.at += N;
+        Ok(array)
+    }
+
+    fn number(&mut self) -> Result<u64, DecodeError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    fn text(&mut self) -> Result<Bytes, DecodeError> {
+        let length = u32::from_le_bytes(self.array()?) as usize;
+        let end = self.at.checked_add(length).filter(|end| *end <= self.all.len()).ok_or(DecodeError::Short)?;
+        let text = self.all.slice(self.at..end);
+        self.at = end;
+        Ok(text)
+    }
+
+    fn name(&mut self) -> Result<HeaderName, DecodeError> {
+        HeaderName::from_lowercase(&self.text()?).map_err(|_| DecodeError::Bad("field name"))
+    }
+}
+
+/// Decodes any bytes; what is a head is encoded again, and must then be read as the same.
+pub(super) fn fuzz(bytes: &[u8]) {
+    let Ok(decoded) = decode(Bytes::copy_from_slice(bytes)) else { return };
+    let (key, body) = (decoded.key.clone(), decoded.body);
+    let entry = decoded.into_entry(StoredBody::new(&[]));
+    let Some(again) = encode(&key, &entry, body) else { return };
+    let again = decode(again.into()).map(|again| (again.key.clone(), again.body, again.into_entry(StoredBody::new(&[]))));
+    let Ok((key_again, body_again, entry_again)) = again else { panic!("not read as written: {again:?}") };
+    assert_eq!((key, body, entry.status, entry.freshness), (key_again, body_again, entry_again.status, entry_again.freshness));
+    assert_eq!((entry.purgeable.stamp, &entry.purgeable.tags), (entry_again.purgeable.stamp, &entry_again.purgeable.tags));
+    assert_eq!(entry.fields(), entry_again.fields());
+    assert_eq!(entry.part, entry_again.part);
+    assert!(entry.variant.same(&entry_again.variant));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::tests::{entry, varied};
+
+    fn round(entry: &Entry, body: BodyPlace) -> Entry {
+        let decoded = decode(encode(b"key", entry, body).expect("a head").into()).expect("a head");
+        assert_eq!((decoded.key.as_ref(), decoded.body), (&b"key"[..], body));
+        decoded.into_entry(entry.body.clone())
+    }
+
+    #[test]
+    fn an_entry_is_read_as_written() {
+        let plain = entry(b"abc");
+        let varied = varied(
+            b"abc",
+            &[("vary", "accept, x-a"), ("cache-control", "max-age=60, no-cache"), ("cache-status", "other; hit"), ("x-b", "1")],
+            &[("accept", "text/html, */*")],
+        );
+        for (entry, body) in [(plain, BodyPlace::Here), (varied, BodyPlace::Sliced { body: 7, len: 1 << 40 })] {
+            let again = round(&entry, body);
+            assert_eq!((again.status, again.freshness, again.control), (entry.status, entry.freshness, entry.control));
+            assert_eq!(again.fields(), entry.fields());
+            assert!(again.variant.same(&entry.variant));
+        }
+    }
+
+    #[test]
+    fn what_ends_early_or_goes_on_is_no_head() {
+        let bytes = encode(b"key", &entry(b"abc"), BodyPlace::Here).expect("a head");
+        for end in 0..bytes.len() {
+            assert!(decode(Bytes::copy_from_slice(&bytes[..end])).is_err(), "{end} bytes");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert_eq!(decode(longer.into()).err(), Some(DecodeError::Bad("end")));
+        let mut other = bytes;
+        other[0] = 9;
+        assert_eq!(decode(other.into()).err(), Some(DecodeError::Version(9)));
+    }
+}

@@ -1,0 +1,521 @@
+//! What is on disk, in memory: for each key the places of its variants' heads, for each sliced body the places of its slices. 33 bytes for a usual entry.
+//!
+//! A place is a hint: what is read there is verified. The index says only what may be there, and what must not be used any more.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::cache::vary::VARIANTS_MAX;
+
+/// Parts of the index that are locked apart.
+const SHARDS: usize = 16;
+/// Lengths of records are below this; above it is how a place is used.
+const BYTES_MASK: u32 = (1 << 24) - 1;
+const READ: u32 = 1 << 24;
+const IN_MEMORY: u32 = 1 << 25;
+
+/// Where a record is.
+#[derive(Debug, Clone, Copy, Eq)]
+pub(super) struct Place {
+    segment: NonZeroU32,
+    offset: u32,
+    /// Its length, and how it is used.
+    bytes: u32,
+    /// The hash of the variant, or the number of the slice.
+    mark: u32,
+}
+
+impl PartialEq for Place {
+    /// The same record, however it is used.
+    fn eq(&self, other: &Self) -> bool {
+        (self.segment, self.offset) == (other.segment, other.offset)
+    }
+}
+
+impl Place {
+    /// None where such a long record cannot be.
+    pub(super) fn new(segment: NonZeroU32, offset: u32, bytes: u32, mark: u32) -> Option<Self> {
+        (bytes <= BYTES_MASK).then_some(Self { segment, offset, bytes, mark })
+    }
+
+    pub(super) fn segment(&self) -> NonZeroU32 {
+        self.segment
+    }
+
+    pub(super) fn offset(&self) -> u32 {
+        self.offset
+    }
+
+    pub(super) fn bytes(&self) -> u32 {
+        self.bytes & BYTES_MASK
+    }
+
+    pub(super) fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    /// This, known to be in memory too.
+    pub(super) fn in_memory(self) -> Self {
+        Self { bytes: self.bytes | IN_MEMORY, ..self }
+    }
+
+    /// What becomes of it when its segment goes.
+    fn retired(&self) -> Retired {
+        match (self.bytes & READ != 0, self.bytes & IN_MEMORY != 0) {
+            (true, _) => Retired::Read,
+            (false, true) => Retired::InMemory,
+            (false, false) => Retired::Dropped,
+        }
+    }
+}
+
+/// The places of one key: one, as a rule. Newest first.
+#[derive(Debug)]
+enum Places {
+    One(Place),
+    Many(Box<Vec<Place>>),
+}
+
+impl Places {
+    fn as_slice(&self) -> &[Place] {
+        match self {
+            Self::One(place) => std::slice::from_ref(place),
+            Self::Many(places) => places,
+        }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [Place] {
+        match self {
+            Self::One(place) => std::slice::from_mut(place),
+            Self::Many(places) => places,
+        }
+    }
+
+    fn of(places: Vec<Place>) -> Option<Self> {
+        match places.as_slice() {
+            [] => None,
+            [only] => Some(Self::One(*only)),
+            _ => Some(Self::Many(Box::new(places))),
+        }
+    }
+}
+
+/// Names are hashes already.
+#[derive(Debug, Default, Clone, Copy)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
+type ByName<T> = HashMap<u64, T, BuildHasherDefault<Hashed>>;
+
+#[derive(Debug, Default)]
+struct Shard {
+    heads: ByName<Places>,
+    /// Names that were forgotten, by the number of the order that will have it written: what was ordered before is not to be found again.
+    forgotten: ByName<u64>,
+}
+
+/// What is on disk.
+#[derive(Debug)]
+pub(super) struct Index {
+    shards: [Mutex<Shard>; SHARDS],
+    bodies: Mutex<ByName<BTreeMap<u32, Place>>>,
+    /// While the index is being loaded: names whose older records are not to be found again.
+    hidden: Mutex<Option<HashSet<u64>>>,
+    heads: AtomicU64,
+}
+
+/// Several places: on the stack as a rule.
+pub(super) type PlaceList = SmallVec<[Place; 2]>;
+
+impl Index {
+    /// Empty, and being loaded until [`Self::loaded`].
+    pub(super) fn new() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            bodies: Mutex::default(),
+            hidden: Mutex::new(Some(HashSet::new())),
+            heads: AtomicU64::new(0),
+        }
+    }
+
+    fn shard(&self, name: u64) -> &Mutex<Shard> {
+        // The map takes the lowest bits and the highest.
+        &self.shards[(name >> 32) as usize % SHARDS]
+    }
+
+    /// Heads that it knows.
+    pub(super) fn heads(&self) -> u64 {
+        self.heads.load(Relaxed)
+    }
+
+    /// Whether there may be something of this name.
+    pub(super) fn has(&self, name: u64) -> bool {
+        self.shard(name).lock().heads.contains_key(&name)
+    }
+
+    /// The heads of a name, newest first.
+    pub(super) fn places(&self, name: u64) -> PlaceList {
+        self.shard(name).lock().heads.get(&name).map(|places| PlaceList::from_slice(places.as_slice())).unwrap_or_default()
+    }
+
+    /// Whether a head is still where it was.
+    pub(super) fn is_current(&self, name: u64, place: Place) -> bool {
+        self.shard(name).lock().heads.get(&name).is_some_and(|places| places.as_slice().contains(&place))
+    }
+
+    /// A head was written by the order of this number; it takes the place of the one with the same mark. Gives heads that must not be found again: older ones, or this
+    /// one where its name was forgotten after it was ordered.
+    pub(super) fn put(&self, name: u64, place: Place, order: u64) -> PlaceList {
+        let mut shard = self.shard(name).lock();
+        if shard.forgotten.get(&name).is_some_and(|forgotten| *forgotten > order) {
+            return PlaceList::from_slice(&[place]);
+        }
+        let old = shard.heads.get(&name).map(Places::as_slice).unwrap_or_default();
+        let before = old.len();
+        let mut list = vec![place];
+        list.extend(old.iter().filter(|other| other.mark != place.mark));
+        let gone = if list.len() > VARIANTS_MAX { list.split_off(VARIANTS_MAX) } else { Vec::new() };
+        self.count(before, list.len());
+        if let Some(places) = Places::of(list) {
+            shard.heads.insert(name, places);
+        }
+        gone.into()
+    }
+
+    /// A head that an earlier run has written, older than all that is known of its name. Gives whether it must not be found again.
+    pub(super) fn put_old(&self, name: u64, place: Place) -> bool {
+        let mut shard = self.shard(name).lock();
+        if self.hidden.lock().as_ref().is_some_and(|hidden| hidden.contains(&name)) {
+            return true;
+        }
+        match shard.heads.get_mut(&name) {
+            None => {
+                shard.heads.insert(name, Places::One(place));
+            }
+            Some(places) => {
+                let list = places.as_slice();
+                if list.len() >= VARIANTS_MAX || list.iter().any(|other| other.mark == place.mark) {
+                    return false;
+                }
+                *places = Places::Many(Box::new([list, &[place]].concat()));
+            }
+        }
+        self.heads.fetch_add(1, Relaxed);
+        false
+    }
+
+    /// Loading: nothing older of this name and mark is to be found. (Of this name: a dead head hides all its older variants, which costs a fetch and is never wrong.)
+    pub(super) fn hide(&self, name: u64) {
+        if let Some(hidden) = self.hidden.lock().as_mut() {
+            hidden.insert(name);
+        }
+    }
+
+    /// All that earlier runs have written is known.
+    pub(super) fn loaded(&self) {
+        *self.hidden.lock() = None;
+    }
+
+    /// Forgets a name: nothing that was ordered before `order` is found again. Gives what was there.
+    pub(super) fn forget(&self, name: u64, order: u64) -> PlaceList {
+        let mut shard = self.shard(name).lock();
+        shard.forgotten.insert(name, order);
+        self.hide(name);
+        let gone = shard.heads.remove(&name);
+        let gone = gone.as_ref().map(Places::as_slice).unwrap_or_default();
+        self.count(gone.len(), 0);
+        PlaceList::from_slice(gone)
+    }
+
+    /// What was forgotten by this order is gone from the disk too.
+    pub(super) fn forgotten(&self, name: u64, order: u64) {
+        let mut shard = self.shard(name).lock();
+        if shard.forgotten.get(&name) == Some(&order) {
+            shard.forgotten.remove(&name);
+        }
+    }
+
+    /// Drops a head that is there no more.
+    pub(super) fn remove(&self, name: u64, place: Place) {
+        self.retain(name, |other| *other != place);
+    }
+
+    /// Drops the head with this mark; gives it.
+    pub(super) fn remove_marked(&self, name: u64, mark: u32) -> PlaceList {
+        let gone = self.places(name).into_iter().filter(|place| place.mark == mark).collect();
+        self.retain(name, |place| place.mark != mark);
+        gone
+    }
+
+    fn retain(&self, name: u64, keep: impl Fn(&Place) -> bool) {
+        let mut shard = self.shard(name).lock();
+        let Some(places) = shard.heads.get(&name).map(Places::as_slice) else { return };
+        let left: Vec<Place> = places.iter().filter(|place| keep(place)).copied().collect();
+        self.count(places.len(), left.len());
+        match Places::of(left) {
+            Some(places) => shard.heads.insert(name, places),
+            None => shard.heads.remove(&name),
+        };
+    }
+
+    /// Drops all that is in a segment. Looks at everything: for segments that cannot be listed.
+    pub(super) fn drop_segment(&self, number: NonZeroU32) {
+        let keep = |place: &Place| place.segment != number;
+        for shard in &self.shards {
+            shard.lock().heads.retain(|_, places| {
+                let left: Vec<Place> = places.as_slice().iter().filter(|place| keep(place)).copied().collect();
+                self.count(places.as_slice().len(), left.len());
+                Places::of(left).map(|left| *places = left).is_some()
+            });
+        }
+        self.bodies.lock().retain(|_, slices| {
+            slices.retain(|_, place| keep(place));
+            !slices.is_empty()
+        });
+    }
+
+    /// Drops all. What is forgotten stays forgotten.
+    pub(super) fn clear(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let gone: usize = shard.heads.values().map(|places| places.as_slice().len()).sum();
+            shard.heads = ByName::default();
+            self.count(gone, 0);
+        }
+        *self.bodies.lock() = ByName::default();
+    }
+
+    fn count(&self, before: usize, after: usize) {
+        self.heads.fetch_add((after as u64).wrapping_sub(before as u64), Relaxed);
+    }
+
+    /// A head was read.
+    pub(super) fn read(&self, name: u64, place: Place) {
+        self.mark(name, |other| if *other == place { other.bytes | READ | IN_MEMORY } else { other.bytes });
+    }
+
+    /// A name has left the memory.
+    pub(super) fn left_memory(&self, name: u64) {
+        self.mark(name, |place| place.bytes & !IN_MEMORY);
+    }
+
+    fn mark(&self, name: u64, mark: impl Fn(&Place) -> u32) {
+        if let Some(places) = self.shard(name).lock().heads.get_mut(&name) {
+            places.as_mut_slice().iter_mut().for_each(|place| place.bytes = mark(place));
+        }
+    }
+
+    /// Its segment goes: whether the head is wanted elsewhere. One that is not wanted is dropped.
+    pub(super) fn retire(&self, name: u64, place: Place) -> Retired {
+        let retired = self.places(name).iter().find(|other| **other == place).map_or(Retired::Gone, Place::retired);
+        if retired == Retired::Dropped {
+            self.remove(name, place);
+        }
+        retired
+    }
+
+    /// A head was written to another segment. It must be read again to be wanted again.
+    pub(super) fn moved(&self, name: u64, from: Place, to: Place) -> bool {
+        let mut shard = self.shard(name).lock();
+        let Some(place) = shard.heads.get_mut(&name).and_then(|places| places.as_mut_slice().iter_mut().find(|place| **place == from))
+        else {
+            return false;
+        };
+        let in_memory = place.bytes & IN_MEMORY;
+        *place = Place { bytes: to.bytes() | in_memory, ..to };
+        true
+    }
+}
+
+/// What becomes of a record whose segment goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retired {
+    /// It was replaced or forgotten before.
+    Gone,
+    /// It was dropped.
+    Dropped,
+    /// It was read since it was written: it should be written again elsewhere.
+    Read,
+    /// The same, if it is in memory still.
+    InMemory,
+}
+
+/// Slices.
+impl Index {
+    /// A slice was written.
+    pub(super) fn put_slice(&self, body: u64, place: Place) {
+        self.bodies.lock().entry(body).or_default().insert(place.mark, place);
+    }
+
+    /// A slice that an earlier run has written.
+    pub(super) fn put_old_slice(&self, body: u64, place: Place) {
+        self.bodies.lock().entry(body).or_default().entry(place.mark).or_insert(place);
+    }
+
+    /// The places of slices, all of them or none; they count as read.
+    pub(super) fn slices(&self, body: u64, numbers: Range<u32>) -> Option<Vec<Place>> {
+        let mut bodies = self.bodies.lock();
+        let slices = bodies.get_mut(&body)?;
+        let mut places = Vec::new();
+        for (number, (at, place)) in numbers.clone().zip(slices.range_mut(numbers.clone())) {
+            if *at != number {
+                return None;
+            }
+            place.bytes |= READ;
+            places.push(*place);
+        }
+        (places.len() == numbers.len()).then_some(places)
+    }
+
+    /// Whether these slices are all there.
+    pub(super) fn has_slices(&self, body: u64, numbers: Range<u32>) -> bool {
+        let bodies = self.bodies.lock();
+        bodies.get(&body).is_some_and(|slices| match (slices.first_key_value(), slices.last_key_value()) {
+            // Without gaps, as a rule.
+            (Some((first, _)), Some((last, _))) if (last - first) as usize + 1 == slices.len() => {
+                numbers.is_empty() || (*first <= numbers.start && numbers.end - 1 <= *last)
+            }
+            _ => slices.range(numbers.clone()).count() == numbers.len(),
+        })
+    }
+
+    /// Its segment goes; see [`Self::retire`].
+    pub(super) fn retire_slice(&self, body: u64, place: Place) -> Retired {
+        let mut bodies = self.bodies.lock();
+        let Some(slices) = bodies.get_mut(&body) else { return Retired::Gone };
+        let retired = slices.get(&place.mark).filter(|other| **other == place).map_or(Retired::Gone, Place::retired);
+        if retired == Retired::Dropped {
+            slices.remove(&place.mark);
+            if slices.is_empty() {
+                bodies.remove(&body);
+            }
+        }
+        retired
+    }
+
+    /// Drops a slice that is there no more.
+    pub(super) fn remove_slice(&self, body: u64, place: Place) {
+        let mut bodies = self.bodies.lock();
+        if let Some(slices) = bodies.get_mut(&body)
+            && slices.get(&place.mark) == Some(&place)
+        {
+            slices.remove(&place.mark);
+            if slices.is_empty() {
+                bodies.remove(&body);
+            }
+        }
+    }
+
+    /// A slice was written to another segment.
+    pub(super) fn moved_slice(&self, body: u64, from: Place, to: Place) {
+        if let Some(place) = self.bodies.lock().get_mut(&body).and_then(|slices| slices.get_mut(&from.mark)).filter(|place| **place == from)
+        {
+            *place = to;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(segment: u32, offset: u32, mark: u32) -> Place {
+        Place::new(NonZeroU32::new(segment).expect("a number"), offset, 100, mark).expect("a place")
+    }
+
+    #[test]
+    fn a_usual_entry_takes_few_bytes() {
+        assert_eq!(size_of::<(u64, Places)>(), 24);
+    }
+
+    #[test]
+    fn the_newest_of_a_variant_is_found_and_variants_are_bounded() {
+        let index = Index::new();
+        index.loaded();
+        for number in 0..=VARIANTS_MAX as u32 {
+            let gone = index.put(7, place(1, number, number), number.into());
+            assert_eq!(gone.is_empty(), (number as usize) < VARIANTS_MAX);
+        }
+        assert!(index.put(7, place(2, 0, 3), 99).is_empty());
+        let places = index.places(7);
+        assert_eq!((places.len(), places[0].segment().get()), (VARIANTS_MAX, 2));
+        assert_eq!(index.heads(), VARIANTS_MAX as u64);
+        index.remove(7, place(2, 0, 3));
+        assert_eq!(index.heads(), VARIANTS_MAX as u64 - 1);
+    }
+
+    #[test]
+    fn what_was_ordered_before_its_name_was_forgotten_is_not_found() {
+        let index = Index::new();
+        index.loaded();
+        index.put(7, place(1, 0, 0), 1);
+        assert_eq!(index.forget(7, 3).len(), 1);
+        assert_eq!(index.put(7, place(1, 8, 0), 2).as_slice(), [place(1, 8, 0)], "it must be killed");
+        assert!(!index.has(7));
+        assert!(index.put(7, place(1, 16, 0), 4).is_empty());
+        index.forgotten(7, 3);
+        assert_eq!(index.places(7).as_slice(), [place(1, 16, 0)]);
+    }
+
+    #[test]
+    fn older_records_never_hide_newer_ones_while_loading() {
+        let index = Index::new();
+        index.put(7, place(9, 0, 0), 1);
+        assert!(!index.put_old(7, place(1, 0, 0)));
+        assert_eq!(index.places(7).as_slice(), [place(9, 0, 0)]);
+        index.forget(8, 2);
+        assert!(index.put_old(8, place(1, 8, 0)), "it must be killed");
+        index.hide(6);
+        assert!(index.put_old(6, place(1, 16, 0)));
+        assert_eq!(index.heads(), 1);
+    }
+
+    #[test]
+    fn what_was_read_or_is_in_memory_is_wanted_when_its_segment_goes() {
+        let index = Index::new();
+        index.put(1, place(1, 0, 0), 1);
+        index.put(2, place(1, 8, 0), 2);
+        index.put(3, place(1, 16, 0).in_memory(), 3);
+        index.read(1, place(1, 0, 0));
+        index.left_memory(1);
+        assert_eq!(index.retire(1, place(1, 0, 0)), Retired::Read);
+        assert!(index.moved(1, place(1, 0, 0), place(2, 0, 0)));
+        assert_eq!(index.retire(1, place(2, 0, 0)), Retired::Dropped, "once, unless it is read again");
+        assert_eq!(index.retire(2, place(1, 8, 0)), Retired::Dropped);
+        assert_eq!(index.retire(3, place(1, 16, 0)), Retired::InMemory);
+        assert_eq!(index.retire(2, place(1, 8, 0)), Retired::Gone);
+    }
+
+    #[test]
+    fn slices_are_all_there_or_none() {
+        let index = Index::new();
+        for number in [0, 1, 3] {
+            index.put_slice(5, place(1, number * 8, number));
+        }
+        assert!(index.has_slices(5, 0..2) && index.has_slices(5, 3..4) && !index.has_slices(5, 0..3) && !index.has_slices(5, 3..5));
+        assert_eq!(index.slices(5, 0..2).map(|places| places.len()), Some(2));
+        assert!(index.slices(5, 1..4).is_none() && index.slices(5, 2..3).is_none() && index.slices(6, 0..1).is_none());
+        assert_eq!(index.retire_slice(5, place(1, 0, 0)), Retired::Read);
+        assert_eq!(index.retire_slice(5, place(1, 24, 3)), Retired::Dropped);
+        assert!(index.has_slices(5, 0..2) && !index.has_slices(5, 0..3));
+    }
+}

@@ -1,0 +1,138 @@
+//! What the writer has to do, in order and bounded in bytes. What finds no room is not written: a slow disk costs hits after a restart, never memory or time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::index::PlaceList;
+use crate::cache::entry::Entry;
+use crate::limits::{DISK_FORGETS_MAX, DISK_QUEUE_BYTES};
+
+/// One thing to do.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Write a response.
+    Put {
+        /// The hash of its key.
+        name: u64,
+        key: Box<[u8]>,
+        entry: Arc<Entry>,
+    },
+    /// Write a slice of a body that arrives; say whether that was done.
+    #[allow(dead_code, reason = "what streams to disk is built on this")]
+    Slice { body: u64, number: u32, pieces: Vec<Bytes>, done: oneshot::Sender<bool> },
+    /// Make that these are not found again.
+    Kill { name: u64, places: PlaceList },
+    /// Say when all before is done.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    orders: VecDeque<(u64, Order)>,
+    bytes: u64,
+    kills: usize,
+    last: u64,
+    closed: bool,
+}
+
+/// There is no room.
+#[derive(Debug)]
+pub(super) struct Full;
+
+impl Order {
+    fn bytes(&self) -> u64 {
+        const OWN: u64 = 1024;
+        match self {
+            Self::Put { entry, .. } => OWN + if entry.body.on_disk().is_some() { 0 } else { entry.body.len() },
+            Self::Slice { pieces, .. } => OWN + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>(),
+            Self::Kill { .. } | Self::Barrier(_) => 0,
+        }
+    }
+}
+
+impl Queue {
+    /// Orders something that may be left undone. Gives its number.
+    pub(super) fn push(&self, order: Order) -> Result<u64, Full> {
+        let bytes = order.bytes();
+        let mut state = self.state.lock();
+        if state.closed || (state.bytes > 0 && state.bytes + bytes > DISK_QUEUE_BYTES) {
+            return Err(Full);
+        }
+        state.bytes += bytes;
+        Ok(self.append(&mut state, order))
+    }
+
+    /// Orders that something is forgotten: `forget` is given the order's number, and says what must be killed. Never refused; gives whether so many wait that it is better to
+    /// give up all.
+    pub(super) fn kill(&self, name: u64, forget: impl FnOnce(u64) -> PlaceList) -> bool {
+        let mut state = self.state.lock();
+        let places = forget(state.last + 1);
+        state.kills += 1;
+        self.append(&mut state, Order::Kill { name, places });
+        state.kills > DISK_FORGETS_MAX
+    }
+
+    /// Something told when all that was ordered before is done.
+    pub(super) fn barrier(&self) -> oneshot::Receiver<()> {
+        let (done, told) = oneshot::channel();
+        self.append(&mut self.state.lock(), Order::Barrier(done));
+        told
+    }
+
+    fn append(&self, state: &mut State, order: Order) -> u64 {
+        state.last += 1;
+        let number = state.last;
+        state.orders.push_back((number, order));
+        self.changed.notify_one();
+        number
+    }
+
+    /// The next order and its number; waits at most `within`. `Err`: nothing more will come.
+    pub(super) fn pop(&self, within: Duration) -> Result<Option<(u64, Order)>, Closed> {
+        let mut state = self.state.lock();
+        if state.orders.is_empty() && !state.closed {
+            self.changed.wait_for(&mut state, within);
+        }
+        match state.orders.pop_front() {
+            Some((number, order)) => {
+                state.bytes -= order.bytes();
+                state.kills -= usize::from(matches!(order, Order::Kill { .. }));
+                Ok(Some((number, order)))
+            }
+            None if state.closed => Err(Closed),
+            None => Ok(None),
+        }
+    }
+
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> u64 {
+        self.state.lock().bytes
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().orders.is_empty()
+    }
+
+    /// Takes no more orders; what waits is done.
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+/// The queue is closed and empty.
+#[derive(Debug)]
+pub(super) struct Closed;

@@ -1,0 +1,419 @@
+//! The thread that writes: what is ordered becomes records of the active segment, in batches, without a sync; what a full tier has no room for goes, oldest segment first.
+//!
+//! Of a segment that goes, what was read since it was written, or is in memory too, is written again (a second chance: once for each read), up to half a segment at a
+//! time. So a scan of things that nobody asks for again pushes out nothing that is asked for.
+//!
+//! When a write fails, nothing of it is found; where the disk is full, the oldest segment is given back, and the tier is content with what it has for a while. It says so
+//! once in the log.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::Shared;
+use super::encode::{self, BodyPlace};
+use super::index::{Place, Retired};
+use super::queue::Order;
+use super::record::{self, ALIGN_BYTES, BLOCK_BYTES, BODY_BYTES_MAX, HEADER_BYTES, Header, Kind};
+use super::segment::{HEAD_BYTES, ITEM_BYTES, Item, Segment, TRAILER_BYTES};
+use crate::cache::entry::Entry;
+use crate::limits::{DISK_BATCH_BYTES, DISK_BOUND_RETRY, DISK_INLINE_BYTES_MAX, DISK_PAUSE};
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    active: Option<Active>,
+    /// Records that are not written yet, and what is to be done when they are.
+    batch: Vec<u8>,
+    pending: Vec<(Item, Then)>,
+    /// Bytes of each segment that is not written to any more.
+    sealed: BTreeMap<NonZeroU32, u64>,
+    last: u32,
+    paused_until: Option<Instant>,
+    /// What may be used now, in bytes: less than what is configured after the disk was full.
+    bound: (u64, Option<Instant>),
+}
+
+struct Active {
+    segment: Arc<Segment>,
+    end: u32,
+    items: Vec<Item>,
+}
+
+/// What is to be done when a record is written.
+enum Then {
+    Put { order: u64 },
+    Slice(Option<oneshot::Sender<bool>>),
+    Moved(Place),
+}
+
+/// A record to be written.
+struct Record<'a> {
+    kind: Kind,
+    name: u64,
+    mark: u32,
+    meta: &'a [u8],
+    body: &'a [Bytes],
+}
+
+impl Writer {
+    /// Of what earlier runs have left: the bytes of each segment.
+    pub(super) fn new(shared: Arc<Shared>, sealed: BTreeMap<NonZeroU32, u64>) -> Self {
+        let last = sealed.last_key_value().map_or(0, |(number, _)| number.get());
+        let bound = (shared.bytes_max, None);
+        Self { shared, active: None, batch: Vec::new(), pending: Vec::new(), sealed, last, paused_until: None, bound }
+    }
+
+    /// Works until the queue is closed.
+    pub(super) fn run(mut self) {
+        super::recover::load(&self.shared, &mut self.sealed);
+        self.count_bytes();
+        while let Ok(order) = self.shared.queue.pop(DISK_PAUSE) {
+            if self.shared.abandoned.swap(false, Relaxed) {
+                self.abandon();
+            }
+            if let Some((number, order)) = order {
+                self.take(number, order);
+            }
+            if self.shared.queue.is_empty() {
+                self.flush();
+            }
+        }
+        self.flush();
+        self.seal();
+    }
+
+    fn take(&mut self, number: u64, order: Order) {
+        match order {
+            Order::Put { name, key, entry } => self.put(number, name, &key, &entry),
+            Order::Slice { body, number, pieces, done } => {
+                let record = Record { kind: Kind::Slice, name: body, mark: number, meta: &[], body: &pieces };
+                self.append(record, Then::Slice(Some(done)));
+            }
+            Order::Kill { name, places } => {
+                self.flush();
+                places.iter().for_each(|place| self.kill(name, *place));
+                self.shared.index.forgotten(name, number);
+            }
+            Order::Barrier(done) => {
+                self.flush();
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn put(&mut self, order: u64, name: u64, key: &[u8], entry: &Entry) {
+        let (place, pieces) = match entry.body.on_disk() {
+            Some(body) if self.shared.index.has_slices(body.number(), body.slices()) => {
+                (Some(BodyPlace::Sliced { body: body.number(), len: entry.body.len() }), Vec::new())
+            }
+            Some(_) => (None, Vec::new()),
+            None if entry.body.len() <= DISK_INLINE_BYTES_MAX => (Some(BodyPlace::Here), entry.body.in_memory().to_vec()),
+            // A part is put together with others, in memory.
+            None if entry.part.is_some() => (None, Vec::new()),
+            None => (self.put_slices(entry), Vec::new()),
+        };
+        let mark = Shared::mark(&entry.variant);
+        match place.and_then(|place| encode::encode(key, entry, place)) {
+            Some(meta) => {
+                let record = Record { kind: Kind::Head, name, mark, meta: &meta, body: &pieces };
+                self.append(record, Then::Put { order });
+            }
+            // What is there is older than this.
+            None => self.outdate(name, mark),
+        }
+    }
+
+    /// Writes a large body in slices.
+    fn put_slices(&mut self, entry: &Entry) -> Option<BodyPlace> {
+        let body = Shared::new_body();
+        let (mut number, mut slice, mut slice_bytes) = (0, Vec::new(), 0);
+        for piece in entry.body.in_memory() {
+            let mut rest = piece.clone();
+            while !rest.is_empty() {
+                let part = rest.split_to(rest.len().min(BODY_BYTES_MAX - slice_bytes));
+                slice_bytes += part.len();
+                slice.push(part);
+                if slice_bytes == BODY_BYTES_MAX {
+                    self.append(Record { kind: Kind::Slice, name: body, mark: number, meta: &[], body: &slice }, Then::Slice(None));
+                    (number, slice_bytes) = (number + 1, 0);
+                    slice.clear();
+                }
+            }
+        }
+        if !slice.is_empty() {
+            self.append(Record { kind: Kind::Slice, name: body, mark: number, meta: &[], body: &slice }, Then::Slice(None));
+            number += 1;
+        }
+        self.flush();
+        self.shared.index.has_slices(body, 0..number).then_some(BodyPlace::Sliced { body, len: entry.body.len() })
+    }
+
+    /// Puts a record into the batch.
+    fn append(&mut self, record: Record<'_>, then: Then) {
+        let body_bytes: usize = record.body.iter().map(Bytes::len).sum();
+        let bytes = HEADER_BYTES + record.meta.len() + body_bytes.div_ceil(BLOCK_BYTES) * 8 + body_bytes;
+        if let Err(error) = self.make_room(bytes.next_multiple_of(ALIGN_BYTES)) {
+            if let Some(error) = error {
+                self.failed(&error);
+            } else {
+                self.shared.metrics.disk.skipped_paused.add(1);
+            }
+            return self.undo(record.kind, record.name, record.mark, then);
+        }
+        let Some((number, end)) = self.active.as_ref().map(|active| (active.segment.number, active.end)) else {
+            return self.undo(record.kind, record.name, record.mark, then);
+        };
+        let offset = end + self.batch.len() as u32;
+        let written = record::encode(&mut self.batch, (record.kind, number.get()), record.name, record.mark, record.meta, record.body);
+        if let Some(place) = Place::new(number, offset, written, record.mark) {
+            self.pending.push((Item { kind: record.kind, name: record.name, place }, then));
+        }
+        if self.batch.len() >= DISK_BATCH_BYTES {
+            self.flush();
+        }
+    }
+
+    /// Sees to it that so many bytes fit into the active segment. `Err(None)`: the disk rests.
+    fn make_room(&mut self, bytes: usize) -> Result<(), Option<io::Error>> {
+        if self.paused_until.is_some_and(|until| Instant::now() < until) {
+            return Err(None);
+        }
+        let list_bytes = |active: &Active, pending: usize| (active.items.len() + pending + 1) * ITEM_BYTES + TRAILER_BYTES;
+        let fits = self.active.as_ref().is_some_and(|active| {
+            active.end as usize + self.batch.len() + bytes + list_bytes(active, self.pending.len()) <= self.shared.segment_bytes as usize
+        });
+        if fits {
+            return Ok(());
+        }
+        self.flush();
+        self.seal();
+        self.begin_segment().map_err(Some)
+    }
+
+    fn begin_segment(&mut self) -> io::Result<()> {
+        if self.bound.1.is_some_and(|until| Instant::now() >= until) {
+            self.bound = (self.shared.bytes_max, None);
+        }
+        let segment_bytes = u64::from(self.shared.segment_bytes);
+        while self.sealed_bytes() + segment_bytes > self.bound.0 && !self.sealed.is_empty() {
+            self.retire_oldest(0);
+        }
+        let number =
+            self.last.checked_add(1).and_then(NonZeroU32::new).ok_or_else(|| io::Error::other("no number for a segment is left"))?;
+        let segment = Arc::new(Segment::create(&self.shared.folder, number, self.shared.seed)?);
+        self.last = number.get();
+        self.shared.segments.write().insert(number, segment.clone());
+        self.active = Some(Active { segment, end: HEAD_BYTES, items: Vec::new() });
+        // Now the one that the next will take the place of: there is room for what of it is wanted.
+        let mut budget = self.shared.segment_bytes as usize / 2;
+        while self.sealed_bytes() + 2 * segment_bytes > self.bound.0 && !self.sealed.is_empty() {
+            budget = self.retire_oldest(budget);
+        }
+        self.count_bytes();
+        Ok(())
+    }
+
+    fn sealed_bytes(&self) -> u64 {
+        self.sealed.values().sum()
+    }
+
+    fn count_bytes(&self) {
+        let active = self.active.as_ref().map_or(0, |active| active.end.into());
+        self.shared.bytes.store(self.sealed_bytes() + active, Relaxed);
+    }
+
+    /// Writes the batch.
+    fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let (batch, pending) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.pending));
+        let Some(active) = &mut self.active else { return };
+        if let Err(error) = active.segment.write(active.end.into(), &batch) {
+            self.failed(&error);
+            for (item, then) in pending {
+                self.undo(item.kind, item.name, item.place.mark(), then);
+            }
+            return;
+        }
+        active.end += batch.len() as u32;
+        active.items.extend(pending.iter().map(|(item, _)| *item));
+        if self.paused_until.take().is_some() {
+            self.shared.metrics.disk.failing.set(0);
+            tracing::info!(folder = %self.shared.folder.display(), "cache: the disk takes writes again");
+        }
+        self.shared.metrics.disk.writes.add(pending.len() as u64);
+        self.shared.metrics.disk.written_bytes.add(batch.len() as u64);
+        for (item, then) in pending {
+            self.written(item, then);
+        }
+        // The buffer stays, unless one large record has made it large.
+        if batch.capacity() <= 2 * DISK_BATCH_BYTES {
+            self.batch = batch;
+            self.batch.clear();
+        }
+        self.count_bytes();
+    }
+
+    fn written(&mut self, Item { kind, name, place }: Item, then: Then) {
+        let index = &self.shared.index;
+        match then {
+            Then::Put { order } => {
+                let gone = index.put(name, place.in_memory(), order);
+                gone.iter().for_each(|place| self.kill(name, *place));
+            }
+            Then::Slice(done) => {
+                index.put_slice(name, place);
+                if let Some(done) = done {
+                    let _ = done.send(true);
+                }
+            }
+            Then::Moved(from) if kind == Kind::Slice => index.moved_slice(name, from, place),
+            Then::Moved(from) => {
+                if !index.moved(name, from, place) {
+                    self.kill(name, place);
+                }
+            }
+        }
+    }
+
+    /// A record was not written.
+    fn undo(&mut self, kind: Kind, name: u64, mark: u32, then: Then) {
+        match then {
+            Then::Put { .. } => self.outdate(name, mark),
+            Then::Slice(done) => {
+                if let Some(done) = done {
+                    let _ = done.send(false);
+                }
+            }
+            Then::Moved(from) if kind == Kind::Slice => self.shared.index.remove_slice(name, from),
+            Then::Moved(from) => self.shared.index.remove(name, from),
+        }
+    }
+
+    /// What is stored of a variant is older than what could not be written.
+    fn outdate(&mut self, name: u64, mark: u32) {
+        let gone = self.shared.index.remove_marked(name, mark);
+        gone.iter().for_each(|place| self.kill(name, *place));
+    }
+
+    fn kill(&self, name: u64, place: Place) {
+        let segment = self.shared.segments.read().get(&place.segment()).cloned();
+        if let Some(segment) = segment
+            && let Err(error) = segment.kill(place, name)
+        {
+            tracing::warn!(folder = %self.shared.folder.display(), %error, "cache: cannot mark a response as gone on disk");
+            self.shared.metrics.disk.write_errors.add(1);
+        }
+    }
+
+    fn seal(&mut self) {
+        let Some(Active { segment, end, items }) = self.active.take() else { return };
+        if let Err(error) = segment.seal(end, &items) {
+            tracing::debug!(%error, "cache: a segment stays without a list");
+        }
+        self.sealed.insert(segment.number, segment.len().unwrap_or(end.into()));
+    }
+
+    /// A write has failed.
+    fn failed(&mut self, error: &io::Error) {
+        self.shared.metrics.disk.write_errors.add(1);
+        self.shared.metrics.disk.failing.set(1);
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
+        if self.paused_until.is_none() {
+            let folder = self.shared.folder.display();
+            if full {
+                tracing::error!(%folder, %error, "cache: the disk is full: nothing is written for a while, older entries give way, what is stored is served on");
+            } else {
+                tracing::error!(%folder, %error, "cache: the disk fails: nothing is written for a while, what is stored is served on");
+            }
+        }
+        self.batch.clear();
+        self.seal();
+        if full {
+            if !self.sealed.is_empty() {
+                self.retire_oldest(0);
+            }
+            self.bound = (self.sealed_bytes().max(2 * u64::from(self.shared.segment_bytes)), Some(Instant::now() + DISK_BOUND_RETRY));
+        }
+        self.paused_until = Some(Instant::now() + DISK_PAUSE);
+        self.count_bytes();
+    }
+
+    /// The oldest segment goes; what of it is wanted is written again, up to `budget` bytes. Gives what is left of those.
+    fn retire_oldest(&mut self, mut budget: usize) -> usize {
+        let Some((number, _)) = self.sealed.pop_first() else { return budget };
+        let Some(segment) = self.shared.segments.read().get(&number).cloned() else { return budget };
+        match segment.listing() {
+            Ok(listing) => {
+                for item in listing.items {
+                    budget = self.retire(&segment, item, budget);
+                }
+                self.flush();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cache: a segment that goes cannot be listed");
+                self.shared.index.drop_segment(number);
+            }
+        }
+        self.shared.segments.write().remove(&number);
+        segment.remove();
+        budget
+    }
+
+    fn retire(&mut self, segment: &Segment, Item { kind, name, place }: Item, budget: usize) -> usize {
+        let index = &self.shared.index;
+        let retired = match kind {
+            Kind::Head => index.retire(name, place),
+            Kind::Slice => index.retire_slice(name, place),
+            Kind::Dead => Retired::Gone,
+        };
+        let bytes = place.bytes() as usize;
+        match retired {
+            Retired::Gone => return budget,
+            Retired::Dropped => {}
+            Retired::Read | Retired::InMemory => {
+                let record = if bytes <= budget { read_whole(segment, place) } else { None };
+                match record.filter(|(meta, _)| retired == Retired::Read || self.shared.is_in_memory(meta)) {
+                    Some((meta, body)) => {
+                        self.shared.metrics.disk.kept.add(1);
+                        self.append(Record { kind, name, mark: place.mark(), meta: &meta, body: &[body] }, Then::Moved(place));
+                        return budget - bytes;
+                    }
+                    None => self.undo(kind, name, place.mark(), Then::Moved(place)),
+                }
+            }
+        }
+        self.shared.metrics.disk.evictions.add(1);
+        budget
+    }
+
+    /// All that is stored goes: so many orders to forget wait that nothing is known for sure.
+    fn abandon(&mut self) {
+        tracing::warn!(folder = %self.shared.folder.display(), "cache: the disk is too slow to forget: all that it has is dropped");
+        self.batch.clear();
+        self.pending.clear();
+        self.seal();
+        while !self.sealed.is_empty() {
+            self.retire_oldest(0);
+        }
+        self.shared.index.clear();
+        self.count_bytes();
+    }
+}
+
+/// Meta and body of a record, verified.
+fn read_whole(segment: &Segment, place: Place) -> Option<(Bytes, Bytes)> {
+    let record = Bytes::from(segment.read(place.offset().into(), place.bytes() as usize).ok()?);
+    let header = Header::decode(&record).ok()?;
+    let (meta, sums) = header.front(&record).ok()?;
+    let body = record.get(header.before_body()..header.record_bytes())?;
+    sums.verify_all(body).ok()?;
+    Some((record.slice_ref(meta), record.slice_ref(body)))
+}

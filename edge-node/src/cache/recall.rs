@@ -1,0 +1,110 @@
+//! Asking the disk after memory had nothing: one read for all who ask for a key at that moment, and what it finds goes to memory, unless it was purged or forgotten meanwhile.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+use tokio::sync::OnceCell;
+
+use super::disk::{Disk, Recalled};
+use super::entry::{Entry, Slot};
+use super::key::CacheKey;
+use super::purge::Verdict;
+use super::time::Time;
+use super::{Cache, Found, Hint, judge};
+
+/// Keys that are being asked for. As many as there are requests at most.
+#[derive(Debug, Default)]
+pub(super) struct Recalls(Mutex<HashMap<Box<[u8]>, Answer>>);
+
+type Answer = Arc<OnceCell<Option<Arc<Entry>>>>;
+
+/// One who asks.
+struct Asking<'a> {
+    recalls: &'a Recalls,
+    key: &'a [u8],
+    answer: Answer,
+}
+
+impl Recalls {
+    fn ask<'a>(&'a self, key: &'a [u8]) -> Asking<'a> {
+        let answer = self.0.lock().entry(key.into()).or_default().clone();
+        Asking { recalls: self, key, answer }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut keys = self.recalls.0.lock();
+        // Who comes after the answer asks anew; who leaves before it, as the last one, leaves nothing behind.
+        if keys
+            .get(self.key)
+            .is_some_and(|answer| Arc::ptr_eq(answer, &self.answer) && (self.answer.initialized() || Arc::strong_count(answer) == 2))
+        {
+            keys.remove(self.key);
+        }
+    }
+}
+
+impl Cache {
+    /// Whether the disk may have something for a key. No waiting.
+    pub(crate) fn may_recall(&self, key: &CacheKey) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.may_have(key.as_bytes()))
+    }
+
+    /// What the disk has for a request; it goes to memory too. Cancel-safe.
+    pub(crate) async fn recall(&self, key: &CacheKey, request: &HeaderMap) -> Option<Arc<Entry>> {
+        let disk = self.disk.as_ref()?;
+        let asking = self.recalls.ask(key.as_bytes());
+        let answer = asking.answer.get_or_init(|| self.recall_alone(disk, key.as_bytes(), request)).await.clone();
+        drop(asking);
+        match answer {
+            // It was for another variant.
+            Some(entry) if !entry.variant.matches(request) => self.recall_alone(disk, key.as_bytes(), request).await,
+            answer => answer,
+        }
+    }
+
+    /// Looks a request up in memory and on disk.
+    pub async fn look(&self, key: &CacheKey, request: &HeaderMap, now: Time) -> Found {
+        match self.find(key, request, now) {
+            Found::Nothing(why, hint) if self.may_recall(key) => match self.recall(key, request).await {
+                Some(entry) => self.recalled(&entry, key, request, now).unwrap_or(Found::Nothing(why, hint)),
+                None => Found::Nothing(why, hint),
+            },
+            found => found,
+        }
+    }
+
+    /// How what came from the disk is found, in the place of what memory has: memory may not have kept it.
+    pub(crate) fn recalled(&self, entry: &Arc<Entry>, key: &CacheKey, request: &HeaderMap, now: Time) -> Option<Found> {
+        if self.purges.verdict(&entry.purgeable, key.as_bytes()) == Verdict::Gone {
+            return None;
+        }
+        let hint = Hint { names: entry.variant.names().cloned(), ..Hint::default() };
+        Some(judge(entry.clone(), request, hint, now))
+    }
+
+    async fn recall_alone(&self, disk: &Disk, key: &[u8], request: &HeaderMap) -> Option<Arc<Entry>> {
+        let recalled = disk.recall(key, request).await?;
+        if self.purges.verdict(&recalled.entry.purgeable, key) == Verdict::Gone {
+            disk.discard(&recalled);
+            return None;
+        }
+        self.promote(disk, key, recalled)
+    }
+
+    /// To memory, unless it was forgotten or replaced since it was read.
+    fn promote(&self, disk: &Disk, key: &[u8], recalled: Recalled) -> Option<Arc<Entry>> {
+        let fits = recalled.entry.weight() as u64 <= self.memory_entry_max;
+        let mut is_current = false;
+        self.tier.change(key, &mut |slot| {
+            is_current = disk.is_current(&recalled);
+            let old = slot.map(Slot::copy).unwrap_or_default();
+            let new = if is_current && fits { old.with_older(recalled.entry.clone()) } else { old };
+            (!new.is_empty()).then_some(new)
+        });
+        is_current.then_some(recalled.entry)
+    }
+}
