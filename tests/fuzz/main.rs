@@ -85,6 +85,11 @@ fn cache_fields() {
 }
 
 #[test]
+fn requests_of_http1() {
+    fuzz(&seeds::http1(), selvedge_edge::listen::fuzz);
+}
+
+#[test]
 fn cache_settings() {
     fuzz(&seeds::cache_settings(), selvedge_origin::registry::fuzz_cache_settings);
 }

@@ -120,6 +120,19 @@ pub(crate) fn fields() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
+/// The first byte says how the rest is cut.
+pub(crate) fn http1() -> Vec<Vec<u8>> {
+    [
+        "\u{7}GET /a?b HTTP/1.1\r\nHost: a.test\r\nAccept: */*\r\n\r\nGET /next HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        "\u{3}POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n12345\r\nGET / HTTP/1.1\r\n\r\n",
+        "\u{5}POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a=\"b\"\r\none\r\n0a\r\n0123456789\r\n0\r\nX: y\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        "\u{2}M-SEARCH http://a.test:80/ HTTP/1.1\r\nHost:a.test:80\r\nX-A: \t one\t \r\n\r\n",
+        "\u{9}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
 pub(crate) fn wrangler() -> Vec<Vec<u8>> {
     let json = br#"0{"name":"a","main":"src/index.ts","compatibility_date":"2026-01-01","vars":{"A":"b","C":{"d":[1]}},"routes":["a.test/*",{"pattern":"b.test/*","zone_name":"b.test"}],"limits":{"cpu_ms":50,"subrequests":5},/* said */"cache":{"enabled":true},"compress":{"enabled":true,"codings":["zstd","gzip"],"types":["text/*","*+json"],"min_bytes":9},"early_hints":true}"#;
     let toml = b"1name = \"a\"\nmain = \"index.js\"\ncompatibility_date = \"2026-01-01\"\nroute = \"a.test/*\"\n[vars]\nA = \"b\"\n[limits]\ncpu_ms = 50\n";

@@ -175,6 +175,11 @@ impl Bound {
     }
 }
 
+/// For tests/fuzz: any bytes as what a client of HTTP/1.1 sends.
+pub fn fuzz(bytes: &[u8]) {
+    h1::fuzz(bytes);
+}
+
 /// Serves other nodes, which prove their keys, until the node drains.
 pub fn serve_peers<A: Answer>(
     socket: tokio::net::TcpListener,

@@ -6,6 +6,7 @@
 
 mod encode;
 mod framing;
+mod fuzz;
 mod head;
 mod intake;
 mod output;
@@ -28,6 +29,7 @@ use super::interim::Interims;
 use super::{Answer, Refusal, Shared};
 use crate::limits::H1_READ_BYTES;
 
+pub(super) use fuzz::fuzz;
 use head::{Head, Scan};
 use receive::Receiving;
 pub(super) use wire::Abort;

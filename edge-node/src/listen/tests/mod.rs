@@ -5,4 +5,5 @@ mod h1;
 mod h2;
 mod h3;
 mod server;
+mod smuggling;
 mod tls;

@@ -27,6 +27,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Answers by path.
 #[derive(Default)]
 pub(crate) struct Site {
+    /// What was asked, in order.
+    pub(crate) asked: parking_lot::Mutex<Vec<String>>,
     /// `/wait` has begun.
     pub(crate) waiting: Notify,
     /// Lets `/wait` go on.
@@ -87,6 +89,7 @@ pub(crate) struct Behind(pub(crate) Arc<Site>);
 
 impl Answer for Behind {
     async fn answer(&self, request: Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Response<Body> {
+        self.0.asked.lock().push(request.uri().to_string());
         match request.uri().path() {
             "/hello" => Response::new(Body::full("hello")),
             "/big" => Response::new(Body::full(vec![b'x'; 1 << 20])),

@@ -7,4 +7,5 @@ mod parts;
 mod passing;
 mod running;
 mod settings;
+mod smuggling;
 mod world;

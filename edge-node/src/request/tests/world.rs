@@ -77,6 +77,29 @@ impl Server {
         Self::start(move |_| async move { response(206, &[("cache-control", "max-age=60"), ("content-range", range)], body) }).await
     }
 
+    /// Answers one request of each connection, when all of it has come, and notes every byte that comes.
+    pub(super) async fn recording(seen: &Arc<Mutex<String>>) -> Self {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (address, seen) = (listener.local_addr().expect("an address"), seen.clone());
+        let listening = tasks::owned("test upstream", async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                while let Ok(byte) = socket.read_u8().await {
+                    let whole = {
+                        let mut seen = seen.lock();
+                        seen.push(byte.into());
+                        let end = if seen.contains("content-length: 2\r\n") { "\r\n\r\nbo" } else { "\r\n\r\nbody" };
+                        seen.ends_with(end) || seen.ends_with("\r\n0\r\n\r\n")
+                    };
+                    if whole {
+                        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                    }
+                }
+            }
+        });
+        Self { address, requests: Arc::default(), _listening: listening }
+    }
+
     /// How many it has had.
     pub(super) fn requests(&self) -> usize {
         self.requests.load(SeqCst)

@@ -1,0 +1,273 @@
+//! Requests that two parsers could read in two ways: one table for HTTP/1.1, one for HTTP/2 frame by frame, one for HTTP/3. What goes out to upstreams has its
+//! table in `request/tests/smuggling.rs`.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::server::{Server, pieces, soon};
+use crate::listen::quic::client::Client;
+
+/// What is hidden behind each request of the first table, and must never be understood as one.
+const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a.example\r\n\r\n";
+
+/// Why, how the head goes on after its first line, what follows it.
+type Row = (&'static str, &'static str, &'static str, &'static str);
+
+/// Sent with POST to `/count`, after a good request, and before the hidden one.
+const FRAMING: &[Row] = &[
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nContent-Length: 0\r\nContent-Length: 43\r\n", ""),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nContent-Length: 1\r\nContent-Length: 1\r\n", "x"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nContent-Length: 1, 1\r\n", "x"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nContent-Length: +1\r\n", "x"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nContent-Length: -1\r\n", "x"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nContent-Length: 1 1\r\n", "x"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nContent-Length: 0x1\r\n", "x"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nContent-Length: \r\n", ""),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nContent-Length: 18446744073709551617\r\n", "x"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding: chunked, gzip\r\n", "0\r\n\r\n"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding:\r\n", "0\r\n\r\n"),
+    ("bad_framing", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding: \"chunked\"\r\n", "0\r\n\r\n"),
+    ("bad_framing", "HTTP/1.0", "Host: a.example\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n", "0\r\n\r\n"),
+    ("unknown_coding", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding: identity\r\n", ""),
+    ("unknown_coding", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
+    ("bad_head", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding: \u{b}chunked\r\n", "0\r\n\r\n"),
+    ("bad_head", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding : chunked\r\n", "0\r\n\r\n"),
+    ("bad_head", "HTTP/1.1", "Host: a.example\r\n Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("bad_head", "HTTP/1.1", "Host: a.example\r\nTransfer-Encoding:\r\n chunked\r\n", "0\r\n\r\n"),
+    ("bad_head", "HTTP/1.1", "Host: a.example\r\nX: y\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("bad_head", "HTTP/1.1", "Host: a.example\r\nX: y\rTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("bad_head", "HTTP/1.1", "Host: a.example\r\nX: \0\r\n", ""),
+    ("bad_head", "HTTP/1.1", "Host: a.example\r\n: x\r\n", ""),
+    ("bad_head", "HTTP/1.1", "Host: a.example\r\nContent\u{0}-Length: 1\r\n", "x"),
+    ("bad_head", "HTTP/1.1", "Host: a.example\r\nContent-Length\r\n", ""),
+    ("bad_head", "HTTP/1.1\n", "Host: a.example\r\n", ""),
+    ("bad_head", "", "Host: a.example\r\n", ""),
+    ("bad_head", "HTTP/1.1 HTTP/1.1", "Host: a.example\r\n", ""),
+    ("bad_host", "HTTP/1.1", "", ""),
+    ("bad_host", "HTTP/1.1", "Host: a.example\r\nHost: a.example\r\n", ""),
+    ("bad_host", "HTTP/1.1", "Host: a.example\r\nHOST: b.example\r\n", ""),
+    ("bad_host", "HTTP/1.0", "Host: a.example\r\nHost: a.example\r\nConnection: keep-alive\r\n", ""),
+    ("bad_host", "HTTP/1.1", "Host: a.example, b.example\r\n", ""),
+    ("bad_host", "HTTP/1.1", "Host: a.example/x\r\n", ""),
+    ("bad_host", "HTTP/1.1", "Host: b@a.example\r\n", ""),
+    ("version_not_supported", "HTTP/2.0", "Host: a.example\r\n", ""),
+    ("version_not_supported", "HTTP/0.9", "Host: a.example\r\n", ""),
+];
+
+/// Bodies that are not framed as they say: whoever reads them gets an error, and the connection ends.
+const CHUNKS: &[&str] = &[
+    "x\r\n",
+    "-1\r\n",
+    "0x1\r\na\r\n0\r\n\r\n",
+    " 1\r\na\r\n0\r\n\r\n",
+    "1 \r\na\r\n0\r\n\r\n",
+    "1\na\r\n0\r\n\r\n",
+    "1;a\rb\r\na\r\n0\r\n\r\n",
+    "1;\r\na\r\n0\r\n\r\n",
+    "1\r\nab\r\n0\r\n\r\n",
+    "1\r\na0\r\n\r\n",
+    "ffffffffffffffff1\r\na\r\n0\r\n\r\n",
+    "10000000000000001\r\na\r\n0\r\n\r\n",
+    "0\r\nX\r\n\r\n",
+    "0\r\n X: y\r\n\r\n",
+    "0\r\nX: y\n\r\n",
+    "0\r\nTransfer-Encoding : x\r\n\r\n",
+];
+
+/// Everything that the server says to these bytes, until it closes.
+async fn answers(server: &Server, sent: &str) -> String {
+    let mut stream = TcpStream::connect(server.http).await.unwrap();
+    // The server may close before all is written.
+    let _ = stream.write_all(sent.as_bytes()).await;
+    let mut answers = Vec::new();
+    let _ = soon(stream.read_to_end(&mut answers)).await;
+    String::from_utf8(answers).unwrap()
+}
+
+fn hidden_was_asked(server: &Server) -> bool {
+    server.site.asked.lock().iter().any(|uri| uri.ends_with("/hidden"))
+}
+
+#[tokio::test]
+async fn ambiguous_requests_are_refused_and_end_the_connection() {
+    let server = Server::start();
+    for (why, version, fields, after) in FRAMING {
+        server.site.asked.lock().clear();
+        let good = "POST /echo HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4\r\n\r\ngood";
+        let answers = answers(&server, &format!("{good}POST /count {version}\r\n{fields}\r\n{after}{HIDDEN}")).await;
+        let row = format!("{why} {version} {fields:?}: {answers}");
+        assert!(answers.contains(&format!("x-refusal: {why}\r\n")) && answers.contains("connection: close\r\n"), "{row}");
+        assert!(answers.contains("\r\n\r\ngoodHTTP/1.1 "), "the one before is answered: {row}");
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 2, "{row}");
+        assert_eq!(*server.site.asked.lock(), ["http://a.example/echo"], "{row}");
+    }
+}
+
+#[tokio::test]
+async fn an_absolute_target_is_that_of_its_host() {
+    let server = Server::start();
+    for (why, target, host) in [
+        ("host_mismatch", "http://b.example/count", "a.example"),
+        ("host_mismatch", "http://a.example:81/count", "a.example"),
+        ("bad_target", "https://a.example/count", "a.example"),
+        ("bad_target", "http://u@a.example/count", "u@a.example"),
+        ("bad_target", "a.example:80", "a.example:80"),
+        ("bad_target", "*", "a.example"),
+        ("bad_head", "/a#b", "a.example"),
+        ("bad_head", "/a b", "a.example"),
+    ] {
+        let answers = answers(&server, &format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n{HIDDEN}")).await;
+        assert!(answers.contains(&format!("x-refusal: {why}\r\n")) && answers.contains("connection: close\r\n"), "{target}: {answers}");
+        assert!(server.site.asked.lock().is_empty(), "{target}");
+    }
+}
+
+#[tokio::test]
+async fn malformed_chunks_are_errors_and_end_the_connection() {
+    let server = Server::start();
+    for chunks in CHUNKS {
+        let head = "POST /count HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let answers = answers(&server, &format!("{head}{chunks}{HIDDEN}")).await;
+        assert!(answers.starts_with("HTTP/1.1 502") && answers.contains("malformed"), "{chunks:?}: {answers}");
+        assert!(answers.contains("connection: close\r\n") && answers.matches("HTTP/1.1 ").count() == 1, "{chunks:?}: {answers}");
+        assert!(!hidden_was_asked(&server), "{chunks:?}");
+    }
+}
+
+/// A request in HTTP/2's frames: fields are literal and never indexed (RFC 7541, section 6.2.3), so that they may be anything.
+fn h2_request(fields: &[(&str, &str)], body: &str) -> Vec<u8> {
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let length = (payload.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0x10);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    bytes.extend(frame(1, if body.is_empty() { 0x5 } else { 0x4 }, 1, &block));
+    if !body.is_empty() {
+        bytes.extend(frame(0, 0x1, 1, body.as_bytes()));
+    }
+    bytes
+}
+
+/// How the server takes an HTTP/2 request.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    /// The status, where it is one of HPACK's static table.
+    Answered(Option<u16>),
+    Reset,
+    Closed,
+}
+
+async fn take_h2(server: &Server, request: &[u8]) -> Taken {
+    let mut stream = server.connect_tls("localhost", &[b"h2"]).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        if soon(stream.read_exact(&mut head)).await.is_err() {
+            return Taken::Closed;
+        }
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        soon(stream.read_exact(&mut payload)).await.unwrap();
+        match head[3] {
+            1 => {
+                let statuses = [(0x88, 200), (0x89, 204), (0x8b, 304), (0x8c, 400), (0x8d, 404), (0x8e, 500)];
+                return Taken::Answered(statuses.iter().find(|(byte, _)| *byte == payload[0]).map(|(_, status)| *status));
+            }
+            3 => return Taken::Reset,
+            7 => return Taken::Closed,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn http2_cannot_carry_the_framing_of_http1() {
+    let server = Server::start();
+    let pseudo = [(":method", "POST"), (":scheme", "https"), (":authority", "localhost"), (":path", "/echo")];
+    let with = |more: &[(&'static str, &'static str)], body: &str| h2_request(&[&pseudo[..], more].concat(), body);
+    assert_eq!(take_h2(&server, &with(&[("content-length", "4"), ("te", "trailers")], "body")).await, Taken::Answered(Some(200)));
+    server.site.asked.lock().clear();
+    for fields in [
+        &[("transfer-encoding", "chunked")][..],
+        &[("connection", "close")],
+        &[("connection", "content-length")],
+        &[("keep-alive", "x")],
+        &[("proxy-connection", "x")],
+        &[("upgrade", "h2c")],
+        &[("te", "gzip")],
+        &[("content-length", "4"), ("content-length", "4")],
+        &[("content-length", "+4")],
+        &[("content-length", "4, 4")],
+        &[("host", "other.example")],
+        &[("x", "a\r\nHost: b")],
+        &[("x", "a\nb")],
+        &[("x", "a\0b")],
+        &[("x\r\ny", "a")],
+        &[("x: y", "a")],
+        &[("X", "a")],
+        &[(":path", "/hidden")],
+        &[(":authority", "other.example")],
+    ] {
+        let taken = take_h2(&server, &with(fields, "body")).await;
+        assert!(matches!(taken, Taken::Reset | Taken::Closed | Taken::Answered(Some(400))), "{fields:?}: {taken:?}");
+        assert!(server.site.asked.lock().is_empty(), "{fields:?}");
+    }
+    for (name, value) in [
+        (":path", "/a b HTTP/1.1\r\nHost: b\r\n\r\n"),
+        (":path", "/a#b"),
+        (":path", ""),
+        (":method", "GET / HTTP/1.1\r\n"),
+        (":authority", "a.example\r\nX: y"),
+        (":authority", "u@a.example"),
+        (":authority", ""),
+        (":scheme", "http"),
+    ] {
+        let fields: Vec<_> = pseudo.iter().map(|(n, v)| (*n, if *n == name { value } else { *v })).collect();
+        let taken = take_h2(&server, &h2_request(&fields, "body")).await;
+        let harmless = name == ":path" && value == "/a#b" && *server.site.asked.lock() == ["https://localhost/a"];
+        assert!(harmless || matches!(taken, Taken::Reset | Taken::Closed | Taken::Answered(Some(400))), "{name} {value:?}: {taken:?}");
+        assert!(harmless || server.site.asked.lock().is_empty(), "{name} {value:?}: {:?}", server.site.asked.lock());
+        server.site.asked.lock().clear();
+    }
+    // A body of another length than it says is an error for whoever reads it.
+    for length in ["3", "5"] {
+        let fields = [&pseudo[..3], &[(":path", "/count"), ("content-length", length)]].concat();
+        let taken = take_h2(&server, &h2_request(&fields, "body")).await;
+        assert_ne!(taken, Taken::Answered(Some(200)), "{length}");
+    }
+}
+
+#[tokio::test]
+async fn http3_cannot_carry_the_framing_of_http1() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    for (why, fields) in [
+        ("connection_fields", &[("transfer-encoding", "chunked")][..]),
+        ("connection_fields", &[("connection", "content-length")]),
+        ("connection_fields", &[("keep-alive", "x")]),
+        ("connection_fields", &[("proxy-connection", "x")]),
+        ("connection_fields", &[("upgrade", "h2c")]),
+        ("connection_fields", &[("te", "gzip")]),
+        ("bad_framing", &[("content-length", "4"), ("content-length", "4")]),
+        ("bad_framing", &[("content-length", "+4")]),
+        ("bad_framing", &[("content-length", "4, 4")]),
+    ] {
+        let answer = soon(client.send("POST", "/echo", fields, pieces(1, 4))).await.unwrap();
+        assert_eq!(answer.head.headers()["x-refusal"], why, "{fields:?}");
+        assert!(server.site.asked.lock().is_empty(), "{fields:?}");
+    }
+}
