@@ -139,8 +139,12 @@ impl Cache {
             let why = if slot.variants.iter().all(is_gone) { Forward::UriMiss } else { Forward::VaryMiss };
             return Found::Nothing(why, hint(&slot));
         };
-        // Section 4.1: the newest by Date. There is hardly ever more than one.
-        let entry = answering.fold(first, |best, other| if other.date() > best.date() { other } else { best });
+        // Section 4.1: the newest by Date. Several answer one request only where they vary on different fields.
+        let alike = |entry: &Arc<Entry>| entry.variant.names() == first.variant.names();
+        let entry = match slot.variants.len() > 1 && !slot.variants.iter().all(alike) {
+            true => answering.fold(first, |best, other| if other.date() > best.date() { other } else { best }),
+            false => first,
+        };
         judge(entry.clone(), request, hint(&slot), now)
     }
 
@@ -257,7 +261,7 @@ impl Cache {
 
 /// How an entry is found.
 fn judge(entry: Arc<Entry>, request: &HeaderMap, hint: Hint, now: Time) -> Found {
-    if !entry.answers(request.get(RANGE)) {
+    if entry.part.is_some() && !entry.answers(request.get(RANGE)) {
         return match entry.standing(now) {
             Standing::Fresh(_) if !entry.control.no_cache => Found::Incomplete(entry, hint),
             _ => Found::Nothing(Forward::Stale, hint),

@@ -30,7 +30,7 @@ impl RequestFacts {
 /// Why a response is not stored: a closed list, shown in `Cache-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// `304`, interim, or one that `must-understand` keeps from who does not know it.
+    /// `304`, `416`, interim, or one that `must-understand` keeps from who does not know it.
     Status,
     /// Partial content that does not say which one range of bytes it is, or has others than it says.
     Range,
@@ -117,8 +117,8 @@ pub fn may_store(
     requested: Time,
     received: Time,
 ) -> Result<Storable, Refusal> {
-    // A `304` answers the client's own condition: it is no response to store.
-    if status.is_informational() || status == StatusCode::NOT_MODIFIED {
+    // A `304` answers the client's own condition, a `416` its range: neither is a response to others.
+    if status.is_informational() || matches!(status, StatusCode::NOT_MODIFIED | StatusCode::RANGE_NOT_SATISFIABLE) {
         return Err(Refusal::Status);
     }
     if status == StatusCode::PARTIAL_CONTENT && ContentRange::of(headers).is_none() {
@@ -295,6 +295,7 @@ mod tests {
             (206, &[MAX_AGE], Err(Refusal::Range)),
             (206, &[MAX_AGE, ("content-range", "bytes 0-4/10")], Ok(60)),
             (304, &[MAX_AGE], Err(Refusal::Status)),
+            (416, &[MAX_AGE], Err(Refusal::Status)),
             (200, &[cc("no-store, max-age=60")], Err(Refusal::NoStore)),
             (200, &[cc("private, max-age=60")], Err(Refusal::Private)),
             (200, &[cc("max-age=60, private=\"x\"")], Ok(60)),

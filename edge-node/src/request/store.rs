@@ -23,7 +23,7 @@ use crate::cache::collapse::{Company, Duty, Obligation};
 use crate::cache::control::{self, Control};
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::fill::{Head, StreamHead};
-use crate::cache::freshness::Freshness;
+use crate::cache::freshness::{Freshness, Standing};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::part::{ContentRange, Part};
 use crate::cache::policy::{self, Refusal, RequestFacts, Storable};
@@ -97,11 +97,12 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
     let settings = &order.aim.route.cache;
     let stale =
         order.stale.as_ref().map(|(entry, stale_ms)| (entry, policy::stale_use(&entry.control, *stale_ms, settings.stale_if_error_s)));
+    let fresh_yet = |entry: &Entry| !entry.control.no_cache && matches!(entry.standing(received), Standing::Fresh(_));
     match (answer, stale) {
         (Err(error), Some((entry, stale))) if stale.if_error && is_unreachable(&error) => obligation.tell(Head::Stale(entry.clone())),
         (Err(error), _) => obligation.tell(Head::Failed(Arc::new(error))),
-        // Stale beats a fresh error.
-        (Ok(response), Some((entry, stale))) if stale.if_error && policy::is_upstream_error(response.status()) => {
+        // Stale beats a fresh error, and so does what is fresh yet and was to be refreshed.
+        (Ok(response), Some((entry, stale))) if policy::is_upstream_error(response.status()) && (stale.if_error || fresh_yet(entry)) => {
             drop(response);
             obligation.tell(Head::Stale(entry.clone()));
         }
@@ -118,6 +119,10 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
 /// Whether the response may be stored: by the rules, and because it is what its path says.
 fn may_store(order: &Order, trail: &Trail, response: &Response<Body>, (requested, received): (Time, Time)) -> Result<Storable, Refusal> {
     let settings = &order.aim.route.cache;
+    // What a range makes an upstream say is no answer to who asks for all of it.
+    if matches!(order.scope, Scope::Range(_)) && !matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+        return Err(Refusal::Range);
+    }
     let mut storable = policy::may_store(order.facts, response.status(), response.headers(), settings, requested, received)?;
     if settings.deception_check && deception::differs(trail.context.target.path(), response.headers()) {
         return Err(Refusal::ContentType);

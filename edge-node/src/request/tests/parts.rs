@@ -110,14 +110,36 @@ async fn parts_without_a_strong_validator_or_of_another_version_are_not_put_toge
 async fn a_part_with_other_bytes_than_it_says_is_not_stored() {
     let server = Server::fixed206("bytes 4-8/20", "456").await;
     let world = World::new(vec![to_upstream("/*", &server)]);
-    for _ in 0..2 {
-        assert_eq!(range(&world, "bytes=4-8").await.2, "456");
+    for asked in ["bytes=4-8", "bytes=4-5", "bytes=4-8"] {
+        assert_eq!(range(&world, asked).await.2, "456");
     }
-    assert_eq!(server.requests(), 2);
+    assert_eq!(server.requests(), 3, "none of it is given to others");
     let server = Server::fixed206("bytes 9-4/20", "456").await;
     let world = World::new(vec![to_upstream("/*", &server)]);
     let response = world.send(get("/", &[("range", "bytes=4-8")])).await;
     assert!(field(response.headers(), "cache-status").ends_with("detail=range"), "{:?}", response.headers());
+}
+
+#[tokio::test]
+async fn a_range_that_is_refused_poisons_nothing() {
+    let server = Server::start(|request: Request<Incoming>| async move {
+        let status = if request.headers().contains_key("range") { 416 } else { 200 };
+        response(status, &[("cache-control", "max-age=60")], "page")
+    })
+    .await;
+    let world = World::new(vec![to_upstream("/*", &server)]);
+    assert_eq!(range(&world, "bytes=999-").await.0, 416);
+    assert_eq!(world.look("/").await.0, 200);
+    for status in [400, 404, 500] {
+        let server = Server::start(move |request: Request<Incoming>| async move {
+            let status = if request.headers().contains_key("range") { status } else { 200 };
+            response(status, &[("cache-control", "max-age=60")], "page")
+        })
+        .await;
+        let world = World::new(vec![to_upstream("/*", &server)]);
+        assert_eq!(range(&world, "bytes=0-1").await.0, status);
+        assert_eq!(world.look("/").await.0, 200);
+    }
 }
 
 #[tokio::test]

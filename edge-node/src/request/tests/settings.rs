@@ -317,6 +317,57 @@ async fn an_answer_to_post_that_says_it_is_its_uris_is_stored_for_get() {
 }
 
 #[tokio::test]
+async fn an_error_does_not_take_the_place_of_what_is_fresh() {
+    let number = Arc::new(AtomicUsize::new(0));
+    let server = Server::start(move |_| {
+        let first = number.fetch_add(1, SeqCst) == 0;
+        async move {
+            if first { response(200, &[("cache-control", "max-age=60, must-revalidate")], "page") } else { response(503, PAGE, "broken") }
+        }
+    })
+    .await;
+    let world = with(&server, CacheSettings { early_refresh_percent: 50, ..Default::default() });
+    world.look("/").await;
+    world.pass(59);
+    for _ in 0..20 {
+        assert_eq!(world.look("/").await.0, 200);
+    }
+    world.tasks.drain(std::time::Duration::from_secs(10)).await;
+    assert!(server.requests() > 1, "it was refreshed early");
+    assert_eq!(world.look("/").await.2, "page");
+    world.pass(2);
+    assert_eq!(world.look("/").await.0, 503, "but not when it is stale and must not be used");
+}
+
+#[tokio::test]
+async fn what_is_said_to_cdns_comes_before_what_is_said_to_all() {
+    #[allow(clippy::type_complexity, reason = "the columns of a table")]
+    let cases: &[(&'static [(&'static str, &'static str)], bool)] = &[
+        (&[("cdn-cache-control", "max-age=60")], true),
+        (&[("cdn-cache-control", "max-age=99999999999")], true),
+        (&[("cdn-cache-control", "foobar, max-age=60")], true),
+        (&[("cdn-cache-control", "max-age=60"), ("cache-control", "no-store")], true),
+        (&[("cdn-cache-control", "max-age=60"), ("cache-control", "max-age=1"), ("expires", "0")], true),
+        (&[("cdn-cache-control", "max-age=1"), ("cache-control", "max-age=60")], false),
+        (&[("cdn-cache-control", "max-age=0"), ("cache-control", "max-age=60")], false),
+        (&[("cdn-cache-control", "max-age=60"), ("age", "7200")], false),
+        (&[("cdn-cache-control", "private"), ("cache-control", "max-age=60")], false),
+        (&[("cdn-cache-control", "no-cache"), ("cache-control", "max-age=60")], false),
+        (&[("cdn-cache-control", "no-store"), ("cache-control", "max-age=60")], false),
+        (&[("cdn-cache-control", "max-age=60, &&&&&"), ("cache-control", "no-store")], false),
+        (&[("cdn-cache-control", "max-age=\"60\""), ("cache-control", "no-store")], false),
+        (&[("cdn-cache-control", "max-age=\"60\""), ("cache-control", "max-age=60")], false),
+        (&[("cdn-cache-control", ""), ("cache-control", "max-age=60")], true),
+    ];
+    for (fields, hit) in cases {
+        let (world, _server) = world(fields, CacheSettings::default()).await;
+        world.look("/").await;
+        world.pass(3);
+        assert_eq!(world.look("/").await.1.contains("hit"), *hit, "{fields:?}");
+    }
+}
+
+#[tokio::test]
 async fn surrogate_control_is_read_and_announced() {
     let (server, seen) =
         noting(&[("cache-control", "no-store"), ("surrogate-control", "max-age=60;selvedge")], "surrogate-capability").await;
