@@ -91,9 +91,10 @@ impl Refusal {
         }
     }
 
-    /// Whether the next request of the same key would be refused too, so that it need not wait for this one.
+    /// Whether the next request of the same key would be refused too, so that it need not wait for this one. (One that bad ranges could bring about would let any client
+    /// end the waiting.)
     pub const fn lasts(self) -> bool {
-        !matches!(self, Self::Authorization)
+        !matches!(self, Self::Authorization | Self::Range)
     }
 }
 

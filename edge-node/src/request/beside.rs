@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_LOCATION, HeaderMap};
+use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, HeaderMap};
 use http::{Method, Request, Response, StatusCode, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
@@ -15,7 +15,7 @@ use super::RequestPath;
 use super::context::Context;
 use super::lookup::Question;
 use super::route::Aim;
-use super::store::same_authority;
+use super::store::{freshened, same_authority};
 use crate::cache::control::{self, Control};
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::freshness::Freshness;
@@ -78,23 +78,10 @@ impl Beside {
             path.cache().invalidate(&question.key);
             return;
         }
-        let mut fields = entry.fields().clone();
-        validate::freshen(&mut fields, head);
-        fields.remove(AGE);
-        if let Some(age) = head.get(AGE) {
-            fields.insert(AGE, age.clone());
-        }
-        let control = Control::of_response(&fields);
-        let freshness = policy::freshness(entry.status, &fields, &control, &aim.route.cache, self.requested, now).unwrap_or(Freshness {
-            lifetime_ms: 0,
-            initial_age_ms: 0,
-            received: now,
-        });
-        if control.no_store || control.private || self.facts_refuse(question) {
+        let freshened = freshened(aim, &entry, head, (self.requested, now), self.stamp);
+        if freshened.control.no_store || freshened.control.private || self.facts_refuse(question) {
             return;
         }
-        let withheld = control::withheld(&fields);
-        let freshened = entry.freshened(fields, control, freshness, self.stamp).without(&withheld);
         path.cache().store(question.key.as_bytes(), Arc::new(freshened));
     }
 

@@ -4,9 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, HeaderMap, LOCATION, RANGE};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_LOCATION, HeaderMap, LOCATION, RANGE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, response};
 use http_body::Body as HttpBody;
+use selvedge_origin::registry::CacheSettings;
 use selvedge_runtime::{Body, BodyError};
 
 use super::RequestPath;
@@ -27,6 +28,7 @@ use crate::cache::freshness::{Freshness, Standing};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::part::{ContentRange, Part};
 use crate::cache::policy::{self, Refusal, RequestFacts, Storable};
+use crate::cache::purge::Stamp;
 use crate::cache::surrogate::{CAPABILITY, SURROGATE_CAPABILITY};
 use crate::cache::time::Time;
 use crate::cache::vary::{Variant, Vary};
@@ -127,10 +129,15 @@ fn may_store(order: &Order, trail: &Trail, response: &Response<Body>, (requested
     if settings.deception_check && deception::differs(trail.context.target.path(), response.headers()) {
         return Err(Refusal::ContentType);
     }
-    if settings.ttl_jitter_percent > 0 {
-        storable.freshness = storable.freshness.jittered(settings.ttl_jitter_percent, draw());
-    }
+    storable.freshness = jittered(storable.freshness, settings);
     Ok(storable)
+}
+
+fn jittered(freshness: Freshness, settings: &CacheSettings) -> Freshness {
+    match settings.ttl_jitter_percent {
+        0 => freshness,
+        percent => freshness.jittered(percent, draw()),
+    }
 }
 
 /// The upstream's answer: to a condition, for the rest of a part, or for all.
@@ -204,27 +211,31 @@ fn confirm(
     not_modified: &HeaderMap,
     (requested, received): (Time, Time),
 ) {
-    let mut fields = entry.fields().clone();
-    validate::freshen(&mut fields, not_modified);
-    // The stored Age was for the response before; this one's is in the 304 or is nothing.
-    fields.remove(http::header::AGE);
-    if let Some(age) = not_modified.get(http::header::AGE) {
-        fields.insert(http::header::AGE, age.clone());
-    }
-    compress::prepare(aim, entry.status, &mut fields, Some(entry.body.len()));
-    let control = Control::of_response(&fields);
-    let freshness = policy::freshness(entry.status, &fields, &control, &aim.route.cache, requested, received).unwrap_or(Freshness {
-        lifetime_ms: 0,
-        initial_age_ms: 0,
-        received,
-    });
-    let withheld = control::withheld(&fields);
-    let confirmed = Arc::new(entry.freshened(fields, control, freshness, obligation.stamp()).without(&withheld));
+    let confirmed = Arc::new(freshened(aim, entry, not_modified, (requested, received), obligation.stamp()));
+    let control = &confirmed.control;
     // What the 304 says now may forbid to keep it.
     if !(obligation.is_discarded() || control.no_store || control.private) {
         path.cache().fulfil(obligation, confirmed.clone());
     }
     obligation.tell(Head::Confirmed(confirmed));
+}
+
+/// A stored response with the fields of a `304`, or of a `200` to HEAD, from now on.
+pub(super) fn freshened(aim: &Aim, entry: &Entry, by: &HeaderMap, (requested, received): (Time, Time), stamp: Stamp) -> Entry {
+    let settings = &aim.route.cache;
+    let mut fields = entry.fields().clone();
+    validate::freshen(&mut fields, by);
+    // The stored Age was for the response before; this one's is in the new fields or is nothing.
+    fields.remove(AGE);
+    if let Some(age) = by.get(AGE) {
+        fields.insert(AGE, age.clone());
+    }
+    compress::prepare(aim, entry.status, &mut fields, Some(entry.body.len()));
+    let control = Control::of_response(&fields);
+    let ended = Freshness { lifetime_ms: 0, initial_age_ms: 0, received };
+    let freshness = policy::freshness(entry.status, &fields, &control, settings, requested, received).unwrap_or(ended);
+    let withheld = control::withheld(&fields);
+    entry.freshened(fields, control, jittered(freshness, settings), stamp).without(&withheld)
 }
 
 /// Not for the cache: to whoever ordered it. Others that wait already show that it is asked for often: the next ones shall not wait.

@@ -7,7 +7,7 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use selvedge_origin::registry::{CacheSettings, QueryRule, RequestDirectives, VaryRule};
-use selvedge_runtime::Body;
+use selvedge_runtime::{Body, Outcome, RunError};
 
 use super::world::*;
 use crate::cache::time::{Time, format_date};
@@ -104,6 +104,22 @@ async fn statuses_may_have_a_lifetime_of_their_own() {
     world.pass(11);
     world.look("/404").await;
     assert_eq!(server.requests(), 4);
+}
+
+#[tokio::test]
+async fn errors_that_our_limits_make_are_not_stored_whatever_the_route_says_of_their_status() {
+    let mut route = to_worker("/*", "w");
+    route.cache = CacheSettings { enabled: Some(true), status_ttl_s: [(503, 60), (502, 60)].into(), ..Default::default() };
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = runs.clone();
+    let world = World::with_worker(vec![route], move |_| {
+        counted.fetch_add(1, SeqCst);
+        async { Err(RunError { outcome: Outcome::ExceededCpu, message: String::new(), retry_after: None, request_body: None }) }
+    });
+    for _ in 0..2 {
+        assert_eq!(world.get("/").await.status(), 503);
+    }
+    assert_eq!((runs.load(SeqCst), world.path.cache().usage().0), (2, 0));
 }
 
 #[tokio::test]
