@@ -13,9 +13,10 @@ use selvedge_runtime::{Body, BodyError};
 
 use super::RequestPath;
 use super::context::Context;
+use super::invalidate::same_authority;
 use super::lookup::Question;
 use super::route::Aim;
-use super::store::{freshened, same_authority};
+use super::store::freshened;
 use crate::cache::control::{self, Control};
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::freshness::Freshness;

@@ -9,6 +9,7 @@ mod execute;
 mod fetch;
 mod fields;
 mod hints;
+mod invalidate;
 mod lookup;
 mod partial;
 mod record;
@@ -208,7 +209,7 @@ impl RequestPath {
         let coding = asked.wanted();
         let beside = beside::Beside::begin(self, &request, aim);
         let response = self.forward(request, aim, trail).await?;
-        store::invalidate(self, aim, &trail.context, &response);
+        invalidate::invalidate(self, aim, &trail.context, &response);
         let mut response = beside.take(self, &question, aim, &trail.context, response);
         respond::strip_tags(response.headers_mut());
         let ours = self.name.forward(why, Some(response.status()), false, false, Some(detail));
