@@ -45,19 +45,21 @@ fn main() {
         fake::main(&arguments);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let (busy, idle) = runtime.block_on(async {
+    let (busy, idle, bare) = runtime.block_on(async {
         let supervisor = supervisor().await;
         let source = source();
         supervisor.warm(&source).await.expect("warm");
         let mut busy = Vec::new();
         let mut idle = Vec::new();
+        let mut bare = Vec::new();
         for _ in 0..RUNS {
             busy.push(run_busy(&supervisor, &source).await);
+            // One right after the other: whatever else the machine does is in both.
             idle.push(run_idle(&supervisor, &source).await);
+            bare.push(run_bare());
         }
-        (busy, idle)
+        (busy, idle, bare)
     });
-    let bare: Vec<f64> = (0..RUNS).map(|_| run_bare()).collect();
     let edge = median(busy.iter().map(|run| run.0));
     let made = median((0..RUNS).map(|_| run_made()));
     let runner = median(busy.iter().map(|run| run.1));

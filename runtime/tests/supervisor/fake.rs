@@ -81,22 +81,33 @@ struct Thread {
     /// Invocations that echo their request's body: what waits, and the credit for it; none where nothing is echoed.
     echoes: HashMap<StreamId, Option<Echo>>,
     bounced: u32,
+    pid: u32,
 }
 
 impl Thread {
     fn new(socket: UnixStream, area: Area) -> Self {
-        Self { socket, area, out: BytesMut::new(), workers: HashMap::new(), streams: HashMap::new(), echoes: HashMap::new(), bounced: 0 }
+        Self {
+            socket,
+            area,
+            out: BytesMut::new(),
+            workers: HashMap::new(),
+            streams: HashMap::new(),
+            echoes: HashMap::new(),
+            bounced: 0,
+            pid: std::process::id(),
+        }
     }
 
     fn serve(mut self, hello: &ToEdge) {
         self.say(hello);
         let mut decoder = Decoder::<ToRunner>::new();
+        // Made once, like a runner's: what is measured with it is the crossing, not the clearing of 64 KiB.
+        let mut piece = vec![0; 65536];
         loop {
             while let Some(message) = decoder.next().expect("the edge speaks the protocol") {
                 self.hear(message);
             }
             self.flush();
-            let mut piece = [0; 65536];
             match self.socket.read(&mut piece) {
                 Ok(0) | Err(_) => return,
                 Ok(len) => decoder.buffer().extend_from_slice(&piece[..len]),
@@ -209,7 +220,7 @@ impl Thread {
 
     fn respond(&mut self, stream: StreamId, status: u16, body: Bytes) {
         let mut headers = HeaderMap::new();
-        headers.insert("x-pid", std::process::id().into());
+        headers.insert("x-pid", self.pid.into());
         let head = Box::new(ResponseHead { status: StatusCode::from_u16(status).expect("a status"), headers });
         self.say(&ToEdge::Response { stream, head, body: BodyKind::Whole(body) });
     }
