@@ -136,6 +136,7 @@ impl Node {
         };
         // From here on an error drops the node, and that stops what runs.
         let follower = Follower::start(follower_config, supervisor.clone(), routes.clone()).await?;
+        let contact = follower.contact();
         *node.follower.lock() = Some(follower);
         let path = RequestPath::new(
             Parts {
@@ -143,6 +144,7 @@ impl Node {
                 routes,
                 cache: cache.clone(),
                 peers: peers.clone(),
+                contact,
                 upstreams: upstreams.clone(),
                 trusted_proxies: config.trusted_proxies,
                 metrics: metrics.clone(),

@@ -165,6 +165,8 @@ pub const TOKEN_FILE_BYTES_MAX: u64 = 16 << 10;
 
 /// Longest time that a route's cache gives on its own account, in seconds: a week. (What a response says of itself is not bounded by it.)
 pub const ROUTE_S_MAX: u32 = 7 * 24 * 60 * 60;
+/// The shortest silence of the registry that a route may mind, in seconds: it says something every 5 s, and three may be lost.
+pub const DISCONNECTED_S_MIN: u32 = 15;
 
 /// Largest share of a lifetime that jitter or early refresh may take, in percent: with more, what an upstream says of freshness would mean little.
 pub const SHARE_PERCENT_MAX: u8 = 50;

@@ -82,6 +82,22 @@ pub enum Found {
     Nothing(Forward, Hint),
 }
 
+impl Found {
+    /// The same where purges may have been missed: nothing is fresh, and nothing stands in for what cannot be validated.
+    pub fn distrusted(self) -> Self {
+        const FOR_EVER_MS: u64 = u64::MAX;
+        match self {
+            Self::Fresh(entry, _) => {
+                let hint = Hint { names: entry.variant.names().cloned(), ..Hint::default() };
+                Self::Stale(entry, FOR_EVER_MS, hint)
+            }
+            Self::Stale(entry, _, hint) => Self::Stale(entry, FOR_EVER_MS, hint),
+            Self::Incomplete(_, hint) => Self::Nothing(Forward::Stale, hint),
+            nothing @ Self::Nothing(..) => nothing,
+        }
+    }
+}
+
 /// What a fetch of the key should know beforehand.
 #[derive(Debug, Clone, Default)]
 pub struct Hint {

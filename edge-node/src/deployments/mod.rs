@@ -5,6 +5,7 @@
 pub mod limits;
 
 mod activate;
+mod contact;
 mod follow;
 mod join;
 mod load;
@@ -27,6 +28,7 @@ use crate::peers::Peers;
 use crate::routes::ActiveRoutes;
 use crate::tasks;
 use activate::Activator;
+pub use contact::Contact;
 use follow::{Follow, Wanted};
 use join::{JoinError, Member};
 use load::Loader;
@@ -118,6 +120,11 @@ pub enum Link {
 }
 
 impl Follower {
+    /// When the registry was heard last.
+    pub fn contact(&self) -> Arc<Contact> {
+        self.board.contact.clone()
+    }
+
     /// Activates the last state from the data folder, without the registry, and then follows in the background. Returns when the last state is
     /// active: the node may answer requests then. A node that has never joined joins first; where the registry is away it goes on
     /// trying in the background, where the registry refuses it this fails.

@@ -11,13 +11,14 @@ use selvedge_origin::registry::{NodeName, VersionId, WorkerName};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{FollowerConfig, FollowerStatus, Link, limits};
+use super::{Contact, FollowerConfig, FollowerStatus, Link, limits};
 
 /// Where every part of following writes what became of its work.
 #[derive(Debug)]
 pub(super) struct Board {
     status: Mutex<FollowerStatus>,
     news: Notify,
+    pub(super) contact: Arc<Contact>,
 }
 
 impl Board {
@@ -30,7 +31,7 @@ impl Board {
             feed_refusal: None,
             workers: BTreeMap::new(),
         };
-        Self { status: Mutex::new(status), news: Notify::new() }
+        Self { status: Mutex::new(status), news: Notify::new(), contact: Arc::default() }
     }
 
     /// What it says now.
@@ -45,6 +46,9 @@ impl Board {
 
     /// The link to the registry. Once removed, always removed.
     pub(super) fn link(&self, link: Link) {
+        if link == Link::Following {
+            self.contact.heard(std::time::Instant::now());
+        }
         let mut status = self.status.lock();
         if !matches!(status.link, Link::Removed(_)) {
             status.link = link;

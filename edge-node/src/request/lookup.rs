@@ -1,7 +1,7 @@
 //! The cache's part before a fetch: may the request be answered from it, is there something, does somebody fetch it already.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{HeaderMap, HeaderValue, IF_RANGE, PRAGMA, RANGE};
 use http::{Method, Request, Response, StatusCode};
@@ -34,6 +34,8 @@ pub(super) struct Question {
     pub(super) key: CacheKey,
     pub(super) control: Control,
     pub(super) facts: RequestFacts,
+    /// For how long what is stored is good while the registry is not heard; none: for ever.
+    max_disconnected: Option<Duration>,
     /// What the disk had, once it was asked.
     recalled: Option<Option<Arc<Entry>>>,
 }
@@ -73,7 +75,9 @@ impl Question {
         }
         let control = Control::of(headers);
         let facts = RequestFacts::of(headers, &control, aim.route.cache.request_directives);
-        Some(Self { key: key(aim, &trail.context), control, facts, recalled: None })
+        let seconds = aim.route.cache.max_disconnected_s;
+        let max_disconnected = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+        Some(Self { key: key(aim, &trail.context), control, facts, max_disconnected, recalled: None })
     }
 
     /// Asks the disk.
@@ -88,11 +92,15 @@ impl Question {
     /// What is stored: in memory, or on disk once it was asked.
     fn find(&self, path: &RequestPath, headers: &HeaderMap, now: Time) -> Found {
         let cache = path.cache();
-        match (cache.find(&self.key, headers, now), &self.recalled) {
+        let found = match (cache.find(&self.key, headers, now), &self.recalled) {
             (Found::Nothing(why, hint), Some(Some(entry))) if entry.variant.matches(headers) => {
                 cache.recalled(entry, &self.key, headers, now).unwrap_or(Found::Nothing(why, hint))
             }
             (found, _) => found,
+        };
+        match self.max_disconnected {
+            Some(longest) if path.contact().is_lost_for(longest, Instant::now()) => found.distrusted(),
+            _ => found,
         }
     }
 

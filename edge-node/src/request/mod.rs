@@ -29,6 +29,7 @@ use selvedge_runtime::supervisor::Supervisor;
 use crate::cache::Cache;
 use crate::cache::status::{self, Detail, StatusName};
 use crate::cache::time::Time;
+use crate::deployments::Contact;
 use crate::listen::{Connection, Interim, Refusal};
 use crate::metrics::{CacheResult, Metrics};
 use crate::peers::Peers;
@@ -62,6 +63,8 @@ pub struct Parts {
     pub cache: Arc<Cache>,
     /// Other nodes of the region.
     pub peers: Arc<Peers>,
+    /// When the registry was heard last.
+    pub contact: Arc<Contact>,
     /// The way to customers' servers and to the rest of the world.
     pub upstreams: Arc<Upstreams>,
     /// Peers whose forwarding fields are believed. Empty by default.
@@ -84,6 +87,7 @@ pub struct RequestPath {
     routes: Arc<ActiveRoutes>,
     cache: Arc<Cache>,
     peers: Arc<Peers>,
+    contact: Arc<Contact>,
     upstreams: Arc<Upstreams>,
     runners: Runners,
     trusted_proxies: Vec<IpNet>,
@@ -109,6 +113,7 @@ impl RequestPath {
             routes: parts.routes,
             cache: parts.cache,
             peers: parts.peers,
+            contact: parts.contact,
             upstreams: parts.upstreams,
             runners,
             trusted_proxies: parts.trusted_proxies,
@@ -272,6 +277,10 @@ impl RequestPath {
 
     pub(crate) fn cache(&self) -> &Cache {
         &self.cache
+    }
+
+    fn contact(&self) -> &Contact {
+        &self.contact
     }
 
     fn peers(&self) -> &Peers {

@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::limits::{CACHE_NAME_BYTES_MAX, CACHE_RULES_MAX, COLLAPSE_WAIT_MS_MAX, ENTRY_BYTES_MAX, ROUTE_S_MAX, SHARE_PERCENT_MAX};
+use crate::limits::{
+    CACHE_NAME_BYTES_MAX, CACHE_RULES_MAX, COLLAPSE_WAIT_MS_MAX, DISCONNECTED_S_MIN, ENTRY_BYTES_MAX, ROUTE_S_MAX, SHARE_PERCENT_MAX,
+};
 
 /// `[route.cache]`. Every key has a default that no standard forbids.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +28,9 @@ pub struct CacheSettings {
     /// How long a stale response stands in for an upstream that fails, where the response does not say, in seconds; 0: not at all. Default: a day; at most
     /// [`ROUTE_S_MAX`].
     pub stale_if_error_s: u32,
+    /// For how long stored responses are good while the node does not hear its registry, in seconds: purges do not arrive then. Beyond, each is validated
+    /// before it is sent; 0: never. Default: 0; else [`DISCONNECTED_S_MIN`] to [`ROUTE_S_MAX`].
+    pub max_disconnected_s: u32,
     /// How long responses with these statuses are fresh that do not say it themselves, in seconds (negative caching). Default: none; at most [`ROUTE_S_MAX`].
     pub status_ttl_s: BTreeMap<u16, u32>,
     /// Up to so much of each lifetime is taken off by chance, in percent, so that what was stored together does not end together. Default: 0; at most
@@ -55,6 +60,7 @@ impl Default for CacheSettings {
             request_directives: RequestDirectives::Safe,
             heuristic_s_max: 86_400,
             stale_if_error_s: 86_400,
+            max_disconnected_s: 0,
             status_ttl_s: BTreeMap::new(),
             ttl_jitter_percent: 0,
             early_refresh_percent: 0,
@@ -114,6 +120,9 @@ impl CacheSettings {
         bound("stale_if_error_s", self.stale_if_error_s.into(), ROUTE_S_MAX.into())?;
         bound("ttl_jitter_percent", self.ttl_jitter_percent.into(), SHARE_PERCENT_MAX.into())?;
         bound("early_refresh_percent", self.early_refresh_percent.into(), SHARE_PERCENT_MAX.into())?;
+        if self.max_disconnected_s != 0 && !(DISCONNECTED_S_MIN..=ROUTE_S_MAX).contains(&self.max_disconnected_s) {
+            return Err(("max_disconnected_s".into(), format!("0, or {DISCONNECTED_S_MIN} to {ROUTE_S_MAX}")));
+        }
         self.check_status_ttl()?;
         self.check_vary()?;
         if let QueryRule::Only(names) = &self.query {
@@ -283,6 +292,8 @@ mod tests {
             (r#"{"early_refresh_percent":99}"#, "early_refresh_percent"),
             (r#"{"stale_if_error_s":604801}"#, "stale_if_error_s"),
             (r#"{"heuristic_s_max":604801}"#, "heuristic_s_max"),
+            (r#"{"max_disconnected_s":14}"#, "max_disconnected_s"),
+            (r#"{"max_disconnected_s":604801}"#, "max_disconnected_s"),
             (r#"{"status_ttl_s":{"206":1}}"#, "status_ttl_s.206"),
             (r#"{"status_ttl_s":{"404":604801}}"#, "status_ttl_s.404"),
             (r#"{"vary":{"Cookie":"pass"}}"#, "vary.Cookie"),

@@ -248,6 +248,25 @@ async fn an_account_behind_the_name_of_a_style_sheet_is_not_stored() {
 }
 
 #[tokio::test]
+async fn without_the_registry_what_is_stored_is_validated_where_the_route_minds() {
+    let ours = CacheSettings { max_disconnected_s: 15, ..Default::default() };
+    let (minding, server) = world(PAGE, ours).await;
+    // The registry was never heard: every answer is asked for anew.
+    for asked in 1..=3 {
+        assert_eq!(minding.look("/").await.0, 200);
+        assert_eq!(server.requests(), asked);
+    }
+    minding.contact.heard(std::time::Instant::now());
+    assert!(minding.look("/").await.1.contains("hit"), "the registry is heard again");
+    assert_eq!(server.requests(), 3);
+    let (indifferent, server) = world(PAGE, CacheSettings::default()).await;
+    for _ in 0..3 {
+        indifferent.look("/").await;
+    }
+    assert_eq!(server.requests(), 1);
+}
+
+#[tokio::test]
 async fn fields_that_are_private_go_to_the_first_client_only() {
     let fields = &[
         ("cache-control", "max-age=60, private=\"set-cookie, x-user\", no-cache=\"x-a\""),

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cache::Cache;
+use crate::deployments::Contact;
 use crate::listen::{Connection, Interim, Protocol, TlsInfo};
 use crate::metrics::Metrics;
 use crate::request::{Clock, Observer, Parts, RequestPath, RequestRecord};
@@ -125,6 +126,7 @@ pub(super) struct World {
     pub(super) metrics: Arc<Metrics>,
     pub(super) records: Arc<Records>,
     pub(super) tasks: Tasks,
+    pub(super) contact: Arc<Contact>,
 }
 
 #[derive(Default)]
@@ -150,12 +152,13 @@ impl World {
         let active = Arc::new(ActiveRoutes::default());
         active.swap(RouteTable::compile(routes).expect("routes"));
         let (metrics, tasks, clock) = (Arc::new(Metrics::default()), Tasks::new(), Arc::new(AtomicU64::new(START_MS)));
-        let records = Arc::new(Records::default());
+        let (records, contact) = (Arc::new(Records::default()), Arc::new(Contact::default()));
         let parts = Parts {
             node: "edge-1".into(),
             routes: active,
             cache: Arc::new(Cache::new(64 << 20, metrics.clone())),
             peers: Arc::default(),
+            contact: contact.clone(),
             upstreams: Arc::new(Upstreams::new(UpstreamsConfig::default()).expect("upstreams")),
             trusted_proxies: Vec::new(),
             metrics: metrics.clone(),
@@ -164,7 +167,7 @@ impl World {
             clock: Clock::Set(clock.clone()),
         };
         let path = RequestPath::with_runners(parts, Runners::Scripted(Box::new(move |invocation| script(invocation).boxed())));
-        Self { path, clock, metrics, records, tasks }
+        Self { path, clock, metrics, records, tasks, contact }
     }
 
     /// Time goes on.
