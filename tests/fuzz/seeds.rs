@@ -115,6 +115,10 @@ pub(crate) fn fields() -> Vec<Vec<u8>> {
         "max-age=600+30;selvedge, no-store;other, content=\"ESI/1.0\"",
         "de-AT, en;q=0.8, *;q=0.1",
         "/path?b=2&a=1&&c",
+        "gzip;q=0.5, br, identity;q=0.1, *;q=0",
+        "</a.css>; rel=preload; as=style, <//cdn.test>; rel=\"preconnect x\"; title=\"a, b\"",
+        "0190b8a0-0000-7000-8000-000000000000 7 00000000000000ab",
+        "00000000000000ab,00000000000000cd",
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec()

@@ -154,7 +154,8 @@ fn the_caches_reference_names_all_that_it_can_say_and_be_told() {
     use selvedge_edge::cache::status::{Detail, Forward};
     let page = include_str!("../../edge-node/CACHE.md");
     let settings = serde_json::to_value(selvedge_origin::registry::CacheSettings::default()).expect("settings are JSON");
-    let keys = settings.as_object().expect("settings are a table").keys().cloned();
+    let compress = serde_json::to_value(selvedge_origin::registry::CompressSettings::default()).expect("settings are JSON");
+    let keys = [&settings, &compress].into_iter().flat_map(|table| table.as_object().expect("settings are a table").keys().cloned());
     let refusals = Refusal::ALL.iter().map(|refusal| refusal.name().to_owned());
     let details = Detail::ALL.iter().map(|detail| detail.name().to_owned());
     let reasons = Forward::ALL.iter().map(|forward| forward.name().to_owned());

@@ -8,6 +8,7 @@ use http::{StatusCode, response};
 use selvedge_origin::registry::{Coding, CompressSettings};
 
 use super::control::Control;
+use super::negotiate::weight;
 
 /// Members of `Accept-Encoding` that are looked at. Browsers send four or five.
 const MEMBERS_MAX: usize = 32;
@@ -77,18 +78,8 @@ fn position(coding: Coding) -> usize {
 }
 
 /// `q=0.5` in thousandths.
-fn quality(weight: &[u8]) -> Option<u16> {
-    let value = weight.strip_prefix(b"q=").or(weight.strip_prefix(b"Q="))?;
-    let (whole, fraction) = match value {
-        [whole @ (b'0' | b'1')] => (whole, &[][..]),
-        [whole @ (b'0' | b'1'), b'.', fraction @ ..] if fraction.len() <= 3 => (whole, fraction),
-        _ => return None,
-    };
-    let mut thousandths = u16::from(whole - b'0') * QUALITY_MAX;
-    for (digit, worth) in fraction.iter().zip([100, 10, 1]) {
-        thousandths += u16::from(digit.checked_sub(b'0').filter(|digit| *digit <= 9)?) * worth;
-    }
-    (thousandths <= QUALITY_MAX).then_some(thousandths)
+fn quality(parameter: &[u8]) -> Option<u16> {
+    weight(parameter.strip_prefix(b"q=").or(parameter.strip_prefix(b"Q="))?)
 }
 
 /// Whether a response may be given a coding on this route: it has content without one, of a type and length that is worth it, and nobody forbids it.

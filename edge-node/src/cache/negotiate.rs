@@ -15,24 +15,26 @@ fn members(request: &HeaderMap, name: &HeaderName) -> Vec<(String, u16)> {
         let member = std::str::from_utf8(member).ok()?.trim();
         let mut pieces = member.split(';').map(str::trim);
         let value = pieces.next().filter(|value| !value.is_empty())?.to_ascii_lowercase();
-        let weight = pieces.find_map(|parameter| parameter.strip_prefix("q=").or(parameter.strip_prefix("Q="))).map_or(Some(1000), weight);
+        let weight = pieces
+            .find_map(|parameter| parameter.strip_prefix("q=").or(parameter.strip_prefix("Q=")))
+            .map_or(Some(1000), |text| weight(text.as_bytes()));
         Some((value, weight?))
     };
     all.take(MEMBERS_MAX).filter_map(read).collect()
 }
 
 /// `0.8` as 800; none where it is no weight (RFC 9110, section 12.4.2).
-fn weight(text: &str) -> Option<u16> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.len() > 3 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
+pub(super) fn weight(text: &[u8]) -> Option<u16> {
+    let (whole, fraction) = match text {
+        [whole @ (b'0' | b'1')] => (whole, &[][..]),
+        [whole @ (b'0' | b'1'), b'.', fraction @ ..] if fraction.len() <= 3 => (whole, fraction),
+        _ => return None,
+    };
+    let mut thousandths = u16::from(whole - b'0') * 1000;
+    for (digit, worth) in fraction.iter().zip([100, 10, 1]) {
+        thousandths += u16::from(digit.checked_sub(b'0').filter(|digit| *digit <= 9)?) * worth;
     }
-    let thousandths = format!("{fraction:0<3}").parse::<u16>().ok()?;
-    match whole {
-        "0" => Some(thousandths),
-        "1" if thousandths == 0 => Some(1000),
-        _ => None,
-    }
+    (thousandths <= 1000).then_some(thousandths)
 }
 
 /// The member of `set` that the client likes best; of equals the first. None where it likes none, or says nothing.

@@ -83,18 +83,36 @@ fn unknown() -> Error {
     Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
 }
 
-fn is_signed(
-    provider: &CryptoProvider,
-    message: &[u8],
-    raw: &CertificateDer<'_>,
-    dss: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, Error> {
-    let raw = SubjectPublicKeyInfoDer::from(raw.as_ref());
-    verify_tls13_signature_with_raw_key(message, &raw, dss, &provider.signature_verification_algorithms)
-}
+/// What both sides' verifiers say alike: signatures of TLS 1.3 by raw Ed25519 keys.
+macro_rules! raw_ed25519_keys {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::General("nodes speak TLS 1.3 only".into()))
+        }
 
-fn not_12() -> Result<HandshakeSignatureValid, Error> {
-    Err(Error::General("nodes speak TLS 1.3 only".into()))
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            raw: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let raw = SubjectPublicKeyInfoDer::from(raw.as_ref());
+            verify_tls13_signature_with_raw_key(message, &raw, dss, &self.provider.signature_verification_algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ED25519]
+        }
+
+        fn requires_raw_public_keys(&self) -> bool {
+            true
+        }
+    };
 }
 
 /// One node.
@@ -116,31 +134,7 @@ impl ServerCertVerifier for Only {
         if key_of(raw) == Some(self.peer) { Ok(ServerCertVerified::assertion()) } else { Err(unknown()) }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        not_12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        raw: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        is_signed(&self.provider, message, raw, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    raw_ed25519_keys!();
 }
 
 /// Every node that the registry knows.
@@ -160,29 +154,5 @@ impl ClientCertVerifier for Known {
         if known.is_some() { Ok(ClientCertVerified::assertion()) } else { Err(unknown()) }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        not_12()
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        raw: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        is_signed(&self.provider, message, raw, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    raw_ed25519_keys!();
 }
