@@ -114,16 +114,6 @@ impl Node {
         let supervisor = start_supervisor(&config).await?;
         let peers = Arc::new(Peers::new(&config.region));
 
-        let follower_config = FollowerConfig {
-            origin: config.origin.as_ref().map(|origin| origin.url.clone()),
-            token_file: config.origin.as_ref().map(|origin| origin.token_file.clone()),
-            data: config.data.clone(),
-            name: config.name.clone(),
-            region: config.region.clone(),
-            address: addresses.https.or(addresses.http).map(|address| address.to_string()),
-            peer: addresses.peer.map(|address| address.to_string()),
-            peers: peers.clone(),
-        };
         let node = Self {
             addresses,
             metrics: metrics.clone(),
@@ -135,7 +125,7 @@ impl Node {
             admin_stop: CancellationToken::new(),
         };
         // From here on an error drops the node, and that stops what runs.
-        let follower = Follower::start(follower_config, supervisor.clone(), routes.clone()).await?;
+        let follower = Follower::start(follower_config(&config, &addresses, &peers), supervisor.clone(), routes.clone()).await?;
         let contact = follower.contact();
         *node.follower.lock() = Some(follower);
         let path = RequestPath::new(
@@ -224,6 +214,20 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.admin_stop.cancel();
         self.tasks.stop();
+    }
+}
+
+/// What following the registry needs to know.
+fn follower_config(config: &NodeConfig, addresses: &Addresses, peers: &Arc<Peers>) -> FollowerConfig {
+    FollowerConfig {
+        origin: config.origin.as_ref().map(|origin| origin.url.clone()),
+        token_file: config.origin.as_ref().map(|origin| origin.token_file.clone()),
+        data: config.data.clone(),
+        name: config.name.clone(),
+        region: config.region.clone(),
+        address: addresses.https.or(addresses.http).map(|address| address.to_string()),
+        peer: addresses.peer.map(|address| address.to_string()),
+        peers: peers.clone(),
     }
 }
 

@@ -13,7 +13,6 @@ use selvedge_origin::registry::Coding;
 use selvedge_runtime::{Body, BodyError};
 use smallvec::SmallVec;
 
-use super::coding::encode_fields;
 use super::control::Control;
 use super::disk::DiskBody;
 use super::freshness::{Freshness, Standing};
@@ -23,6 +22,10 @@ use super::status::CACHE_STATUS;
 use super::tags::Tags;
 use super::time::{Time, format_date, parse_date};
 use super::vary::Variant;
+
+mod encodings;
+
+pub use encodings::Encoding;
 
 /// Bodies up to this many bytes are kept in one piece: they are sent with one write and need no list.
 const ONE_PIECE_BYTES_MAX: u64 = 256 << 10;
@@ -56,15 +59,6 @@ pub struct Entry {
     pub purgeable: Purgeable,
     /// What its bytes are in other codings: made when a client first wanted them, and gone with it.
     encodings: SmallVec<[(Coding, Encoding); 1]>,
-}
-
-/// What came of giving a stored response a coding.
-#[derive(Debug, Clone)]
-pub enum Encoding {
-    /// This response.
-    Smaller(Arc<Entry>),
-    /// Its bytes do not become fewer: it is sent as it is.
-    NotSmaller,
 }
 
 /// The bytes of a response.
@@ -174,64 +168,7 @@ impl Entry {
         let tags = if Tags::are_said(&headers) { Tags::of(&headers) } else { self.purgeable.tags.clone() };
         let purgeable = Purgeable::new(stamp, tags);
         prepare(&mut headers, foreign_status, freshness.received);
-        let mut fresh = Self {
-            status: self.status,
-            headers,
-            foreign_status,
-            body: self.body.clone(),
-            part: self.part,
-            control,
-            freshness,
-            variant: self.variant.clone(),
-            purgeable,
-            encodings: SmallVec::new(),
-        };
-        // The same bytes are the same bytes in every coding.
-        for (coding, encoding) in &self.encodings {
-            let encoding = match encoding {
-                Encoding::Smaller(coded) => Encoding::Smaller(Arc::new(fresh.coded(*coding, Some(coded.body.clone())))),
-                Encoding::NotSmaller => Encoding::NotSmaller,
-            };
-            fresh.encodings.push((*coding, encoding));
-        }
-        fresh
-    }
-
-    /// What its bytes are in a coding; none where nobody has wanted that yet.
-    pub fn encoding(&self, coding: Coding) -> Option<&Encoding> {
-        self.encodings.iter().find(|(other, _)| *other == coding).map(|(_, encoding)| encoding)
-    }
-
-    /// This response in a coding: with these coded bytes, or as a head whose body comes from elsewhere.
-    pub fn coded(&self, coding: Coding, body: Option<StoredBody>) -> Self {
-        let mut headers = self.headers.clone();
-        encode_fields(&mut headers, coding);
-        if let Some(body) = &body {
-            headers.insert(CONTENT_LENGTH, body.len().into());
-        }
-        Self { headers, body: body.unwrap_or_default(), encodings: SmallVec::new(), ..self.copy() }
-    }
-
-    /// This response and what its bytes are in one more coding.
-    fn with_encoding(&self, coding: Coding, encoding: &Encoding) -> Self {
-        let mut encodings: SmallVec<_> = self.encodings.iter().filter(|(other, _)| *other != coding).cloned().collect();
-        encodings.push((coding, encoding.clone()));
-        Self { encodings, ..self.copy() }
-    }
-
-    fn copy(&self) -> Self {
-        Self {
-            status: self.status,
-            headers: self.headers.clone(),
-            foreign_status: self.foreign_status,
-            body: self.body.clone(),
-            part: self.part,
-            control: self.control,
-            freshness: self.freshness,
-            variant: self.variant.clone(),
-            purgeable: self.purgeable.clone(),
-            encodings: SmallVec::new(),
-        }
+        Self { headers, control, freshness, purgeable, ..self.copy() }.with_encodings_of(self)
     }
 
     /// Bytes that it takes, our own included.
@@ -241,10 +178,7 @@ impl Entry {
         let own = usize::try_from(in_memory)
             .unwrap_or(usize::MAX)
             .saturating_add(fields + self.variant.weight() + self.purgeable.tags.weight() + ENTRY_OVERHEAD_BYTES);
-        self.encodings.iter().fold(own, |sum, (_, encoding)| match encoding {
-            Encoding::Smaller(coded) => sum.saturating_add(coded.weight()),
-            Encoding::NotSmaller => sum,
-        })
+        own.saturating_add(self.encodings_weight())
     }
 }
 
@@ -442,20 +376,6 @@ impl Slot {
         variants
             .extend(self.variants.iter().filter(|other| !other.variant.same(&entry.variant)).take(super::vary::VARIANTS_MAX - 1).cloned());
         Self { variants, uncollapsed_until: None }
-    }
-
-    /// The entry of these bytes, if it is still here.
-    pub fn of(&self, body: &StoredBody) -> Option<&Arc<Entry>> {
-        self.variants.iter().find(|entry| entry.body.is(body))
-    }
-
-    /// This slot, in which the entry of these bytes knows one more coding; the same slot where they are gone.
-    pub fn with_encoding(&self, body: &StoredBody, coding: Coding, encoding: &Encoding) -> Self {
-        let mut slot = self.clone();
-        for entry in slot.variants.iter_mut().filter(|entry| entry.body.is(body)) {
-            *entry = Arc::new(entry.with_encoding(coding, encoding));
-        }
-        slot
     }
 
     /// This slot with one more entry, older than those that it has; the same where one of them is for the same requests.

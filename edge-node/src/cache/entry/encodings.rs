@@ -1,0 +1,95 @@
+//! A stored response in other codings: made when a client first wants them, kept with it, gone with it.
+
+use std::sync::Arc;
+
+use http::header::CONTENT_LENGTH;
+use selvedge_origin::registry::Coding;
+use smallvec::SmallVec;
+
+use super::super::coding::encode_fields;
+use super::{Entry, Slot, StoredBody};
+
+/// What came of giving a stored response a coding.
+#[derive(Debug, Clone)]
+pub enum Encoding {
+    /// This response.
+    Smaller(Arc<Entry>),
+    /// Its bytes do not become fewer: it is sent as it is.
+    NotSmaller,
+}
+
+impl Entry {
+    /// What its bytes are in a coding; none where nobody has wanted that yet.
+    pub fn encoding(&self, coding: Coding) -> Option<&Encoding> {
+        self.encodings.iter().find(|(other, _)| *other == coding).map(|(_, encoding)| encoding)
+    }
+
+    /// This response in a coding: with these coded bytes, or as a head whose body comes from elsewhere.
+    pub fn coded(&self, coding: Coding, body: Option<StoredBody>) -> Self {
+        let mut headers = self.headers.clone();
+        encode_fields(&mut headers, coding);
+        if let Some(body) = &body {
+            headers.insert(CONTENT_LENGTH, body.len().into());
+        }
+        Self { headers, body: body.unwrap_or_default(), encodings: SmallVec::new(), ..self.copy() }
+    }
+
+    /// This response and what its bytes are in one more coding.
+    fn with_encoding(&self, coding: Coding, encoding: &Encoding) -> Self {
+        let mut encodings: SmallVec<_> = self.encodings.iter().filter(|(other, _)| *other != coding).cloned().collect();
+        encodings.push((coding, encoding.clone()));
+        Self { encodings, ..self.copy() }
+    }
+
+    /// The same, in no other coding.
+    pub(super) fn copy(&self) -> Self {
+        Self {
+            status: self.status,
+            headers: self.headers.clone(),
+            foreign_status: self.foreign_status,
+            body: self.body.clone(),
+            part: self.part,
+            control: self.control,
+            freshness: self.freshness,
+            variant: self.variant.clone(),
+            purgeable: self.purgeable.clone(),
+            encodings: SmallVec::new(),
+        }
+    }
+
+    /// This response, which has the bytes of `other`: the same bytes are the same bytes in every coding.
+    pub(super) fn with_encodings_of(mut self, other: &Self) -> Self {
+        for (coding, encoding) in &other.encodings {
+            let encoding = match encoding {
+                Encoding::Smaller(coded) => Encoding::Smaller(Arc::new(self.coded(*coding, Some(coded.body.clone())))),
+                Encoding::NotSmaller => Encoding::NotSmaller,
+            };
+            self.encodings.push((*coding, encoding));
+        }
+        self
+    }
+
+    /// Bytes that they take.
+    pub(super) fn encodings_weight(&self) -> usize {
+        self.encodings.iter().fold(0, |sum, (_, encoding)| match encoding {
+            Encoding::Smaller(coded) => sum.saturating_add(coded.weight()),
+            Encoding::NotSmaller => sum,
+        })
+    }
+}
+
+impl Slot {
+    /// The entry of these bytes, if it is still here.
+    pub fn of(&self, body: &StoredBody) -> Option<&Arc<Entry>> {
+        self.variants.iter().find(|entry| entry.body.is(body))
+    }
+
+    /// This slot, in which the entry of these bytes knows one more coding; the same slot where they are gone.
+    pub fn with_encoding(&self, body: &StoredBody, coding: Coding, encoding: &Encoding) -> Self {
+        let mut slot = self.clone();
+        for entry in slot.variants.iter_mut().filter(|entry| entry.body.is(body)) {
+            *entry = Arc::new(entry.with_encoding(coding, encoding));
+        }
+        slot
+    }
+}
