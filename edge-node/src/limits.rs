@@ -350,6 +350,18 @@ pub const DISK_BATCH_BYTES: usize = 1 << 20;
 /// Bodies up to this many bytes are stored with their head, and come back to memory whole; larger ones are sliced, and sent from disk (or from the kernel's memory).
 pub const DISK_INLINE_BYTES_MAX: u64 = 256 << 10;
 
+/// Part of the disk tier that one body may take: an eighth, for the same reason as in memory.
+pub const DISK_SHARE_MAX: u64 = 8;
+
+/// Slices of one body that are on their way to disk while more of it comes: 4 MiB of memory for each such fetch.
+pub const DISK_SLICES_IN_FLIGHT_MAX: usize = 4;
+
+/// How long a fetch waits for a slice to be written. Beyond, its body is not stored, and goes to its readers only.
+pub const DISK_SLICE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the last slices of a body may take, once all of it has arrived. Nobody waits for it.
+pub const DISK_FINISH_WAIT: Duration = Duration::from_secs(10);
+
 /// Segments that a disk tier has, as far as their lengths allow: what goes at once is this part of it.
 pub const DISK_SEGMENTS: u64 = 64;
 

@@ -167,6 +167,11 @@ impl Obligation {
         self.fill.became(entry);
     }
 
+    /// The begin of the body is on disk; gives what is held in memory now, in bytes.
+    pub fn spilled(&self, begin: super::disk::DiskBody) -> u64 {
+        self.fill.spilled(begin)
+    }
+
     /// All bytes that have arrived.
     pub fn all_chunks(&self) -> Vec<bytes::Bytes> {
         self.fill.all_chunks()
@@ -178,8 +183,17 @@ impl Obligation {
         self.fill.tell(head);
     }
 
+    /// The body is whole: its readers need not wait until it is stored.
+    pub fn arrived(&self) {
+        self.fill.end(Ok(()));
+    }
+
     /// Ends the body.
     pub fn end(self, end: Result<(), BodyError>) {
+        if end.is_err() {
+            // First: nobody may join what has failed.
+            self.fills.leave(&self.key, &self.fill);
+        }
         self.fill.end(end);
     }
 }

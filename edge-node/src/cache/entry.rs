@@ -227,7 +227,7 @@ impl StoredBody {
     }
 
     /// Of bytes that are on disk, in slices.
-    pub(super) fn sliced(body: DiskBody) -> Self {
+    pub(crate) fn sliced(body: DiskBody) -> Self {
         let len = body.len();
         Self { pieces: Pieces::Disk(body), len }
     }

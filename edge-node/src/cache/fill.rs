@@ -1,13 +1,14 @@
 //! One fetch that fills the cache, and its readers: they get bytes as they arrive. The fetch belongs to none of them.
 //!
-//! While the response may be stored, the fill runs as fast as the upstream, and a slow or vanished reader hurts nobody. When it turns out too large to be
-//! stored, it goes on at the pace of its slowest reader, holding a bounded window, and takes no new ones.
+//! While the response may be stored, the fill runs as fast as the upstream, and a slow or vanished reader hurts nobody. One that is too large for memory goes to disk as it
+//! arrives: who is far behind reads from there. When it turns out too large to be stored at all, it goes on at the pace of its slowest reader, holding a bounded window,
+//! and takes no new ones.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::{HeaderName, Response, response};
@@ -17,6 +18,7 @@ use selvedge_runtime::{Body, BodyError};
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::disk::DiskBody;
 use super::entry::Entry;
 use super::policy::Refusal;
 use super::purge::Stamp;
@@ -71,10 +73,13 @@ struct State {
     /// For whoever ordered the fill, until taken.
     private: Option<Response<Body>>,
     owner_gone: bool,
-    chunks: VecDeque<Bytes>,
-    /// How many chunks have been dropped before `chunks[0]`.
-    dropped: usize,
+    /// Where each begins in the body, and its bytes.
+    chunks: VecDeque<(u64, Bytes)>,
+    /// Bytes that have arrived.
+    len: u64,
     held_bytes: u64,
+    /// What of the body can be read from disk: its begin.
+    on_disk: Option<DiskBody>,
     end: Option<Result<(), BodyError>>,
     /// What it became, once it is stored.
     stored: Option<Arc<Entry>>,
@@ -87,7 +92,8 @@ struct State {
 #[derive(Debug)]
 struct ReaderState {
     waker: Option<Waker>,
-    next: usize,
+    /// Bytes that it has.
+    at: u64,
 }
 
 type Wakers = SmallVec<[Waker; 4]>;
@@ -100,8 +106,9 @@ impl Fill {
             private: None,
             owner_gone: false,
             chunks: VecDeque::new(),
-            dropped: 0,
+            len: 0,
             held_bytes: 0,
+            on_disk: None,
             end: None,
             stored: None,
             paced: false,
@@ -117,7 +124,7 @@ impl Fill {
         if state.readers.len() >= FILL_READERS_MAX || state.paced {
             return None;
         }
-        let id = state.readers.insert(ReaderState { waker: None, next: 0 });
+        let id = state.readers.insert(ReaderState { waker: None, at: 0 });
         Some(Reader { fill: self.clone(), id, owner })
     }
 
@@ -188,8 +195,10 @@ impl Fill {
     pub(super) fn push(&self, chunk: Bytes) -> u64 {
         let (wakers, held) = {
             let mut state = self.state.lock();
+            let begin = state.len;
+            state.len += chunk.len() as u64;
             state.held_bytes += chunk.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES;
-            state.chunks.push_back(chunk);
+            state.chunks.push_back((begin, chunk));
             (state.take_wakers(), state.held_bytes)
         };
         wakers.into_iter().for_each(Waker::wake);
@@ -201,6 +210,20 @@ impl Fill {
         let mut state = self.state.lock();
         state.paced = true;
         state.forget_read();
+    }
+
+    /// The begin of the body is on disk. What is not needed for those who are close behind is dropped. Gives what is held now, in bytes.
+    pub(super) fn spilled(&self, begin: DiskBody) -> u64 {
+        let mut state = self.state.lock();
+        let written = begin.len();
+        state.on_disk = Some(begin);
+        while state.held_bytes > FILL_WINDOW_BYTES
+            && let Some((at, chunk)) = state.chunks.front()
+            && at + chunk.len() as u64 <= written
+        {
+            state.drop_first();
+        }
+        state.held_bytes
     }
 
     /// Waits until a paced fill may go on. False: nobody reads any more.
@@ -241,7 +264,7 @@ impl Fill {
 
     /// All chunks, where none has been dropped.
     pub(super) fn all_chunks(&self) -> Vec<Bytes> {
-        self.state.lock().chunks.iter().cloned().collect()
+        self.state.lock().chunks.iter().map(|(_, chunk)| chunk.clone()).collect()
     }
 }
 
@@ -250,17 +273,39 @@ impl State {
         self.readers.iter_mut().filter_map(|(_, reader)| reader.waker.take()).collect()
     }
 
-    /// Drops the chunks that every reader has. Only for paced fills.
+    fn drop_first(&mut self) {
+        if let Some((_, chunk)) = self.chunks.pop_front() {
+            self.held_bytes = self.held_bytes.saturating_sub(chunk.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES);
+        }
+    }
+
+    /// What a reader that has `at` bytes reads next.
+    fn next(&self, at: u64) -> Option<Next> {
+        match self.chunks.front() {
+            Some((first, _)) if *first <= at => {
+                let index = self.chunks.partition_point(|(begin, _)| *begin <= at).checked_sub(1)?;
+                let (begin, chunk) = self.chunks.get(index)?;
+                let rest = chunk.slice(usize::try_from(at - begin).ok()?.min(chunk.len())..);
+                (!rest.is_empty()).then_some(Next::Bytes(rest))
+            }
+            _ => {
+                let written = self.on_disk.as_ref().filter(|written| at < written.len())?;
+                Some(Next::OnDisk(written.part(at..written.len())))
+            }
+        }
+    }
+
+    /// Drops the chunks that every reader has, or finds on disk. Only for paced fills.
     fn forget_read(&mut self) {
         if !self.paced {
             return;
         }
-        let slowest = self.readers.iter().map(|(_, reader)| reader.next).min().unwrap_or(usize::MAX);
-        while self.dropped < slowest
-            && let Some(chunk) = self.chunks.pop_front()
+        let written = self.on_disk.as_ref().map_or(0, DiskBody::len);
+        let slowest = self.readers.iter().map(|(_, reader)| reader.at.max(written)).min().unwrap_or(u64::MAX);
+        while let Some((at, chunk)) = self.chunks.front()
+            && at + chunk.len() as u64 <= slowest
         {
-            self.dropped += 1;
-            self.held_bytes = self.held_bytes.saturating_sub(chunk.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES);
+            self.drop_first();
         }
         if (self.readers.is_empty() || self.held_bytes <= FILL_WINDOW_BYTES)
             && let Some(filler) = self.filler.take()
@@ -319,15 +364,15 @@ impl Reader {
     pub fn into_body(self, length: Option<u64>) -> Body {
         let whole = {
             let state = self.fill.state.lock();
-            match (&state.end, state.chunks.len(), state.dropped) {
-                (Some(Ok(())), 0, 0) => Some(Bytes::new()),
-                (Some(Ok(())), 1, 0) => state.chunks.front().cloned(),
+            match (&state.end, state.chunks.len(), state.chunks.front()) {
+                (Some(Ok(())), 0, None) if state.len == 0 => Some(Bytes::new()),
+                (Some(Ok(())), 1, Some((0, chunk))) => Some(chunk.clone()),
                 _ => None,
             }
         };
         match whole {
             Some(bytes) => Body::full(bytes),
-            None => Body::stream(Following { reader: self, length, read: 0, done: false }),
+            None => Body::stream(Following { reader: self, length, read: 0, from_disk: None, done: false }),
         }
     }
 }
@@ -350,7 +395,31 @@ struct Following {
     reader: Reader,
     length: Option<u64>,
     read: u64,
+    /// What it reads until it has caught up with what is in memory.
+    from_disk: Option<Body>,
     done: bool,
+}
+
+/// What a reader reads next.
+enum Next {
+    /// This.
+    Bytes(Bytes),
+    /// This, from disk: it is far behind.
+    OnDisk(Body),
+}
+
+impl Following {
+    /// Notes what the reader has got.
+    fn took(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        self.read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        let mut state = self.reader.fill.state.lock();
+        if let Some(reader) = state.readers.get_mut(self.reader.id) {
+            reader.at = self.read;
+        }
+        state.forget_read();
+        drop(state);
+        frame
+    }
 }
 
 impl HttpBody for Following {
@@ -361,30 +430,36 @@ impl HttpBody for Following {
         if self.done {
             return Poll::Ready(None);
         }
+        if let Some(body) = &mut self.from_disk {
+            match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => return Poll::Ready(Some(Ok(self.took(frame)))),
+                Some(Err(error)) => {
+                    self.done = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => self.from_disk = None,
+            }
+        }
         let (answer, done) = {
             let mut state = self.reader.fill.state.lock();
-            let next = state.readers.get(self.reader.id).map_or(0, |reader| reader.next);
-            let chunk = next.checked_sub(state.dropped).and_then(|at| state.chunks.get(at)).cloned();
-            if let Some(chunk) = chunk {
-                if let Some(reader) = state.readers.get_mut(self.reader.id) {
-                    reader.next += 1;
+            match state.next(self.read) {
+                Some(Next::Bytes(chunk)) => (Some(Ok(chunk)), false),
+                Some(Next::OnDisk(body)) => {
+                    drop(state);
+                    self.from_disk = Some(body);
+                    return self.poll_frame(cx);
                 }
-                state.forget_read();
-                (Some(Ok(chunk)), false)
-            } else if let Some(end) = &state.end {
-                (end.clone().err().map(Err), true)
-            } else {
-                if let Some(reader) = state.readers.get_mut(self.reader.id) {
-                    reader.waker = Some(cx.waker().clone());
+                None if let Some(end) = &state.end => (end.clone().err().map(Err), true),
+                None => {
+                    if let Some(reader) = state.readers.get_mut(self.reader.id) {
+                        reader.waker = Some(cx.waker().clone());
+                    }
+                    return Poll::Pending;
                 }
-                return Poll::Pending;
             }
         };
         self.done = done;
-        if let Some(Ok(chunk)) = &answer {
-            self.read += chunk.len() as u64;
-        }
-        Poll::Ready(answer.map(|answer| answer.map(Frame::data)))
+        Poll::Ready(answer.map(|answer| answer.map(|chunk| self.took(Frame::data(chunk)))))
     }
 
     fn is_end_stream(&self) -> bool {

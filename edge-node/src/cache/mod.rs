@@ -45,7 +45,7 @@ use crate::limits::{MEMORY_SHARE_MAX, UNCOLLAPSED_MS};
 use crate::metrics::Metrics;
 
 use collapse::{Company, Duty, Fills, Obligation};
-use disk::{Disk, DiskConfig, DiskUsage};
+use disk::{Disk, DiskConfig, DiskUsage, Spill};
 use entry::{Encoding, Entry, Slot};
 use fill::Fill;
 use freshness::Standing;
@@ -255,6 +255,17 @@ impl Cache {
     /// What the disk tier holds; nothing where there is none.
     pub fn disk_usage(&self) -> DiskUsage {
         self.disk.as_ref().map(|disk| disk.usage()).unwrap_or_default()
+    }
+
+    /// How a body that arrives may be held: the largest one in memory, in bytes, at most `bytes_max`.
+    pub(crate) fn memory_entry_max(&self, bytes_max: u64) -> u64 {
+        bytes_max.min(self.memory_entry_max)
+    }
+
+    /// A way to disk for a body of at most so many bytes that is too large for memory; none where there is no disk. Gives the largest body that it takes, too.
+    pub(crate) fn spill(&self, bytes_max: u64) -> Option<(Spill, u64)> {
+        let disk = self.disk.as_ref()?;
+        Some((disk.spill(), bytes_max.min(disk.body_bytes_max())))
     }
 
     /// Waits until the disk has what was stored until now.

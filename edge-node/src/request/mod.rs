@@ -12,6 +12,7 @@ mod hints;
 mod invalidate;
 mod lookup;
 mod partial;
+mod pump;
 mod record;
 mod respond;
 mod route;

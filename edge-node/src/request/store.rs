@@ -1,6 +1,5 @@
 //! The cache's part after a fetch: a task that belongs to no client asks the target, decides what may be stored, and feeds those who follow.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use super::error::RequestError;
 use super::hints::Lesson;
 use super::lookup::{Question, Scope};
 use super::partial::{self, Completed};
+use super::pump::{Held, Room, pump};
 use super::route::Aim;
 use super::shield;
 use super::trail::Trail;
@@ -31,8 +31,7 @@ use crate::cache::purge::Stamp;
 use crate::cache::surrogate::{CAPABILITY, SURROGATE_CAPABILITY};
 use crate::cache::time::Time;
 use crate::cache::vary::{Variant, Vary};
-use crate::cache::{Filling, Hint, deception, validate};
-use crate::limits::FILL_IDLE_TIMEOUT;
+use crate::cache::{Hint, deception, validate};
 use crate::routes::draw;
 
 /// What a fill needs.
@@ -269,52 +268,32 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
             return decline(path, obligation, Response::from_parts(head, body), Refusal::TooLarge, storable.freshness.received);
         }
         obligation.push(Bytes::copy_from_slice(&whole));
-        keep(path, &obligation, order, head, variant, storable);
+        keep(path, &obligation, order, head, StoredBody::new(&obligation.all_chunks()), variant, storable);
         obligation.finish(Head::Streaming(stream));
         return;
     }
     obligation.tell(Head::Streaming(stream));
-    let (read, stored) = pump(&obligation, body, &mut filling, bytes_max).await;
+    // Parts are put together in memory.
+    let disk = if head.status == StatusCode::PARTIAL_CONTENT { None } else { Some(path.cache()) };
+    let room = Room { memory_bytes_max: path.cache().memory_entry_max(bytes_max), bytes_max, length, disk };
+    let (read, held) = pump(&obligation, body, &mut filling, room).await;
     let end = match read {
         Ok(read) if length.is_some_and(|length| length != read) => Err(wrong_length()),
-        Ok(_) => {
-            if stored {
-                keep(path, &obligation, order, head, variant, storable);
-            }
-            Ok(())
-        }
-        Err(error) => Err(error),
+        read => read.map(drop),
     };
-    obligation.end(end);
-}
-
-/// Moves the body to the readers. Gives its length, and whether all of it is held to be stored.
-pub(super) async fn pump(obligation: &Obligation, mut body: Body, filling: &mut Filling, bytes_max: u64) -> (Result<u64, BodyError>, bool) {
-    let mut read = 0;
-    let mut storing = true;
-    loop {
-        if !storing && !obligation.room().await {
-            return (Err(BodyError::Aborted("nobody reads any more".into())), false);
+    match (held, end.is_ok()) {
+        (Held::InMemory, true) => {
+            keep(path, &obligation, order, head, StoredBody::new(&obligation.all_chunks()), variant, storable);
+            obligation.end(end);
         }
-        let frame = tokio::time::timeout(FILL_IDLE_TIMEOUT, std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await;
-        let data = match frame {
-            Err(_) => return (Err(BodyError::Stalled { ms: FILL_IDLE_TIMEOUT.as_millis() as u64 }), false),
-            Ok(None) => return (Ok(read), storing),
-            Ok(Some(Err(error))) => return (Err(error), false),
-            Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => data,
-                // Trailers are of this transfer, not of the response (RFC 9110, section 6.5.1: they may be dropped).
-                Err(_) => continue,
-            },
-        };
-        read += data.len() as u64;
-        // A copy, so that what is kept does not pin the connection's larger buffer.
-        let held = obligation.push(Bytes::copy_from_slice(&data));
-        if storing && (!filling.hold(held) || held > bytes_max || obligation.is_discarded()) {
-            storing = false;
-            filling.hold(0);
-            obligation.pace();
+        (Held::OnDisk(spill), true) => {
+            // Readers need not wait for the last slices.
+            obligation.arrived();
+            if let Ok(body) = spill.finish().await {
+                keep(path, &obligation, order, head, StoredBody::sliced(body), variant, storable);
+            }
         }
+        _ => obligation.end(end),
     }
 }
 
@@ -322,11 +301,18 @@ fn wrong_length() -> BodyError {
     BodyError::Aborted("the body is not as long as it said".into())
 }
 
-fn keep(path: &RequestPath, obligation: &Obligation, order: &Order, head: response::Parts, variant: Variant, storable: Storable) {
+fn keep(
+    path: &RequestPath,
+    obligation: &Obligation,
+    order: &Order,
+    head: response::Parts,
+    body: StoredBody,
+    variant: Variant,
+    storable: Storable,
+) {
     if obligation.is_discarded() {
         return;
     }
-    let body = StoredBody::new(&obligation.all_chunks());
     let range = if head.status == StatusCode::PARTIAL_CONTENT { ContentRange::of(&head.headers) } else { None };
     let (withheld, len) = (control::withheld(&head.headers), body.len());
     let mut entry = Entry::new(head, body, storable.control, storable.freshness, variant, obligation.stamp()).without(&withheld);

@@ -20,6 +20,7 @@ mod reader;
 mod record;
 mod recover;
 mod segment;
+mod spill;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use super::entry::{Entry, StoredBody};
 use super::tier::Tier;
 use super::vary::Variant;
-use crate::limits::{DISK_RECALL_WAIT, DISK_SEGMENT_BYTES_MAX, DISK_SEGMENT_BYTES_MIN, DISK_SEGMENTS};
+use crate::limits::{DISK_RECALL_WAIT, DISK_SEGMENT_BYTES_MAX, DISK_SEGMENT_BYTES_MIN, DISK_SEGMENTS, DISK_SHARE_MAX};
 use crate::metrics::Metrics;
 
 pub use body::DiskBody;
@@ -46,6 +47,7 @@ use index::{Index, Place};
 use queue::{Order, Queue};
 use reader::Readers;
 use segment::Segment;
+pub use spill::{Spill, TooSlow};
 use writer::Writer;
 
 /// Where the disk tier is, and how large.
@@ -152,6 +154,16 @@ impl Disk {
                 self.forget(key);
             }
         }
+    }
+
+    /// A body that is to be written while it arrives.
+    pub(super) fn spill(&self) -> Spill {
+        Spill::new(self.shared.clone())
+    }
+
+    /// The largest body that it takes, in bytes.
+    pub(super) fn body_bytes_max(&self) -> u64 {
+        self.shared.bytes_max / DISK_SHARE_MAX
     }
 
     /// Forgets a key: at once for whoever asks, and for what was ordered before.

@@ -23,7 +23,6 @@ pub(super) enum Order {
         entry: Arc<Entry>,
     },
     /// Write a slice of a body that arrives; say whether that was done.
-    #[allow(dead_code, reason = "what streams to disk is built on this")]
     Slice { body: u64, number: u32, pieces: Vec<Bytes>, done: oneshot::Sender<bool> },
     /// Make that these are not found again.
     Kill { name: u64, places: PlaceList },
@@ -49,7 +48,17 @@ struct State {
 
 /// There is no room.
 #[derive(Debug)]
-pub(super) struct Full;
+pub(super) struct Full(Order);
+
+impl Full {
+    /// The bytes of a slice that found none.
+    pub(super) fn into_pieces(self) -> Vec<Bytes> {
+        match self.0 {
+            Order::Slice { pieces, .. } => pieces,
+            _ => Vec::new(),
+        }
+    }
+}
 
 impl Order {
     fn bytes(&self) -> u64 {
@@ -68,7 +77,7 @@ impl Queue {
         let bytes = order.bytes();
         let mut state = self.state.lock();
         if state.closed || (state.bytes > 0 && state.bytes + bytes > DISK_QUEUE_BYTES) {
-            return Err(Full);
+            return Err(Full(order));
         }
         state.bytes += bytes;
         Ok(self.append(&mut state, order))

@@ -7,8 +7,8 @@ use selvedge_runtime::Body;
 
 use super::super::RequestPath;
 use super::super::lookup::Question;
+use super::super::pump::{Room, pump};
 use super::super::route::Aim;
-use super::super::store::pump;
 use super::body::Encoded;
 use super::encoder::Encoder;
 use crate::cache::coding::encode_head;
@@ -88,12 +88,14 @@ fn begin(
     let tasks = path.tasks().clone();
     tasks.spawn(async move {
         let mut filling = path.cache().filling();
-        let (read, whole) = pump(&obligation, Encoded::body(plain, encoder), &mut filling, bytes_max).await;
+        let memory_bytes_max = path.cache().memory_entry_max(bytes_max);
+        let room = Room { memory_bytes_max, bytes_max, length: None, disk: None };
+        let (read, held) = pump(&obligation, Encoded::body(plain, encoder), &mut filling, room).await;
         let entry = match &source {
             Source::Entry(entry) => Some(entry.clone()),
             Source::Fill(_, fill) => fill.stored(),
         };
-        if let (Ok(coded_bytes), true, Some(entry)) = (&read, whole, entry) {
+        if let (Ok(coded_bytes), true, Some(entry)) = (&read, held.is_in_memory(), entry) {
             let encoding = if *coded_bytes < entry.body.len() {
                 Encoding::Smaller(Arc::new(entry.coded(coding, Some(StoredBody::new(&obligation.all_chunks())))))
             } else {

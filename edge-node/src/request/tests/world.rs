@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cache::Cache;
+use crate::cache::disk::DiskConfig;
 use crate::deployments::Contact;
 use crate::listen::{Connection, Interim, Protocol, TlsInfo};
 use crate::metrics::Metrics;
@@ -149,14 +150,31 @@ impl World {
     where
         F: Future<Output = Result<Response<Body>, RunError>> + Send + 'static,
     {
+        let metrics = Arc::new(Metrics::default());
+        let cache = Cache::new(64 << 20, metrics.clone());
+        Self::over(routes, script, cache, metrics)
+    }
+
+    /// With these routes, no workers, this much memory, and a disk.
+    pub(super) fn on_disk(routes: Vec<Route>, memory_bytes: u64, folder: &std::path::Path) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let disk = DiskConfig { folder: folder.to_owned(), bytes_max: 512 << 20 };
+        let cache = Cache::with_disk(memory_bytes, &disk, metrics.clone()).expect("a folder");
+        Self::over(routes, |_| async { panic!("no worker is routed") }, cache, metrics)
+    }
+
+    fn over<F>(routes: Vec<Route>, script: impl Fn(Invocation) -> F + Send + Sync + 'static, cache: Cache, metrics: Arc<Metrics>) -> Self
+    where
+        F: Future<Output = Result<Response<Body>, RunError>> + Send + 'static,
+    {
         let active = Arc::new(ActiveRoutes::default());
         active.swap(RouteTable::compile(routes).expect("routes"));
-        let (metrics, tasks, clock) = (Arc::new(Metrics::default()), Tasks::new(), Arc::new(AtomicU64::new(START_MS)));
+        let (tasks, clock) = (Tasks::new(), Arc::new(AtomicU64::new(START_MS)));
         let (records, contact) = (Arc::new(Records::default()), Arc::new(Contact::default()));
         let parts = Parts {
             node: "edge-1".into(),
             routes: active,
-            cache: Arc::new(Cache::new(64 << 20, metrics.clone())),
+            cache: Arc::new(cache),
             peers: Arc::default(),
             contact: contact.clone(),
             upstreams: Arc::new(Upstreams::new(UpstreamsConfig::default()).expect("upstreams")),
