@@ -198,8 +198,9 @@ pub const H3_END_WAIT: Duration = Duration::from_millis(100);
 pub const H3_EMPTY_FRAMES_MAX: usize = 4;
 
 /// Streams reset or stopped by the client before their answer, over a connection's life in requests: beyond this many, and more than half of all, the
-/// connection is closed with H3_EXCESSIVE_LOAD (RFC 9114, section 10.5). Browsers cancel a lot on navigation, but not for ever.
-pub const H3_RESETS_MAX: u64 = 1_000;
+/// connection is closed (h2: ENHANCE_YOUR_CALM, CVE-2023-44487; h3: H3_EXCESSIVE_LOAD, RFC 9114, section 10.5). Browsers cancel a lot on navigation, but
+/// not for ever.
+pub const RESETS_MAX: u64 = 1_000;
 
 // --- connections ---
 

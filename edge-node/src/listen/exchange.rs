@@ -112,8 +112,7 @@ pub(super) struct SentBody {
     running: Running,
     activity: Arc<Activity>,
     handed: bool,
-    /// hyper throws away what it has not written yet when a body fails. So an error waits one turn, in which the client gets the head and
-    /// what was made before the error.
+    /// A reset throws away what was not written yet. So an error waits one turn, in which the client gets the head and what was made before the error.
     failed: Option<BodyError>,
 }
 
@@ -152,40 +151,6 @@ impl HttpBody for SentBody {
 impl Drop for SentBody {
     fn drop(&mut self) {
         self.activity.hand(&mut self.handed, false);
-    }
-}
-
-/// A request's body on its way in over h2: counts bytes, and gives our kind of errors.
-pub(super) struct ReceivedBody {
-    body: hyper::body::Incoming,
-    metrics: Arc<Metrics>,
-}
-
-impl ReceivedBody {
-    /// The body of a request that hyper parsed.
-    pub(super) fn open(body: hyper::body::Incoming, metrics: &Arc<Metrics>) -> Body {
-        if body.is_end_stream() { Body::empty() } else { Body::stream(Self { body, metrics: metrics.clone() }) }
-    }
-}
-
-impl HttpBody for ReceivedBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx).map_err(|error| BodyError::Aborted(error.to_string()));
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.metrics.received_bytes.add(frame.data_ref().map_or(0, |data| data.len() as u64));
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

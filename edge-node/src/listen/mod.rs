@@ -24,9 +24,11 @@ mod connection;
 mod date;
 mod exchange;
 mod h1;
+mod h2;
 mod interim;
 pub(crate) mod quic;
 mod refusal;
+mod resets;
 mod tcp;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use ring::rand::SecureRandom;
 
 use super::admission::Permit;
 use super::exchange::Exchange;
+use super::resets::Resets;
 use super::{Answer, Connection, ListenError, Protocol, Shared, TlsInfo, authority};
 use crate::limits::{self, Limits};
 use crate::metrics::ConnectionRefusal;
@@ -149,12 +150,12 @@ async fn requests<A: Answer>(quic: quinn::Connection, exchange: Arc<Exchange<A>>
         tokio::select! {
             next = connection.accept() => {
                 let (Ok(Some(resolver)), Some(stream)) = (next, accepted.take()) else { break };
+                resets.asked();
                 if resets.excessive() {
                     tracing::debug!(client.address = %exchange.connection.peer, "h3 connection closed: too many cancelled requests");
                     quic.close(code(Code::H3_EXCESSIVE_LOAD), b"too many cancelled requests");
                     break;
                 }
-                resets.requests.fetch_add(1, Relaxed);
                 let (exchange, resets, head_timeout) = (exchange.clone(), resets.clone(), shared.limits.head_timeout());
                 shared.tasks.spawn_bound(request::serve(resolver, stream, exchange, resets, head_timeout));
             }
@@ -173,20 +174,6 @@ async fn requests<A: Answer>(quic: quinn::Connection, exchange: Arc<Exchange<A>>
     }
     // Requests that are still answered hold the connection through their streams.
     exchange.activity.quiet().await;
-}
-
-/// How many requests of a connection the client gave up.
-#[derive(Debug, Default)]
-struct Resets {
-    requests: AtomicU64,
-    given_up: AtomicU64,
-}
-
-impl Resets {
-    fn excessive(&self) -> bool {
-        let given_up = self.given_up.load(Relaxed);
-        given_up > limits::H3_RESETS_MAX && given_up * 2 > self.requests.load(Relaxed)
-    }
 }
 
 fn code(code: Code) -> VarInt {

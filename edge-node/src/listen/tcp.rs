@@ -1,32 +1,21 @@
 //! Connections over TCP: one accept loop for https and http, then h1 or h2 as TLS negotiated it.
 
-use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderValue;
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::activity::Activity;
 use super::admission::Permit;
-use super::exchange::{Exchange, ReceivedBody, SentBody};
 use super::h1::{self, Abort};
-use super::watched::Watched;
-use super::{Answer, Connection, Interim, Protocol, Shared, TlsInfo};
+use super::h2;
+use super::{Answer, Connection, Protocol, Shared, TlsInfo};
 use crate::limits;
 use crate::metrics::ConnectionRefusal;
-use crate::tasks::Tasks;
 
 /// What is spoken on a listener.
 #[derive(Clone)]
@@ -105,7 +94,7 @@ async fn serve<A: Answer>(stream: TcpStream, peer: SocketAddr, transport: Transp
                 node: crate::peers::proven_key(session.peer_certificates()),
             });
             if session.alpn_protocol() == Some(b"h2") {
-                h2(stream, shared.exchange(connection(Protocol::Http2, tls), alt_svc), &shared).await;
+                h2::serve(stream, shared.exchange(connection(Protocol::Http2, tls), alt_svc), &shared).await;
             } else {
                 h1::serve(stream, shared.exchange(connection(Protocol::Http1, tls), alt_svc), &shared).await;
             }
@@ -125,98 +114,5 @@ impl Abort for TlsStream<TcpStream> {
     fn abort(&self) {
         // Closing comes without TLS's goodbye.
         self.get_ref().0.abort();
-    }
-}
-
-async fn h2<A: Answer, S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, exchange: Exchange<A>, shared: &Shared<A>) {
-    let activity = exchange.activity.clone();
-    let _open = shared.metrics.connected(Protocol::Http2);
-    let io = TokioIo::new(Watched::new(stream, activity.clone()));
-    let mut builder = http2::Builder::new(Streams(shared.tasks.clone()));
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(shared.limits.streams_per_connection_max)
-        .max_frame_size(limits::H2_FRAME_BYTES_MAX)
-        .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES_MAX)
-        .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
-        .max_pending_accept_reset_streams(limits::H2_PENDING_RESETS_MAX)
-        .max_local_error_reset_streams(limits::H2_LOCAL_RESETS_MAX);
-    let connection = builder.serve_connection(io, service(exchange));
-    let graceful = http2::Connection::graceful_shutdown;
-    drive(connection, graceful, activity, shared, Some(shared.limits.idle_timeout())).await;
-}
-
-/// Runs a connection to its end: says goodbye once, when the node drains or nothing happens any more, and gives up on clients that take nothing.
-async fn drive<A, C, E>(connection: C, graceful: fn(Pin<&mut C>), activity: Arc<Activity>, shared: &Shared<A>, idle: Option<Duration>)
-where
-    C: Future<Output = Result<(), E>>,
-    E: std::fmt::Display,
-{
-    tokio::pin!(connection);
-    let shortest = idle.unwrap_or(limits::SEND_STALL).min(limits::SEND_STALL);
-    let mut look = tokio::time::interval((shortest / 4).max(Duration::from_millis(20)));
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // Of its own: see `Tasks::spawn`.
-    let draining = shared.tasks.draining().child_token();
-    let drain = draining.cancelled();
-    tokio::pin!(drain);
-    let mut goodbye = None;
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                }
-                return;
-            }
-            () = &mut drain, if goodbye.is_none() => {
-                graceful(connection.as_mut());
-                goodbye = Some(tokio::time::Instant::now());
-            }
-            _ = look.tick() => {
-                if activity.stalled_for(limits::SEND_STALL) {
-                    return tracing::debug!("connection closed: the client takes nothing");
-                }
-                if !idle.is_some_and(|idle| activity.idle_for(idle)) {
-                    continue;
-                }
-                match goodbye {
-                    None => {
-                        graceful(connection.as_mut());
-                        goodbye = Some(tokio::time::Instant::now());
-                    }
-                    Some(said) if said.elapsed() >= limits::GOODBYE_WAIT => return,
-                    Some(_) => {}
-                }
-            }
-        }
-    }
-}
-
-/// hyper's view of an exchange.
-fn service<A: Answer>(
-    exchange: Exchange<A>,
-) -> impl hyper::service::HttpService<Incoming, ResBody = SentBody, Error = Infallible, Future: Send> {
-    let exchange = Arc::new(exchange);
-    service_fn(move |request: http::Request<Incoming>| {
-        let exchange = exchange.clone();
-        async move {
-            let request = request.map(|body| ReceivedBody::open(body, &exchange.metrics));
-            // hyper's server has no way to send interim responses.
-            Ok::<_, Infallible>(exchange.run(request, Interim::none()).await)
-        }
-    })
-}
-
-/// Runs the streams of h2 connections.
-#[derive(Clone)]
-struct Streams(Tasks);
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
-    fn execute(&self, stream: F) {
-        self.0.spawn_bound(stream);
     }
 }

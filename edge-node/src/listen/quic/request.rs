@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,12 +12,12 @@ use http::header::{self, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
 
-use super::Resets;
 use super::transport::{Accepted, Intake, Receiving, Sending, Transport};
 use crate::limits;
-use crate::listen::Answer;
 use crate::listen::exchange::{Exchange, SentBody};
 use crate::listen::interim::Interims;
+use crate::listen::resets::Resets;
+use crate::listen::{Answer, date};
 use crate::metrics::Metrics;
 
 /// Takes one request and answers it. Ends with its connection.
@@ -34,7 +33,7 @@ pub(super) async fn serve<A: Answer>(
         failed => {
             // h3 has answered or closed what was malformed; a head that takes too long ends with its stream.
             if let Ok(Err(StreamError::RemoteTerminate { .. })) = &failed {
-                resets.given_up.fetch_add(1, Relaxed);
+                resets.given_up();
             }
             return tracing::debug!(error = ?failed.map(|failed| failed.err()), "no request on an h3 stream");
         }
@@ -59,7 +58,7 @@ pub(super) async fn serve<A: Answer>(
             drop(body);
         }
         Err(Cut::ByClient) => {
-            resets.given_up.fetch_add(1, Relaxed);
+            resets.given_up();
         }
         Err(Cut::ByUs) => {}
     }
@@ -100,7 +99,7 @@ async fn send(response: http::Response<SentBody>, mut stream: RequestStream<Send
     let (mut head, mut body) = response.into_parts();
     let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if !head.headers.contains_key(header::DATE)
-        && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(std::time::SystemTime::now()))
+        && let Ok(date) = HeaderValue::from_bytes(&date::now())
     {
         head.headers.insert(header::DATE, date);
     }

@@ -42,6 +42,37 @@ async fn requests_are_answered_and_h3_is_announced() {
 }
 
 #[tokio::test]
+async fn interim_responses_come_before_the_final_one() {
+    let server = Server::start();
+    let stream = server.connect_tls("localhost", &[b"h2"]).await.unwrap();
+    let (client, connection) = ::h2::client::handshake(stream).await.unwrap();
+    let _connection = tokio::spawn(connection);
+    let mut client = soon(client.ready()).await.unwrap();
+    let request = Request::get("https://localhost/hints").body(()).unwrap();
+    let (mut answer, _) = client.send_request(request, true).unwrap();
+    let mut links = Vec::new();
+    for _ in 0..2 {
+        let head = soon(std::future::poll_fn(|cx| answer.poll_informational(cx))).await.unwrap().unwrap();
+        links.push((head.status().as_u16(), head.headers()["link"].to_str().unwrap().to_owned()));
+    }
+    assert_eq!(links, [(103, "</first>".to_owned()), (103, "</second>".to_owned())]);
+    assert_eq!(soon(answer).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_response_is_as_long_as_it_says_or_reset() {
+    let server = Server::start();
+    let (mut client, _connection) = connect(&server).await;
+    for path in ["/longer", "/shorter"] {
+        if let Ok(response) = soon(client.send_request(get(&server, path))).await {
+            assert!(soon(all(response.into_body())).await.is_err(), "{path}");
+        }
+    }
+    let response = soon(client.send_request(get(&server, "/big"))).await.unwrap();
+    assert_eq!(soon(all(response.into_body())).await.unwrap().len(), 1 << 20);
+}
+
+#[tokio::test]
 async fn bodies_stream_both_ways() {
     let server = Server::start();
     let (mut client, _connection) = connect(&server).await;
@@ -102,13 +133,13 @@ async fn another_authority_in_the_host_field_is_refused() {
 async fn rapid_resets_end_the_connection() {
     let server = Server::start();
     let stream = server.connect_tls("localhost", &[b"h2"]).await.unwrap();
-    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let (client, connection) = ::h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut client = soon(client.ready()).await.unwrap();
     for _ in 0..10_000 {
         let request = Request::get("https://localhost/wait").body(()).unwrap();
         let Ok((_, mut stream)) = client.send_request(request, true) else { break };
-        stream.send_reset(h2::Reason::CANCEL);
+        stream.send_reset(::h2::Reason::CANCEL);
         tokio::task::yield_now().await;
         match soon(client.ready()).await {
             Ok(ready) => client = ready,

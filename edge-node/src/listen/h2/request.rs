@@ -1,0 +1,212 @@
+//! One request over HTTP/2: head and body in, heads and body out, and an end when the client gives up.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use ::h2::server::SendResponse;
+use ::h2::{Reason, RecvStream, SendStream};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use selvedge_runtime::{Body, BodyError};
+
+use crate::limits;
+use crate::listen::exchange::{Exchange, SentBody};
+use crate::listen::interim::Interims;
+use crate::listen::resets::Resets;
+use crate::listen::{Answer, date};
+use crate::metrics::Metrics;
+
+/// Answers one request. Ends with its connection.
+pub(super) async fn serve<A: Answer>(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    exchange: Arc<Exchange<A>>,
+    resets: Arc<Resets>,
+) {
+    let (head, receiving) = request.into_parts();
+    let body = ReceivedBody::open(receiving, &head.headers, &exchange.metrics);
+    let sent = match answer(Request::from_parts(head, body), &exchange, &mut respond).await {
+        Ok(response) => send(response, &mut respond).await,
+        Err(cut) => Err(cut),
+    };
+    match sent {
+        Ok(()) => {}
+        Err(Cut::ByClient) => resets.given_up(),
+        // RFC 9113, section 8.1: what is cut short must not look whole.
+        Err(Cut::ByUs) => respond.send_reset(Reason::INTERNAL_ERROR),
+    }
+}
+
+/// Who ended a response before its end.
+enum Cut {
+    /// The client reset its stream, or does not read it.
+    ByClient,
+    /// The body failed, or is not as long as it says.
+    ByUs,
+}
+
+impl From<::h2::Error> for Cut {
+    fn from(error: ::h2::Error) -> Self {
+        tracing::debug!(%error, "a stream ended early");
+        Self::ByClient
+    }
+}
+
+/// Gives the response; what comes before it is sent while it is made.
+async fn answer<A: Answer>(
+    request: Request<Body>,
+    exchange: &Exchange<A>,
+    respond: &mut SendResponse<Bytes>,
+) -> Result<Response<SentBody>, Cut> {
+    let mut interims = Interims::default();
+    let mut answering = pin!(exchange.run(request, interims.open()));
+    let response = loop {
+        tokio::select! {
+            biased;
+            response = &mut answering => break response,
+            head = interims.next() => respond.send_informational(head)?,
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return Err(Cut::ByClient),
+        }
+    };
+    for head in interims.close() {
+        respond.send_informational(head)?;
+    }
+    Ok(response)
+}
+
+/// Sends a response.
+async fn send(response: Response<SentBody>, respond: &mut SendResponse<Bytes>) -> Result<(), Cut> {
+    let (mut head, mut body) = response.into_parts();
+    let length = stated_length(&head.headers);
+    if !head.headers.contains_key(header::DATE)
+        && let Ok(date) = HeaderValue::from_bytes(&date::now())
+    {
+        head.headers.insert(header::DATE, date);
+    }
+    let bodiless = body.is_end_stream();
+    let mut stream = respond.send_response(Response::from_parts(head, ()), bodiless)?;
+    if bodiless {
+        return Ok(());
+    }
+    let mut sent = 0;
+    while let Some(frame) = next_frame(&mut body, &mut stream).await? {
+        match frame.map_err(|_| Cut::ByUs)?.into_data() {
+            Ok(data) => {
+                sent += data.len() as u64;
+                let ends = body.is_end_stream();
+                if length.is_some_and(|length| sent > length || (ends && sent < length)) {
+                    return Err(Cut::ByUs);
+                }
+                send_data(data, ends, &mut stream).await?;
+                if ends {
+                    return Ok(());
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    return Ok(stream.send_trailers(trailers)?);
+                }
+            }
+        }
+    }
+    if length.is_some_and(|length| length != sent) {
+        return Err(Cut::ByUs);
+    }
+    Ok(stream.send_data(Bytes::new(), true)?)
+}
+
+/// The next frame of a body, unless the client gives up meanwhile.
+async fn next_frame(body: &mut SentBody, stream: &mut SendStream<Bytes>) -> Result<Option<Result<Frame<Bytes>, BodyError>>, Cut> {
+    poll_fn(|cx| {
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
+            return Poll::Ready(Ok(frame));
+        }
+        stream.poll_reset(cx).map(|_| Err(Cut::ByClient))
+    })
+    .await
+}
+
+/// Sends data as the windows of the stream and the connection allow. A client that takes nothing for [`limits::SEND_STALL`] has lost its stream.
+async fn send_data(mut data: Bytes, ends: bool, stream: &mut SendStream<Bytes>) -> Result<(), Cut> {
+    if data.is_empty() && ends {
+        return Ok(stream.send_data(data, true)?);
+    }
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len().min(limits::H2_SEND_BUFFER_BYTES_MAX));
+        if stream.capacity() == 0 {
+            let room = poll_fn(|cx| stream.poll_capacity(cx));
+            match tokio::time::timeout(limits::SEND_STALL, room).await {
+                Ok(Some(room)) => room?,
+                Ok(None) => return Err(Cut::ByClient),
+                Err(_) => {
+                    stream.send_reset(Reason::CANCEL);
+                    return Err(Cut::ByClient);
+                }
+            };
+        }
+        let piece = data.split_to(data.len().min(stream.capacity()));
+        if !piece.is_empty() {
+            stream.send_data(piece, ends && data.is_empty())?;
+        }
+    }
+    Ok(())
+}
+
+fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
+}
+
+/// A request's body on its way in: gives the client room again for what was taken.
+struct ReceivedBody {
+    stream: RecvStream,
+    metrics: Arc<Metrics>,
+    /// Bytes that are still to come, where that was said; h2 sees to it that it is true.
+    left: Option<u64>,
+    data_ended: bool,
+}
+
+impl ReceivedBody {
+    fn open(stream: RecvStream, headers: &HeaderMap, metrics: &Arc<Metrics>) -> Body {
+        if stream.is_end_stream() {
+            return Body::empty();
+        }
+        Body::stream(Self { stream, metrics: metrics.clone(), left: stated_length(headers), data_ended: false })
+    }
+}
+
+impl HttpBody for ReceivedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let aborted = |error: ::h2::Error| BodyError::Aborted(error.to_string());
+        if !this.data_ended {
+            match ready!(this.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // Fails only where the stream is gone, and then nobody waits for room.
+                    let _ = this.stream.flow_control().release_capacity(data.len());
+                    this.metrics.received_bytes.add(data.len() as u64);
+                    this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(aborted(error)))),
+                None => this.data_ended = true,
+            }
+        }
+        let trailers = ready!(this.stream.poll_trailers(cx)).map_err(aborted)?;
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
