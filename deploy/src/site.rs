@@ -82,6 +82,7 @@ fn check(raw: RawRoute) -> Result<RouteSpec, (&'static str, String)> {
     if worker.is_none() && upstream.is_none() {
         return Err(("pattern", format!("{pattern:?} has neither a worker nor an upstream; nothing would answer it")));
     }
+    raw.cache.check().map_err(|(key, rule)| ("cache", format!("{key}: {rule}")))?;
     raw.compress.check().map_err(|(_, rule)| ("compress", rule))?;
     Ok(RouteSpec {
         pattern,
@@ -132,6 +133,32 @@ mod tests {
         let [www, api] = site.routes.as_slice() else { panic!("two routes") };
         assert_eq!((www.upstream.as_deref(), www.redirect_to_https, www.cache.store_set_cookie), (Some("https://10.0.0.7"), true, true));
         assert_eq!(api.worker.as_ref().map(WorkerName::as_str), Some("shop"));
+    }
+
+    #[test]
+    fn a_site_sets_the_cache_of_its_routes() {
+        let text = "name = \"www\"\n[[route]]\npattern = \"a.example/*\"\nupstream = \"http://a\"\n[route.cache]\nrequest_directives = \"all\"\n\
+                    heuristic_s_max = 60\nstale_if_error_s = 0\nstatus_ttl_s = { \"404\" = 10, \"503\" = 1 }\nttl_jitter_percent = 10\n\
+                    early_refresh_percent = 20\nvary = { \"cookie\" = \"bypass\", \"accept-encoding\" = \"normalise:br, GZIP\" }\n\
+                    query = [\"page\"]\ndeception_check = false\n";
+        let site = Site::parse(text).expect("reads");
+        let cache = &site.routes.first().expect("a route").cache;
+        assert_eq!((cache.status_ttl_s.get(&404), cache.status_ttl_s.get(&503)), (Some(&10), Some(&1)));
+        assert_eq!(cache.vary.get("accept-encoding").map(ToString::to_string).as_deref(), Some("normalise:br,gzip"));
+        assert_eq!((cache.early_refresh_percent, cache.deception_check), (20, false));
+        for (setting, named) in [
+            ("querry = \"keep\"", "querry"),
+            ("query = \"some\"", "cache.query"),
+            ("vary = { \"cookie\" = \"ignore\" }", "cache.vary.cookie"),
+            ("vary = { \"Cookie\" = \"pass\" }", "vary.Cookie"),
+            ("status_ttl_s = { \"4xx\" = 1 }", "cache.status_ttl_s"),
+            ("ttl_jitter_percent = 51", "ttl_jitter_percent"),
+        ] {
+            let refused = refusal(&format!(
+                "name = \"www\"\n[[route]]\npattern = \"a.example/*\"\nupstream = \"http://a\"\n[route.cache]\n{setting}\n"
+            ));
+            assert!(refused.contains(named), "{setting}: {refused}");
+        }
     }
 
     #[test]
