@@ -13,19 +13,24 @@ use selvedge_runtime::{Body, BodyError};
 
 use super::RequestPath;
 use super::context::Context;
+use super::error::RequestError;
 use super::invalidate::same_authority;
 use super::lookup::Question;
+use super::respond::{self, Say};
 use super::route::Aim;
-use super::store::freshened;
+use super::store::{freshened, is_unreachable};
+use super::trail::Trail;
 use crate::cache::control::{self, Control};
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::freshness::Freshness;
 use crate::cache::policy::{self, Storable};
 use crate::cache::purge::Stamp;
+use crate::cache::status::Detail;
 use crate::cache::time::Time;
 use crate::cache::vary::{Variant, Vary};
 use crate::cache::{Filling, Found, deception, query, validate};
 use crate::limits::FILL_CHUNK_OVERHEAD_BYTES;
+use crate::metrics::CacheResult;
 
 /// A request that goes past the cache, whose answer may tell it something.
 pub(super) struct Beside {
@@ -66,6 +71,28 @@ impl Beside {
             return self.of_post(path, question, aim, context, response);
         }
         response
+    }
+
+    /// Where the upstream cannot be reached: a stale response answers HEAD as it answers GET.
+    pub(super) fn stand_in(
+        self,
+        path: &RequestPath,
+        question: &Question,
+        aim: &Aim,
+        trail: &Trail,
+        error: RequestError,
+    ) -> Result<Response<Body>, RequestError> {
+        if self.method != Method::HEAD || !is_unreachable(&error) {
+            return Err(error);
+        }
+        let now = path.now();
+        let Found::Stale(entry, stale_ms, _) = path.cache().find(&question.key, &self.headers, now) else { return Err(error) };
+        if entry.part.is_some() || !policy::stale_use(&entry.control, stale_ms, aim.route.cache.stale_if_error_s).if_error {
+            return Err(error);
+        }
+        trail.cached(CacheResult::Stale);
+        let say = Say::Because(respond::ttl_seconds(&entry, now), Detail::IfError);
+        Ok(respond::from_entry(path, &entry, &self.headers, trail, say, now))
     }
 
     /// Freshens what is stored, or drops it.

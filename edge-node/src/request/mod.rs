@@ -214,7 +214,10 @@ impl RequestPath {
         trail.cached(CacheResult::Bypass);
         let coding = asked.wanted();
         let beside = beside::Beside::begin(self, &request, aim);
-        let response = self.forward(request, aim, trail).await?;
+        let response = match self.forward(request, aim, trail).await {
+            Ok(response) => response,
+            Err(error) => return beside.stand_in(self, &question, aim, trail, error),
+        };
         invalidate::invalidate(self, aim, &trail.context, &response);
         let mut response = beside.take(self, &question, aim, &trail.context, response);
         respond::strip_tags(response.headers_mut());

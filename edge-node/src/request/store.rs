@@ -190,7 +190,7 @@ async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<
 }
 
 /// Whether the error is of an upstream that is away, rather than of this node or the client.
-fn is_unreachable(error: &RequestError) -> bool {
+pub(super) fn is_unreachable(error: &RequestError) -> bool {
     use crate::upstream::UpstreamError as E;
     matches!(
         error,

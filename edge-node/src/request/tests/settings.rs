@@ -335,6 +335,20 @@ async fn a_head_confirms_or_refutes_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_stale_response_answers_head_too_while_the_upstream_is_away() {
+    for (control, status) in [("max-age=1", 200), ("max-age=1, must-revalidate", 502)] {
+        let server = Server::start(move |_| async move { response(200, &[("cache-control", control)], "page") }).await;
+        let world = World::new(vec![to_upstream("/*", &server)]);
+        world.look("/").await;
+        drop(server);
+        world.pass(5);
+        let mut head = get("/", &[]);
+        *head.method_mut() = Method::HEAD;
+        assert_eq!(world.send(head).await.status().as_u16(), status, "{control}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_to_post_that_says_it_is_its_uris_is_stored_for_get() {
     let number = Arc::new(AtomicUsize::new(0));
     let server = Server::start(move |request: Request<Incoming>| {
