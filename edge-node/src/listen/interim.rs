@@ -50,6 +50,11 @@ impl Interim {
         Self(None)
     }
 
+    /// Whether there is a client that could have one.
+    pub const fn is_heard(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Sends one, where the protocol and the client can have it: `100` is the connection's own, `101` would end HTTP on it. Dropped when the final response has
     /// begun, and beyond [`INTERIM_RESPONSES_MAX`] for one request. Fields of a connection are taken off. Never blocks.
     pub fn send(&self, status: StatusCode, mut headers: HeaderMap) {

@@ -28,6 +28,11 @@ pub(super) async fn get(
     }
     *request.uri_mut() = address(upstream, trail.context.asked()).ok_or(UpstreamError::BadRequest { reason: "no address" })?;
     *request.version_mut() = Version::HTTP_11;
+    if trail.interim.is_heard() {
+        // RFC 9110, section 15.2: a proxy passes them on.
+        let interim = trail.interim.clone();
+        hyper::ext::on_informational(&mut request, move |response| interim.send(response.status(), response.headers().clone()));
+    }
     let mut response = path.upstreams().send(request, Reach::Operator).await?;
     clean(response.headers_mut());
     Ok(response)
