@@ -1,10 +1,11 @@
 //! A million objects of 1 KiB: memory for each, hits from disk, and how long a start takes with them on disk.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::stage::{Over, Stage, Subject};
-use super::{fill, load, setting};
+use super::{fill, load, setting, upstream};
 use crate::load::{median, wrk_script};
 use crate::process::memory_of;
 use crate::table::Table;
@@ -59,10 +60,10 @@ pub(super) fn disk(table: &mut Table) -> anyhow::Result<()> {
     let count = objects();
     let script = random_of(count)?;
     let (seconds, runs) = (setting("SECONDS", 4), setting("RUNS", 3));
-    let measure = |subject: &Subject| -> anyhow::Result<(f64, f64)> {
+    let measure = |subject: &Subject| -> anyhow::Result<(f64, f64, f64)> {
         let address = subject.at(Over::H1).ok_or_else(|| anyhow::anyhow!("no cleartext"))?;
         fill::all(address, BYTES, count)?;
-        let mut samples = Vec::new();
+        let (mut samples, asked) = (Vec::new(), upstream::asked());
         for run in 0..=runs {
             let sample = wrk_script(subject.server(), &format!("http://{address}/"), script.path(), load::CONNECTIONS, seconds)?;
             if run > 0 {
@@ -70,12 +71,15 @@ pub(super) fn disk(table: &mut Table) -> anyhow::Result<()> {
             }
         }
         let of = |figure: fn(&crate::load::Sample) -> f64| median(samples.iter().map(figure).collect());
-        Ok((of(|sample| sample.per_cpu_second), of(|sample| sample.p99_us)))
+        let requests = of(|sample| sample.per_second) * f64::from(seconds) * f64::from(runs + 1);
+        let missed = (upstream::asked() - asked) as f64 / requests * 100.0;
+        Ok((of(|sample| sample.per_cpu_second), of(|sample| sample.p99_us), missed))
     };
     let ours = measure(&on_disk(&stage)?)?;
     let nginx = measure(&stage.nginx(cache.path())?)?;
     table.beside("1 KiB hit from disk, h1", "requests per CPU second", ours.0, ("nginx", nginx.0), ours.0 / nginx.0, "");
     table.beside("1 KiB hit from disk, h1: p99 at full load", "µs", ours.1, ("nginx", nginx.1), nginx.1 / ours.1, "");
+    table.beside("1 KiB hit from disk, h1: of these, misses", "%", ours.2, ("nginx", nginx.2), f64::NAN, "0");
     Ok(())
 }
 
@@ -105,7 +109,7 @@ pub(super) fn start(table: &mut Table) -> anyhow::Result<()> {
     let hit = loop {
         anyhow::ensure!(begun.elapsed() < START_WAIT, "no hit within {START_WAIT:?} of its start");
         // Not the same one again: a miss is stored.
-        if cache_status(&http, &format!("/{BYTES}/{number}"))?.contains("; hit") {
+        if cache_status(&http, address, &format!("/{BYTES}/{number}"))?.contains("; hit") {
             break begun.elapsed();
         }
         number = (number + 1) % count;
@@ -115,10 +119,11 @@ pub(super) fn start(table: &mut Table) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cache_status(address: &str, path: &str) -> anyhow::Result<String> {
+/// Asks at an address by the name that was asked before: what is stored is stored under it.
+fn cache_status(address: &str, name: SocketAddr, path: &str) -> anyhow::Result<String> {
     use std::io::Read as _;
     let mut socket = std::net::TcpStream::connect(address)?;
-    socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer)?;
     let text = String::from_utf8_lossy(&answer).to_ascii_lowercase();

@@ -2,10 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Largest body.
 const BYTES_MAX: usize = 1 << 20;
 static BODY: [u8; BYTES_MAX] = [b'x'; BYTES_MAX];
+
+/// Requests that it has answered.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+/// How many requests it has answered.
+pub(super) fn asked() -> u64 {
+    ASKED.load(Relaxed)
+}
 
 /// Starts it; lives as long as the process. Gives `HOST:PORT`.
 pub(super) fn start() -> anyhow::Result<String> {
@@ -37,6 +46,7 @@ fn serve(mut socket: TcpStream) {
             "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nCache-Control: max-age=3600\r\nContent-Type: text/plain\r\nETag: \"{size}\"\r\n\r\n"
         );
         let answer = [head.as_bytes(), &BODY[..size]].concat();
+        ASKED.fetch_add(1, Relaxed);
         if socket.write_all(&answer).is_err() {
             return;
         }

@@ -94,3 +94,27 @@ async fn curl_sees_an_event_before_the_next_one_is_made_though_it_is_compressed(
         assert!(text.contains(&format!("content-encoding: {coding}")) && text.ends_with("data: first\n\n"), "{text:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_sees_early_hints_over_http2_and_none_over_http1() {
+    let built = Built::start().await;
+    let upstream = Upstream::start(|_| {
+        let answer = http::Response::builder().header("link", "</style.css>; rel=preload; as=style").header("cache-control", "no-cache");
+        answer.body("page".into()).expect("an answer")
+    })
+    .await;
+    let hinted = selvedge_origin::api::wire::RouteSpec { early_hints: true, ..route("hinted.test/*", None, Some(&upstream.url())) };
+    built.cluster.apply(vec![hinted]).await;
+    let port = built.edge.address("https").port();
+    let ask = |version: &str| {
+        let (resolve, url) = (format!("hinted.test:{port}:127.0.0.1"), format!("https://hinted.test:{port}/"));
+        output(Path::new("curl"), &["-sSki", "--max-time", "20", "--resolve", &resolve, version, &url])
+    };
+    tokio::task::block_in_place(|| {
+        assert!(!ask("--http2").contains(" 103"), "nothing is known yet");
+        let text = ask("--http2");
+        assert!(text.starts_with("HTTP/2 103") && text.contains("link: </style.css>; rel=preload; as=style"), "{text}");
+        assert!(text.contains("HTTP/2 200") && text.ends_with("page"), "{text}");
+        assert!(!ask("--http1.1").contains(" 103"));
+    });
+}
