@@ -156,3 +156,56 @@ impl ClientCertVerifier for Known {
 
     raw_ed25519_keys!();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rustls_pki_types::ServerName;
+    use selvedge_origin::client::NodeIdentity;
+    use selvedge_origin::registry::PeerRecord;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    fn identity(name: &str) -> NodeIdentity {
+        NodeIdentity::generate(name.parse().expect("a name")).expect("random bytes")
+    }
+
+    /// A node that knows these others.
+    fn node(itself: &NodeIdentity, others: &[&NodeIdentity]) -> Arc<Peers> {
+        let peers = Arc::new(Peers::new("here"));
+        peers.joined(itself);
+        let record = |other: &&NodeIdentity| {
+            let record = PeerRecord { region: "here".into(), address: "127.0.0.1:1".into(), key: other.key().public() };
+            (other.name().clone(), record)
+        };
+        peers.update(&others.iter().map(record).collect::<BTreeMap<_, _>>());
+        peers
+    }
+
+    /// Whether a node with `proof` that expects `expected` and one that serves as `asked` come to an understanding; and whom the latter sees.
+    async fn handshake(proof: &NodeIdentity, expected: PublicKey, asked: &Arc<Peers>) -> Result<Option<PublicKey>, String> {
+        let (ours, theirs) = tokio::io::duplex(16 << 10);
+        let client = client(&Proof::new(proof.key()).expect("a key"), expected).expect("a configuration");
+        let acceptor = TlsAcceptor::from(Arc::new(server(asked.clone()).expect("a configuration")));
+        let name = ServerName::try_from("peer.selvedge.internal").expect("a name");
+        let connector = TlsConnector::from(Arc::new(client));
+        let (connected, accepted) = tokio::join!(connector.connect(name, ours), acceptor.accept(theirs));
+        let accepted = accepted.map_err(|error| error.to_string())?;
+        connected.map_err(|error| error.to_string())?;
+        Ok(super::super::proven_key(accepted.get_ref().1.peer_certificates()))
+    }
+
+    #[tokio::test]
+    async fn only_nodes_that_prove_the_keys_of_their_records_talk() {
+        let (a, b, c) = (identity("a"), identity("b"), identity("c"));
+        let serving = node(&b, &[&a]);
+        assert_eq!(handshake(&a, b.key().public(), &serving).await, Ok(Some(a.key().public())));
+        assert!(handshake(&a, c.key().public(), &serving).await.is_err(), "another node serves at the address");
+        assert!(handshake(&c, b.key().public(), &serving).await.is_err(), "the registry does not know who asks");
+        serving.update(&BTreeMap::new());
+        assert!(handshake(&a, b.key().public(), &serving).await.is_err(), "it was removed");
+        assert!(handshake(&a, b.key().public(), &Arc::new(Peers::new("here"))).await.is_err(), "a node that has not joined");
+    }
+}
