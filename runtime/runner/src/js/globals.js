@@ -14,6 +14,7 @@ import { Headers } from "ext:selvedge/headers.js";
 import { bodyData, bodyEnd, cancel, liveInvocation } from "ext:selvedge/invocation.js";
 import { FixedLengthStream, IdentityTransformStream } from "ext:selvedge/lengths.js";
 import { credited } from "ext:selvedge/outgoing.js";
+import { rehearse } from "ext:selvedge/rehearsal.js";
 import { Request } from "ext:selvedge/request.js";
 import { Response } from "ext:selvedge/response.js";
 import { clearInterval, clearTimeout, drop, fire, setInterval, setTimeout } from "ext:selvedge/timers.js";
@@ -138,6 +139,7 @@ install(globalThis, {
 installCrypto(globalThis);
 installDate(globalThis);
 installGlobalTarget(globalThis);
+rehearse();
 
 // No waiting, and no clock but ours. (SharedArrayBuffer is deleted by Rust: V8 puts it back with the snapshot.)
 delete globalThis.Temporal;

@@ -143,6 +143,7 @@ deno_core::extension!(
         "lengths.js",
         "multipart.js",
         "outgoing.js",
+        "rehearsal.js",
         "request.js",
         "response.js",
         "timers.js",
