@@ -44,7 +44,7 @@ impl ContentRange {
     }
 
     /// Bytes that it says there are.
-    pub fn len(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.last - self.first + 1
     }
 }
@@ -56,8 +56,8 @@ impl Part {
         let ContentRange { first, last, total } = range;
         match len {
             0 => None,
-            len if len == range.len() => Some(Self { first, total }),
-            len if len < range.len() && total == Some(last + 1) => Some(Self { first, total: Some(first + len) }),
+            len if len == range.bytes() => Some(Self { first, total }),
+            len if len < range.bytes() && total == Some(last + 1) => Some(Self { first, total: Some(first + len) }),
             _ => None,
         }
     }
@@ -159,7 +159,7 @@ pub fn fuzz(bytes: &[u8]) {
     let headers: HeaderMap = [(CONTENT_RANGE, value)].into_iter().collect();
     let Some(range) = ContentRange::of(&headers) else { return };
     assert!(range.first <= range.last && range.total.is_none_or(|total| range.last < total));
-    for len in [1, range.len() / 2, range.len()] {
+    for len in [1, range.bytes() / 2, range.bytes()] {
         let Some(part) = Part::of(range, len) else { continue };
         for asked in ["bytes=0-", "bytes=-1", "bytes=5-9", "bytes=1-1"] {
             if let Some(wanted) = part.answers(Some(&HeaderValue::from_static(asked)), len) {

@@ -32,9 +32,9 @@ pub fn control(headers: &HeaderMap) -> Option<Control> {
             && found.max_age.is_none()
         {
             // `max-age=600+30`: fresh for 600 seconds, and for 30 more while it is validated.
-            let (fresh, more) = value.iter().position(|b| *b == b'+').map_or((value, None), |at| (&value[..at], value.get(at + 1..)));
-            found.max_age = Some(parse_seconds(fresh).unwrap_or(0));
-            found.stale_while_revalidate = more.and_then(parse_seconds);
+            let mut numbers = value.splitn(2, |b| *b == b'+').map(parse_seconds);
+            found.max_age = Some(numbers.next().flatten().unwrap_or(0));
+            found.stale_while_revalidate = numbers.next().flatten();
             says = true;
         }
     }

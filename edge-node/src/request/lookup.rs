@@ -203,7 +203,7 @@ impl Question {
 /// remains, and only that: what is not in the key must not decide what everybody gets.
 pub(super) fn narrow(request: &mut Request<Body>, aim: &Aim, trail: &Trail) {
     let settings = &aim.route.cache;
-    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+    if (*request.method() != Method::GET && *request.method() != Method::HEAD) || !request.body().is_end_stream() {
         return;
     }
     vary::normalise(request.headers_mut(), &settings.vary);

@@ -54,7 +54,7 @@ pub(super) fn completed(stored: &Entry, rest: Response<Body>) -> Completed {
     fields.remove(CACHE_STATUS);
     freshen(&mut fields, &head.headers);
     fields.remove(CONTENT_RANGE);
-    fields.insert(CONTENT_LENGTH, HeaderValue::from(stored.body.len() + range.len()));
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(stored.body.len() + range.bytes()));
     head.status = StatusCode::OK;
     head.headers = fields;
     let here = stored.body.whole();
