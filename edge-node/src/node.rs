@@ -18,7 +18,7 @@ use crate::cache::Cache;
 use crate::config::{ConfigError, NodeConfig};
 use crate::deployments::{Follower, FollowerConfig, FollowerStatus, Link};
 use crate::limits;
-use crate::listen::{self, Answer, Bound, Certificates, Connection, Interim, ListenConfig, ListenError, Refusal};
+use crate::listen::{self, Answer, Bound, Certificates, Connection, Interim, ListenConfig, ListenError, Refusal, Reply};
 use crate::metrics::{Metrics, Readings};
 use crate::peers::Peers;
 use crate::request::{Clock, Observer, Parts, RequestPath};
@@ -355,8 +355,8 @@ impl Sources {
 struct ForPeers(Arc<RequestPath>);
 
 impl Answer for ForPeers {
-    async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>, _: Interim) -> http::Response<Body> {
-        self.0.serve_peer(request, connection).await
+    async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>, _: Interim) -> Reply {
+        self.0.serve_peer(request, connection).await.into()
     }
 
     fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> http::Response<Body> {
@@ -368,7 +368,7 @@ impl Answer for ForPeers {
 struct Front(Arc<RequestPath>);
 
 impl Answer for Front {
-    async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>, interim: Interim) -> http::Response<Body> {
+    async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Reply {
         self.0.serve(request, connection, interim).await
     }
 

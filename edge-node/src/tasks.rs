@@ -4,6 +4,8 @@
 //! [`crate::Node::drain`] knows when the node has nothing more to do, and can cancel what does not end by itself.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -49,6 +51,8 @@ async fn watched(task: impl Future<Output = ()>) {
 pub struct Tasks {
     tracker: TaskTracker,
     draining: CancellationToken,
+    /// The same as a flag: asking it takes no lock.
+    ends: Arc<AtomicBool>,
     stopped: CancellationToken,
 }
 
@@ -61,7 +65,7 @@ impl Default for Tasks {
 impl Tasks {
     /// No tasks yet.
     pub fn new() -> Self {
-        Self { tracker: TaskTracker::new(), draining: CancellationToken::new(), stopped: CancellationToken::new() }
+        Self { tracker: TaskTracker::new(), draining: CancellationToken::new(), ends: Arc::default(), stopped: CancellationToken::new() }
     }
 
     /// Runs a task that ends by itself once [`Self::draining`] is cancelled, and is dropped where it stands when the drain's time
@@ -85,8 +89,14 @@ impl Tasks {
         &self.draining
     }
 
+    /// Whether the node drains. True before [`Self::draining`] is cancelled, for whoever asks between two waits.
+    pub fn is_draining(&self) -> bool {
+        self.ends.load(Relaxed)
+    }
+
     /// Asks all tasks to end, waits for them at most `within`, then drops those that are left. Gives whether all ended by themselves.
     pub async fn drain(&self, within: Duration) -> bool {
+        self.ends.store(true, Relaxed);
         self.draining.cancel();
         self.tracker.close();
         if tokio::time::timeout(within, self.tracker.wait()).await.is_ok() {
@@ -100,6 +110,7 @@ impl Tasks {
 
     /// Drops all tasks of [`Self::spawn`] where they stand.
     pub fn stop(&self) {
+        self.ends.store(true, Relaxed);
         self.draining.cancel();
         self.stopped.cancel();
     }

@@ -18,6 +18,7 @@ use super::disk::DiskBody;
 use super::freshness::{Freshness, Standing};
 use super::part::Part;
 use super::purge::{Purgeable, Stamp, Verdict};
+use super::ready::Written;
 use super::status::CACHE_STATUS;
 use super::tags::Tags;
 use super::time::{Time, format_date, parse_date};
@@ -59,6 +60,8 @@ pub struct Entry {
     pub purgeable: Purgeable,
     /// What its bytes are in other codings: made when a client first wanted them, and gone with it.
     encodings: SmallVec<[(Coding, Encoding); 1]>,
+    /// Its fields as HTTP/1.1 sends them.
+    written: Written,
 }
 
 /// The bytes of a response.
@@ -90,7 +93,8 @@ impl Entry {
         prepare(&mut head.headers, foreign_status, freshness.received);
         let encodings = SmallVec::new();
         let part = None;
-        Self { status: head.status, headers: head.headers, foreign_status, body, part, control, freshness, variant, purgeable, encodings }
+        let (status, headers, written) = (head.status, head.headers, Written::default());
+        Self { status, headers, foreign_status, body, part, control, freshness, variant, purgeable, encodings, written }
     }
 
     /// The same as a part of a whole, or as the whole where it is all of it.
@@ -171,9 +175,21 @@ impl Entry {
         Self { headers, control, freshness, purgeable, ..self.copy() }.with_encodings_of(self)
     }
 
+    /// Whether a cache nearer to the upstream has written its own `Cache-Status`.
+    pub(super) fn has_foreign_status(&self) -> bool {
+        self.foreign_status
+    }
+
+    /// Its fields as HTTP/1.1 sends them. (Whatever changes the fields does so before they are first sent.)
+    pub(super) fn written(&self) -> &Written {
+        &self.written
+    }
+
     /// Bytes that it takes, our own included.
     pub fn weight(&self) -> usize {
-        let fields: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES).sum();
+        // Each is there once more when it was sent: see `Written`.
+        let fields: usize =
+            self.headers.iter().map(|(name, value)| 2 * (name.as_str().len() + value.len()) + FIELD_OVERHEAD_BYTES + 4).sum();
         let in_memory = if self.body.on_disk().is_some() { 0 } else { self.body.len };
         let own = usize::try_from(in_memory)
             .unwrap_or(usize::MAX)
@@ -285,6 +301,14 @@ impl StoredBody {
     /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The bytes, where they are in memory in one piece.
+    pub(super) fn one_piece(&self) -> Option<&Bytes> {
+        match &self.pieces {
+            Pieces::One(bytes) => Some(bytes),
+            Pieces::Many(_) | Pieces::Disk(_) => None,
+        }
     }
 
     /// All of it.

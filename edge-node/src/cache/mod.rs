@@ -25,6 +25,7 @@ pub mod policy;
 pub mod purge;
 pub mod query;
 pub mod range;
+pub mod ready;
 mod recall;
 pub mod status;
 pub mod surrogate;

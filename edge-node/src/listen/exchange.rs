@@ -12,7 +12,7 @@ use selvedge_runtime::{Body, BodyError};
 
 use super::activity::{Activity, Running};
 use super::check::{self, Arrival};
-use super::{Answer, Connection, Interim, Protocol, Refusal};
+use super::{Answer, Connection, Interim, Protocol, Refusal, Reply};
 use crate::metrics::{CacheResult, Metrics};
 
 /// What the requests of one connection share.
@@ -27,7 +27,7 @@ pub(super) struct Exchange<A> {
 
 /// An answer, before it is framed.
 pub(super) struct Answered {
-    pub(super) response: Response<Body>,
+    pub(super) reply: Reply,
     /// It was no request for us.
     pub(super) refused: bool,
 }
@@ -36,27 +36,27 @@ impl<A: Answer> Exchange<A> {
     /// Answers one request for a connection that answers several at a time. Dropping the future, or the response's body before its end, cancels the work.
     pub(super) async fn run(&self, request: http::Request<Body>, interim: Interim) -> Response<SentBody> {
         let running = self.activity.begin();
-        let Answered { response, .. } = self.answer(request, interim).await;
-        response.map(|body| SentBody { body, running, activity: self.activity.clone(), handed: false, failed: None })
-    }
-
-    /// Answers one request. Dropping the future, or the response's body before its end, cancels the work.
-    pub(super) async fn answer(&self, mut request: http::Request<Body>, interim: Interim) -> Answered {
-        let protocol = self.connection.protocol;
-        let arrival = Arrival { protocol, secure: self.connection.tls.is_some(), local: self.connection.local };
         let method = request.method().clone();
-        let (mut response, refused) = match check::check(&request, arrival) {
-            Ok(uri) => {
-                *request.uri_mut() = uri;
-                (self.answer.answer(request, &self.connection, interim).await, false)
-            }
-            Err(refusal) => (self.refuse(refusal), true),
-        };
-        shape(&mut response, &method, protocol);
+        let Answered { reply, .. } = self.answer(request, interim).await;
+        let mut response = reply.into_response();
+        shape(&mut response, &method, self.connection.protocol);
         if let Some(alt_svc) = &self.alt_svc {
             response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
         }
-        Answered { response, refused }
+        response.map(|body| SentBody { body, running, activity: self.activity.clone(), handed: false, failed: None })
+    }
+
+    /// Answers one request; the answer is not yet shaped for the wire. Dropping the future, or the response's body before its end, cancels the work.
+    pub(super) async fn answer(&self, mut request: http::Request<Body>, interim: Interim) -> Answered {
+        let protocol = self.connection.protocol;
+        let arrival = Arrival { protocol, secure: self.connection.tls.is_some(), local: self.connection.local };
+        match check::check(&request, arrival) {
+            Ok(uri) => {
+                *request.uri_mut() = uri;
+                Answered { reply: self.answer.answer(request, &self.connection, interim).await, refused: false }
+            }
+            Err(refusal) => Answered { reply: self.refuse(refusal).into(), refused: true },
+        }
     }
 
     /// The answer to what is no request for us.
@@ -69,7 +69,7 @@ impl<A: Answer> Exchange<A> {
 }
 
 /// Makes a response fit for the wire: no body where the protocol has none, one length, no fields of another connection.
-fn shape(response: &mut Response<Body>, method: &Method, protocol: Protocol) {
+pub(super) fn shape(response: &mut Response<Body>, method: &Method, protocol: Protocol) {
     let status = response.status();
     let length = response.body().size_hint().exact();
     let headers = response.headers_mut();

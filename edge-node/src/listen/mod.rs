@@ -28,6 +28,7 @@ mod h2;
 mod interim;
 pub(crate) mod quic;
 mod refusal;
+mod reply;
 mod resets;
 mod tcp;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod watched;
 pub use connection::{Connection, Protocol, TlsInfo};
 pub use interim::Interim;
 pub use refusal::Refusal;
+pub use reply::Reply;
 pub(crate) use tcp::bind as bind_tcp;
 pub use tls::{CertificateError, Certificates, Routed, check_certificate};
 
@@ -45,12 +47,7 @@ pub use tls::{CertificateError, Certificates, Routed, check_certificate};
 pub trait Answer: Send + Sync + 'static {
     /// Answers a request; its URI is absolute, its authority is valid and equals its Host field where there is one. Dropping the future, or the
     /// response's body before its end, cancels the work. Until the response is there, interim ones may be sent.
-    fn answer(
-        &self,
-        request: http::Request<Body>,
-        connection: &Arc<Connection>,
-        interim: Interim,
-    ) -> impl Future<Output = http::Response<Body>> + Send;
+    fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>, interim: Interim) -> impl Future<Output = Reply> + Send;
 
     /// The answer to what is not a request. The connection is closed after it on HTTP/1.1.
     fn refuse(&self, refusal: Refusal, connection: &Arc<Connection>) -> http::Response<Body>;

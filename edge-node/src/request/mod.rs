@@ -31,7 +31,7 @@ use crate::cache::Cache;
 use crate::cache::status::{self, Detail, StatusName};
 use crate::cache::time::Time;
 use crate::deployments::Contact;
-use crate::listen::{Connection, Interim, Refusal};
+use crate::listen::{Connection, Interim, Refusal, Reply};
 use crate::metrics::{CacheResult, Metrics};
 use crate::peers::Peers;
 use crate::routes::ActiveRoutes;
@@ -134,7 +134,7 @@ impl RequestPath {
 
     /// Answers one request; never fails: errors become responses here. The URI is absolute or origin-form with a Host field, as the listener
     /// got it. Interim responses go to `interim` until the response is there. Dropping the future cancels the work.
-    pub async fn serve(self: &Arc<Self>, request: Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Response<Body> {
+    pub async fn serve(self: &Arc<Self>, request: Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Reply {
         let context = Context::of_client(&request, connection, &self.trusted_proxies);
         let trail = Trail::new(context, Origin::Client, self.sinks.clone(), interim);
         self.reply(request, &trail).await
@@ -146,34 +146,34 @@ impl RequestPath {
     }
 
     /// The answer or the error's response, noted in the trail.
-    async fn reply(self: &Arc<Self>, request: Request<Body>, trail: &Arc<Trail>) -> Response<Body> {
-        let response = match self.answer(request, trail).await {
-            Ok(response) => response,
-            Err(error) => respond::error(&error, trail, self),
+    async fn reply(self: &Arc<Self>, request: Request<Body>, trail: &Arc<Trail>) -> Reply {
+        let reply = match self.answer(request, trail).await {
+            Ok(reply) => reply,
+            Err(error) => respond::error(&error, trail, self).into(),
         };
-        trail.answered(response)
+        trail.answered(reply)
     }
 
     /// Answers one request: which route, then [`Self::fulfil`].
-    async fn answer(self: &Arc<Self>, request: Request<Body>, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
+    async fn answer(self: &Arc<Self>, request: Request<Body>, trail: &Arc<Trail>) -> Result<Reply, RequestError> {
         trail.context.check()?;
         let aim = route::resolve(&trail.context, &self.routes.load())?;
         trail.routed(&aim.route.pattern);
         if aim.route.redirect_to_https && !trail.context.secure {
-            return Ok(respond::to_https(&trail.context, self.https_port.get().copied()));
+            return Ok(respond::to_https(&trail.context, self.https_port.get().copied()).into());
         }
         self.fulfil(request, &aim, trail).await
     }
 
     /// The whole path behind a route, in order, and every branch of it.
-    async fn fulfil(self: &Arc<Self>, mut request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
+    async fn fulfil(self: &Arc<Self>, mut request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Reply, RequestError> {
         let Some(mut question) = Question::new(request.headers(), aim, trail) else {
             let asked = Asked { aim, headers: request.headers(), trail };
             hints::send(self, asked);
             let coding = asked.wanted();
             let mut response = self.forward(request, aim, trail).await?;
             respond::strip_tags(response.headers_mut());
-            return Ok(compress::one(self, aim, coding, trail, response));
+            return Ok(compress::one(self, aim, coding, trail, response).into());
         };
         lookup::narrow(&mut request, aim, trail);
         let asked = Asked { aim, headers: request.headers(), trail };
@@ -186,23 +186,23 @@ impl RequestPath {
         let (why, detail) = match lookup {
             Lookup::Fresh(entry, left_ms) => {
                 trail.cached(CacheResult::Hit);
-                return Ok(compress::stored(self, &question, asked, &entry, respond::fresh(left_ms), now).await);
+                return Ok(compress::fresh(self, &question, asked, &entry, left_ms, now).await);
             }
             Lookup::Refreshing(entry, stale_ms, because) => {
                 trail.cached(if stale_ms == 0 { CacheResult::Hit } else { CacheResult::Stale });
                 store::refresh(self, &question, request.headers(), aim, (entry.clone(), stale_ms), trail);
                 let say = respond::Say::Because(respond::ttl_seconds(&entry, now), because);
-                return Ok(compress::stored(self, &question, asked, &entry, say, now).await);
+                return Ok(compress::stored(self, &question, asked, &entry, say, now).await.into());
             }
             Lookup::Stale(entry) => {
                 trail.cached(CacheResult::Stale);
                 let say = respond::Say::Because(respond::ttl_seconds(&entry, now), Detail::MaxStale);
-                return Ok(compress::stored(self, &question, asked, &entry, say, now).await);
+                return Ok(compress::stored(self, &question, asked, &entry, say, now).await.into());
             }
             Lookup::Fetch | Lookup::Recall => {
                 hints::send(self, asked);
                 match lookup::fetch(self, &question, request.headers(), aim, trail).await? {
-                    Fetched::Response(response) => return Ok(response),
+                    Fetched::Response(response) => return Ok(response.into()),
                     Fetched::Alone(why, detail) => (why, detail),
                 }
             }
@@ -216,14 +216,14 @@ impl RequestPath {
         let beside = beside::Beside::begin(self, &request, aim);
         let response = match self.forward(request, aim, trail).await {
             Ok(response) => response,
-            Err(error) => return beside.stand_in(self, &question, aim, trail, error),
+            Err(error) => return beside.stand_in(self, &question, aim, trail, error).map(Reply::Made),
         };
         invalidate::invalidate(self, aim, &trail.context, &response);
         let mut response = beside.take(self, &question, aim, &trail.context, response);
         respond::strip_tags(response.headers_mut());
         let ours = self.name.forward(why, Some(response.status()), false, false, Some(detail));
         status::add(response.headers_mut(), ours);
-        Ok(compress::one(self, aim, coding, trail, response))
+        Ok(compress::one(self, aim, coding, trail, response).into())
     }
 
     /// Asks whoever answers, without the cache.
@@ -242,7 +242,7 @@ impl RequestPath {
     /// Answers a worker's request of another route of this node, on behalf of its client.
     pub(crate) async fn serve_nested(self: &Arc<Self>, request: Request<Body>, context: Context, asking: &Trail) -> Response<Body> {
         let trail = Trail::new(context, Origin::Worker, asking.sinks().clone(), Interim::none());
-        self.reply(request, &trail).await
+        self.reply(request, &trail).await.into_response()
     }
 
     /// Answers a worker's request of its own route: from the route's upstream, through the cache.
@@ -258,8 +258,8 @@ impl RequestPath {
         let aim = route::behind(route, worker)?;
         let trail = Trail::new(context, Origin::Worker, asking.sinks().clone(), Interim::none());
         trail.routed(&aim.route.pattern);
-        let response = self.fulfil(request, &aim, &trail).await.inspect_err(|error| trail.failed("behind", error.to_string()))?;
-        Ok(trail.answered(response))
+        let reply = self.fulfil(request, &aim, &trail).await.inspect_err(|error| trail.failed("behind", error.to_string()))?;
+        Ok(trail.answered(reply).into_response())
     }
 
     /// Where a worker's `fetch()` goes.

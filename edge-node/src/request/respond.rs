@@ -11,6 +11,7 @@ use http::{Method, Response, StatusCode};
 use selvedge_runtime::{Body, BodyError, Outcome, RunError};
 
 use super::RequestPath;
+use super::compress::Asked;
 use super::context::Context;
 use super::error::RequestError;
 use super::fields::X_REQUEST_ID;
@@ -21,6 +22,7 @@ use crate::cache::fill::{Reader, StreamHead};
 use crate::cache::freshness::Standing;
 use crate::cache::part::Part;
 use crate::cache::range::{Selected, multipart, select};
+use crate::cache::ready::Ready;
 use crate::cache::status::{self, Detail};
 use crate::cache::tags::{SELVEDGE_TAGS, Tags};
 use crate::cache::time::Time;
@@ -77,6 +79,18 @@ pub(super) fn refusal(refusal: Refusal, node: &str) -> Response<Body> {
     // RFC 9209, section 2.3.19.
     insert(&mut headers, PROXY_STATUS, &format!("{node}; error=http_request_error; details=\"{}\"", refusal.name()));
     with(status, headers, Body::full(format!("{status}\n{refusal}\n")))
+}
+
+/// A stored response as it is, where nothing of the request makes a difference: the usual hit of a client, which needs no head of its own.
+pub(super) fn ready(path: &RequestPath, entry: &Arc<Entry>, asked: Asked<'_>, left_ms: u64, now: Time) -> Option<Ready> {
+    let Asked { headers: request, trail, .. } = asked;
+    let plain = trail.is_clients() && !trail.is_recalled() && !request.contains_key(RANGE) && !client_has(request, entry.fields());
+    if !plain {
+        return None;
+    }
+    let ttl = i64::try_from(left_ms / 1000).unwrap_or(i64::MAX);
+    let ready = Ready::new(entry, now, path.name().hit(ttl))?;
+    Some(if trail.context.method == Method::HEAD { ready.without_body() } else { ready })
 }
 
 /// A response from what is stored: conditions, then a range, then all of it (RFC 9110, section 13.2.2).

@@ -20,7 +20,7 @@ use super::error::RequestError;
 use super::route::{self, Aim, Answerer};
 use super::trail::{Origin, Trail};
 use super::{fetch, fields};
-use crate::listen::{Connection, Interim, Refusal};
+use crate::listen::{Connection, Interim, Refusal, Reply};
 
 /// Between nodes only: in a request, what the asker stands at; in a response, why there is no answer.
 pub(super) const SELVEDGE_PEER: HeaderName = HeaderName::from_static("selvedge-peer");
@@ -106,11 +106,11 @@ impl RequestPath {
     pub async fn serve_peer(self: &Arc<Self>, request: Request<Body>, connection: &Arc<Connection>) -> Response<Body> {
         let context = Context::of_peer(&request, connection);
         let trail = Trail::new(context, Origin::Peer, self.sinks.clone(), Interim::none());
-        let response = match self.answer_peer(request, connection, &trail).await {
-            Ok(response) => response,
-            Err(error) => super::respond::error(&error, &trail, self),
+        let reply = match self.answer_peer(request, connection, &trail).await {
+            Ok(reply) => reply,
+            Err(error) => super::respond::error(&error, &trail, self).into(),
         };
-        trail.answered(response)
+        trail.answered(reply).into_response()
     }
 
     /// What the listener for peers sends for what is no request.
@@ -125,7 +125,7 @@ impl RequestPath {
         mut request: Request<Body>,
         connection: &Connection,
         trail: &Arc<Trail>,
-    ) -> Result<Response<Body>, RequestError> {
+    ) -> Result<Reply, RequestError> {
         let key = connection.tls.as_ref().and_then(|tls| tls.node);
         // It may have been removed since it connected.
         if key.and_then(|key| self.peers().named(&key)).is_none() {

@@ -8,14 +8,14 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use selvedge_runtime::{Body, BodyError, Outcome, Report};
 
 use super::context::Context;
 use super::record::{Observer, RequestRecord, WorkerRecord};
-use crate::listen::Interim;
+use crate::listen::{Interim, Reply};
 use crate::metrics::{CacheResult, Metrics};
 use crate::routes::ActiveVersion;
 
@@ -134,29 +134,34 @@ impl Trail {
     }
 
     /// The response is ready: notes its head, and follows its body where it is a stream.
-    pub(crate) fn answered(self: &Arc<Self>, response: Response<Body>) -> Response<Body> {
+    pub(crate) fn answered(self: &Arc<Self>, reply: Reply) -> Reply {
         let head_wall = self.context.started.elapsed();
-        let whole = response.body().as_whole();
+        let whole = match &reply {
+            Reply::Made(response) => response.body().as_whole().map(|whole| whole.len()),
+            Reply::Ready(ready) => Some(ready.body().len()),
+        };
         let cache = {
             let mut notes = self.notes.lock();
-            notes.status = Some(response.status());
+            notes.status = Some(reply.status());
             notes.head_wall = head_wall;
-            if let Some(whole) = &whole {
-                notes.response_bytes = whole.len() as u64;
+            if let Some(whole) = whole {
+                notes.response_bytes = whole as u64;
                 notes.complete = true;
             }
             notes.cache
         };
         if self.origin == Origin::Client {
             let metrics = &self.sinks.metrics;
-            metrics.answered(self.context.protocol, response.status(), cache.unwrap_or(CacheResult::Bypass));
+            metrics.answered(self.context.protocol, reply.status(), cache.unwrap_or(CacheResult::Bypass));
             metrics.head_duration.observe(head_wall);
         }
-        if whole.is_some() {
-            return response;
+        match reply {
+            Reply::Made(response) if whole.is_none() => {
+                let trail = self.clone();
+                response.map(|inner| Body::stream(Followed { inner, trail, bytes: 0, complete: false })).into()
+            }
+            whole => whole,
         }
-        let trail = self.clone();
-        response.map(|inner| Body::stream(Followed { inner, trail, bytes: 0, complete: false }))
     }
 }
 

@@ -54,6 +54,7 @@ impl Entry {
             variant: self.variant.clone(),
             purgeable: self.purgeable.clone(),
             encodings: SmallVec::new(),
+            written: Default::default(),
         }
     }
 

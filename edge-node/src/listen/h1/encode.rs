@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
+use crate::cache::ready::Ready;
 use crate::listen::date;
 
 /// How the end of a response's body is shown.
@@ -55,7 +56,7 @@ fn stated_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Writes a final head. Fields of a connection are gone from it already.
-pub(super) fn head(out: &mut Vec<u8>, head: &Parts, framing: Framing, persistence: Persistence) {
+pub(super) fn head(out: &mut Vec<u8>, head: &Parts, framing: Framing, alt_svc: Option<&HeaderValue>, persistence: Persistence) {
     status_line(out, head.status);
     let mut dated = false;
     for (name, value) in &head.headers {
@@ -74,11 +75,21 @@ pub(super) fn head(out: &mut Vec<u8>, head: &Parts, framing: Framing, persistenc
     if !dated {
         field(out, "date", &date::now());
     }
-    end(out, persistence);
+    end(out, alt_svc, persistence);
 }
 
-/// Writes what says whether the connection goes on, and the empty line.
-fn end(out: &mut Vec<u8>, persistence: Persistence) {
+/// Writes the head of a stored response.
+pub(super) fn ready(out: &mut Vec<u8>, ready: &Ready, alt_svc: Option<&HeaderValue>, persistence: Persistence) {
+    status_line(out, ready.status());
+    ready.write_fields(out);
+    end(out, alt_svc, persistence);
+}
+
+/// Writes what is the connection's own, and the empty line.
+fn end(out: &mut Vec<u8>, alt_svc: Option<&HeaderValue>, persistence: Persistence) {
+    if let Some(alt_svc) = alt_svc {
+        field(out, "alt-svc", alt_svc.as_bytes());
+    }
     match persistence {
         Persistence::Kept => {}
         Persistence::KeptAndSaid => out.extend_from_slice(b"connection: keep-alive\r\n"),
@@ -145,7 +156,7 @@ mod tests {
 
     fn written(status: u16, fields: &[(&str, &str)], framing: Framing, persistence: Persistence) -> String {
         let mut out = Vec::new();
-        head(&mut out, &parts(status, fields), framing, persistence);
+        head(&mut out, &parts(status, fields), framing, None, persistence);
         String::from_utf8(out).unwrap()
     }
 
@@ -180,7 +191,7 @@ mod tests {
         let mut undated = parts(200, &[]);
         undated.headers.clear();
         let mut out = Vec::new();
-        head(&mut out, &undated, Framing::Length(0), Persistence::Kept);
+        head(&mut out, &undated, Framing::Length(0), None, Persistence::Kept);
         let out = String::from_utf8(out).unwrap();
         let date = out.lines().find_map(|line| line.strip_prefix("date: ")).unwrap();
         assert!(httpdate::parse_http_date(date).is_ok(), "{out}");

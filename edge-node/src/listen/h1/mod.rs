@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use super::exchange::{Answered, Exchange};
 use super::interim::Interims;
-use super::{Answer, Refusal, Shared};
+use super::{Answer, Refusal, Reply, Shared};
 use crate::limits::H1_READ_BYTES;
 
 pub(super) use fuzz::fuzz;
@@ -59,8 +59,7 @@ pub(super) async fn serve<A: Answer, S>(stream: S, exchange: Exchange<A>, shared
 where
     S: AsyncRead + AsyncWrite + Abort + Unpin + Send,
 {
-    // A token of its own: see `Tasks::spawn`.
-    let wire = Wire::new(stream, shared.tasks.draining().child_token());
+    let wire = Wire::new(stream, &shared.tasks);
     let (head_timeout, idle_timeout) = (shared.limits.head_timeout(), shared.limits.idle_timeout());
     let mut talk = Talk { wire, receiving: None, interims: Interims::default(), head_timeout, idle_timeout };
     let ended = talk.run(&exchange).await;
@@ -137,7 +136,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Talk<S> {
         let answered = self.answer(head.request.map(|()| body), facts.version, exchange).await?;
         // Whoever sends what cannot be understood may have sent more of it.
         facts.persistent &= !answered.refused;
-        self.send(answered.response, &facts).await?;
+        match answered.reply {
+            Reply::Ready(ready) => self.send_ready(&ready, &facts, exchange.alt_svc.as_ref()).await?,
+            Reply::Made(response) => self.send(response, &facts, exchange.alt_svc.as_ref()).await?,
+        }
         self.settle().await
     }
 
@@ -185,6 +187,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Talk<S> {
     async fn refuse<A: Answer>(&mut self, refusal: Refusal, exchange: &Exchange<A>) -> Result<(), Ended> {
         let response: Response<Body> = exchange.refuse(refusal);
         let facts = Facts { method: Method::GET, version: Version::HTTP_11, persistent: false };
-        self.send(response, &facts).await
+        self.send(response, &facts, exchange.alt_svc.as_ref()).await
     }
 }

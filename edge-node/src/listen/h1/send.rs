@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::{Response, Version};
+use http::{HeaderValue, Response, Version};
 use http_body::{Body as HttpBody, Frame};
 use selvedge_runtime::{Body, BodyError};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,13 +13,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::encode::{self, Framing, LAST_CHUNK, Persistence};
 use super::wire::Ended;
 use super::{Facts, Talk};
+use crate::cache::ready::Ready;
+use crate::listen::Protocol;
+use crate::listen::exchange::shape;
 
 /// The next thing of a body.
 type Next = Option<Result<Frame<Bytes>, BodyError>>;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     /// Sends a response. What is small waits in the output for whatever comes next. An error where the connection ends with it.
-    pub(super) async fn send(&mut self, response: Response<Body>, facts: &Facts) -> Result<(), Ended> {
+    pub(super) async fn send(&mut self, mut response: Response<Body>, facts: &Facts, alt_svc: Option<&HeaderValue>) -> Result<(), Ended> {
+        shape(&mut response, &facts.method, Protocol::Http1);
         let (head, mut body) = response.into_parts();
         if head.status.is_informational() {
             // An answer that is none: a client would wait for another one for ever.
@@ -31,7 +35,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         if self.wire.output.is_full() {
             self.wire.flush().await?;
         }
-        encode::head(self.wire.output.buffer(), &head, framing, persistence);
+        encode::head(self.wire.output.buffer(), &head, framing, alt_svc, persistence);
         if framing != Framing::None {
             self.send_body(&mut body, framing).await?;
         }
@@ -41,6 +45,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         }
         drop(body);
         if persistence == Persistence::Closed { Err(Ended::Announced) } else { Ok(()) }
+    }
+
+    /// Sends a stored response: its head has been written before.
+    pub(super) async fn send_ready(&mut self, ready: &Ready, facts: &Facts, alt_svc: Option<&HeaderValue>) -> Result<(), Ended> {
+        let persistence = self.persistence(facts, Framing::Length(0));
+        if self.wire.output.is_full() {
+            self.wire.flush().await?;
+        }
+        encode::ready(self.wire.output.buffer(), ready, alt_svc, persistence);
+        self.wire.output.add(ready.body().clone(), b"");
+        if persistence == Persistence::Closed {
+            self.wire.flush().await?;
+            return Err(Ended::Announced);
+        }
+        if self.wire.output.is_full() { self.wire.flush().await } else { Ok(()) }
     }
 
     fn persistence(&self, facts: &Facts, framing: Framing) -> Persistence {

@@ -3,16 +3,17 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::output::Output;
 use crate::limits::{self, H1_READ_BYTES, SEND_STALL};
+use crate::tasks::Tasks;
 
 /// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -62,30 +63,44 @@ pub(super) struct Wire<S> {
     pub(super) output: Output,
     /// Armed once for many requests: whoever waits looks at its own time when this comes, and arms it again.
     timer: Pin<Box<Sleep>>,
-    draining: CancellationToken,
+    tasks: Tasks,
     drain: Pin<Box<WaitForCancellationFutureOwned>>,
     drained: bool,
+    /// Whom the timer and the drain wake. As long as that is who asks, and neither has come, they need not be asked: that would take locks.
+    timer_wakes: Option<Waker>,
+    drain_wakes: Option<Waker>,
+}
+
+fn wakes(waker: &Option<Waker>, cx: &Context<'_>) -> bool {
+    waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()))
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// A connection that has just been opened.
-    pub(super) fn new(stream: S, draining: CancellationToken) -> Self {
-        let drain = Box::pin(draining.clone().cancelled_owned());
+    pub(super) fn new(stream: S, tasks: &Tasks) -> Self {
+        // A token of its own: see `Tasks::spawn`.
+        let drain = Box::pin(tasks.draining().child_token().cancelled_owned());
         let timer = Box::pin(tokio::time::sleep(SEND_STALL));
-        Self { stream, input: BytesMut::new(), output: Output::default(), timer, draining, drain, drained: false }
+        let (input, output, tasks) = (BytesMut::new(), Output::default(), tasks.clone());
+        Self { stream, input, output, timer, tasks, drain, drained: false, timer_wakes: None, drain_wakes: None }
     }
 
     /// The node ends its connections.
     pub(super) fn is_draining(&self) -> bool {
-        self.drained || self.draining.is_cancelled()
+        self.drained || self.tasks.is_draining()
     }
 
     /// Notices when the node begins to drain. To be asked last before a wait: it leaves the waker.
     pub(super) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.drained {
-            ready!(self.drain.as_mut().poll(cx));
-            self.drained = true;
+        if self.drained {
+            return Poll::Ready(());
         }
+        if wakes(&self.drain_wakes, cx) && !self.tasks.is_draining() {
+            return Poll::Pending;
+        }
+        self.drain_wakes = Some(cx.waker().clone());
+        ready!(self.drain.as_mut().poll(cx));
+        self.drained = true;
         Poll::Ready(())
     }
 
@@ -95,7 +110,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         // It may stand at a later time for a longer wait of before; at an earlier one it costs a look.
         if self.timer.deadline() > due {
             self.timer.as_mut().reset(due);
+        } else if wakes(&self.timer_wakes, cx) && !self.timer.is_elapsed() {
+            return Poll::Pending;
         }
+        self.timer_wakes = Some(cx.waker().clone());
         while self.timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= due {
                 return Poll::Ready(());

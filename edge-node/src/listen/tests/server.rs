@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::config::CertificateFiles;
 use crate::limits::Limits;
-use crate::listen::{Answer, Bound, Certificates, Connection, Interim, ListenConfig, Refusal};
+use crate::listen::{Answer, Bound, Certificates, Connection, Interim, ListenConfig, Refusal, Reply};
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 
@@ -87,8 +87,8 @@ impl Drop for Cancelled {
 
 pub(crate) struct Behind(pub(crate) Arc<Site>);
 
-impl Answer for Behind {
-    async fn answer(&self, request: Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Response<Body> {
+impl Behind {
+    async fn respond(&self, request: Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Response<Body> {
         self.0.asked.lock().push(request.uri().to_string());
         match request.uri().path() {
             "/hello" => Response::new(Body::full("hello")),
@@ -142,6 +142,12 @@ impl Answer for Behind {
             }
             _ => Response::builder().status(StatusCode::NOT_FOUND).body(Body::empty()).unwrap(),
         }
+    }
+}
+
+impl Answer for Behind {
+    async fn answer(&self, request: Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Reply {
+        self.respond(request, connection, interim).await.into()
     }
 
     fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> Response<Body> {

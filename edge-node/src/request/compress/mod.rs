@@ -33,6 +33,7 @@ use crate::cache::fill::{Reader, StreamHead};
 use crate::cache::time::Time;
 use crate::cache::validate::client_has;
 use crate::limits::{COMPRESS_AT_ONCE_BYTES_MAX, COMPRESSORS_MAX};
+use crate::listen::Reply;
 use crate::metrics::Metrics;
 use body::Encoded;
 use encoder::Encoder;
@@ -78,6 +79,31 @@ pub(super) fn prepare(aim: &Aim, status: http::StatusCode, headers: &mut HeaderM
     }
 }
 
+/// Which stored response the client gets, where nothing has to be made for it.
+fn at_hand<'a>(asked: Asked<'_>, entry: &'a Arc<Entry>) -> Option<&'a Arc<Entry>> {
+    let Some(coding) = asked.wanted() else { return Some(entry) };
+    match entry.encoding(coding) {
+        Some(Encoding::Smaller(coded)) => Some(coded),
+        Some(Encoding::NotSmaller) => Some(entry),
+        None => (!encodable(&asked.aim.route.compress, entry.status, entry.fields(), Some(entry.body.len()))).then_some(entry),
+    }
+}
+
+/// A hit that is fresh for so many milliseconds more, in the coding that the client wants: as it is stored, where that is possible.
+pub(super) async fn fresh(
+    path: &Arc<RequestPath>,
+    question: &Question,
+    asked: Asked<'_>,
+    entry: &Arc<Entry>,
+    left_ms: u64,
+    now: Time,
+) -> Reply {
+    match at_hand(asked, entry).and_then(|entry| respond::ready(path, entry, asked, left_ms, now)) {
+        Some(ready) => ready.into(),
+        None => stored(path, question, asked, entry, respond::fresh(left_ms), now).await.into(),
+    }
+}
+
 /// The response from a stored entry, in the coding that the client wants.
 pub(super) async fn stored(
     path: &Arc<RequestPath>,
@@ -88,13 +114,10 @@ pub(super) async fn stored(
     now: Time,
 ) -> Response<Body> {
     let respond = |entry: &Entry, say: Say| respond::from_entry(path, entry, asked.headers, asked.trail, say, now);
-    let Some(coding) = asked.wanted() else { return respond(entry, say) };
-    match entry.encoding(coding) {
-        Some(Encoding::Smaller(coded)) => return respond(coded, say),
-        Some(Encoding::NotSmaller) => return respond(entry, say),
-        None if !encodable(&asked.aim.route.compress, entry.status, entry.fields(), Some(entry.body.len())) => return respond(entry, say),
-        None => {}
+    if let Some(entry) = at_hand(asked, entry) {
+        return respond(entry, say);
     }
+    let Some(coding) = asked.wanted() else { return respond(entry, say) };
     let head = entry.coded(coding, None);
     if asked.trail.context.method == Method::HEAD || client_has(asked.headers, head.fields()) {
         // Nothing of the body is sent, so there is nothing to compress.

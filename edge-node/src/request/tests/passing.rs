@@ -115,7 +115,7 @@ async fn cleartext_is_redirected_where_the_route_says_so() {
     let response = world.get("/a?b=c").await;
     assert_eq!(response.status(), 308);
     assert_eq!(field(response.headers(), "location"), "https://www.example.org:8443/a?b=c");
-    let response = world.path.serve(get("/a", &[]), &connection(true), Interim::none()).await;
+    let response = world.path.serve(get("/a", &[]), &connection(true), Interim::none()).await.into_response();
     assert_eq!(text(response).await, "secure");
 }
 

@@ -194,7 +194,7 @@ impl World {
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Response<Body> {
-        self.path.serve(request, &connection(false), Interim::none()).await
+        self.path.serve(request, &connection(false), Interim::none()).await.into_response()
     }
 
     /// GET of a path of `www.example.org`.
