@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use selvedge_runtime::protocol::{ToEdge, ToRunner};
+use selvedge_runtime::protocol::{ToEdge, ToRunner, versions_per_link};
 use selvedge_runtime::{Limits, Outcome};
 
 use crate::Case;
@@ -23,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_runner_without_a_compiler_answers", a_runner_without_a_compiler_answers),
     ("what_is_sent_to_the_whole_group_does_not_end_a_runner", what_is_sent_to_the_whole_group_does_not_end_a_runner),
     ("an_idle_runner_sleeps", an_idle_runner_sleeps),
+    ("sixteen_threads_have_room_for_all_their_isolates", sixteen_threads_have_room_for_all_their_isolates),
 ];
 
 fn a_hello_worker_answers() {
@@ -184,6 +185,17 @@ fn an_idle_runner_sleeps() {
             return;
         }
         assert!(begun.elapsed() < PATIENCE, "an idle runner wakes {count} times in a second");
+    }
+}
+
+fn sixteen_threads_have_room_for_all_their_isolates() {
+    let mut runner = Runner::spawn(&["runner"], 16, Stdio::inherit());
+    for link in &mut runner.links {
+        link.receive(|message| matches!(message, ToEdge::Hello { .. }));
+        for slot in 1..=versions_per_link(16) as u32 {
+            link.load_handler(slot, "return new Response('room')");
+            assert_eq!(link.run(slot, slot).text(), "room");
+        }
     }
 }
 
