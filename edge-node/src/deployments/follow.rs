@@ -126,7 +126,11 @@ impl Follow {
             self.verifier = verifier;
             accepted
         };
-        match accepted.map_err(Ended::Refused)? {
+        let accepted = accepted.map_err(Ended::Refused)?;
+        if let Some(position) = self.verifier.position() {
+            self.peers.hears(position);
+        }
+        match accepted {
             Accepted::Entry(entry) => self.entry(&entry)?,
             Accepted::Reset(desired) => {
                 tracing::info!(position = ?self.verifier.position(), "took the registry's snapshot");
@@ -138,6 +142,9 @@ impl Follow {
                 tracing::debug!(seq, "the registry is ahead");
             }
             Accepted::Heartbeat { .. } => self.board.feed_refusal(None),
+        }
+        if let Some(position) = self.verifier.position() {
+            self.peers.applied(position);
         }
         self.board.link(Link::Following);
         Ok(())
@@ -163,9 +170,6 @@ impl Follow {
             change(&mut wanted.desired);
             wanted.position = self.verifier.position().cloned();
             self.peers.update(&wanted.desired.peers);
-            if let Some(position) = &wanted.position {
-                self.peers.applied(position);
-            }
         });
     }
 }

@@ -27,7 +27,8 @@ pub struct Peers {
     region: Box<str>,
     itself: ArcSwapOption<Itself>,
     table: ArcSwap<Table>,
-    /// The last entry of the registry's log whose purges hold here.
+    /// The last entry of the registry's log that this node has heard of, and the last one whose purges hold here.
+    heard: ArcSwapOption<Position>,
     applied: ArcSwapOption<Position>,
 }
 
@@ -82,13 +83,23 @@ impl Peers {
         self.table.store(Arc::new(Table { names, near }));
     }
 
-    /// The purges of the registry's log hold here up to this entry.
+    /// An entry of the registry's log is here. Said before its purges are applied: what is fetched after them is never asked of a node that lacks them.
+    pub(crate) fn hears(&self, position: &Position) {
+        self.heard.store(Some(Arc::new(position.clone())));
+    }
+
+    /// The purges of the registry's log hold here up to this entry. Said after they are applied.
     pub(crate) fn applied(&self, position: &Position) {
         self.applied.store(Some(Arc::new(position.clone())));
     }
 
+    /// What a node has to have applied to be asked.
+    pub(crate) fn asks_at(&self) -> Option<Arc<Position>> {
+        self.heard.load_full()
+    }
+
     /// Up to which entry of the registry's log purges hold here.
-    pub(crate) fn position(&self) -> Option<Arc<Position>> {
+    pub(crate) fn answers_at(&self) -> Option<Arc<Position>> {
         self.applied.load_full()
     }
 

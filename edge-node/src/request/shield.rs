@@ -65,7 +65,7 @@ pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, key:
         return None;
     }
     let peer = path.peers().shield(key)?;
-    let here = path.peers().position()?;
+    let here = path.peers().asks_at()?;
     let standing = Standing { epoch: here.epoch.clone(), seq: here.seq, route: aim.route.fingerprint };
     let asked = outgoing(path, request, trail, &standing)?;
     let answer = path.peers().ask(&peer, asked).await;
@@ -138,7 +138,7 @@ impl RequestPath {
             return Err(RequestError::NotForPeers("method"));
         }
         let route = route::find(&trail.context, &self.routes.load())?;
-        if let Some(objection) = standing.objection(self.peers().position().as_deref(), route.fingerprint) {
+        if let Some(objection) = standing.objection(self.peers().answers_at().as_deref(), route.fingerprint) {
             return Err(RequestError::NotForPeers(objection));
         }
         let aim = route::upstream(&route).filter(|aim| aim.cached && route.cache.shield).ok_or(RequestError::NotForPeers("route"))?;

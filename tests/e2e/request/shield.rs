@@ -13,6 +13,7 @@ use selvedge_tests::{Cluster, Upstream, eventually, fixture, route};
 const NODES: usize = 4;
 
 fn with_peers(config: &mut NodeConfig) {
+    config.cache_disk = None;
     config.peer = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
 }
 
@@ -164,4 +165,20 @@ async fn a_shield_that_cannot_reach_the_upstream_hides_nothing() {
     // Connections to it that were open still are.
     let own = |answer: &Answer| matches!(answer.status, 502 | 503) && answer.headers.get("selvedge-peer").is_none();
     assert!(answers.iter().all(own), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_again_is_a_shield_again() {
+    let (mut cluster, upstream) = region(with_peers, |request| cacheable(request.uri().path().to_owned())).await;
+    let shield = shield_of(&cluster, "/first").await;
+    cluster.edges.remove(shield).node.drain().await;
+    let again = cluster.start_edge(shield, with_peers).await;
+    cluster.edges.insert(shield, again);
+    // Its address is another one now, of which the others hear; and they may have found out that the old one is dead.
+    eventually("one fetch for all nodes again", Duration::from_secs(30), async || {
+        let (path, before) = (format!("/first?{}", upstream.asked()), upstream.asked());
+        let answers = ask_all(&cluster, &path).await;
+        (upstream.asked() == before + 1 && answers.iter().any(|answer| members(answer).len() == 2)).then_some(())
+    })
+    .await;
 }
