@@ -184,6 +184,11 @@ pub fn freshness(
     Some(Freshness::guessed(headers, lifetime_ms, requested, received))
 }
 
+/// Whether the lifetime of a response is a guess: neither it nor the route says one.
+pub fn is_guess(status: StatusCode, headers: &HeaderMap, control: &Control, settings: &CacheSettings, received: Time) -> bool {
+    !settings.status_ttl_s.contains_key(&status.as_u16()) && Freshness::of(headers, control, received, received).is_none()
+}
+
 /// Status codes whose meaning for caches this file knows (RFC 9110, section 15).
 fn is_understood(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 206 | 300 | 301 | 302 | 303 | 307 | 308 | 404 | 405 | 410 | 414 | 501)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, HeaderMap, RANGE};
+use http::header::{AGE, CONTENT_LENGTH, COOKIE, HeaderMap, RANGE};
 use http::{Method, Request, Response, StatusCode, Uri, response};
 use http_body::Body as HttpBody;
 use selvedge_origin::registry::CacheSettings;
@@ -124,6 +124,14 @@ fn may_store(order: &Order, trail: &Trail, response: &Response<Body>, (requested
         return Err(Refusal::Range);
     }
     let mut storable = policy::may_store(order.facts, response.status(), response.headers(), settings, requested, received)?;
+    // An upstream that says nothing of caches may have made a page for one user, and not thought of others. Nothing is guessed then.
+    let (status, headers) = (response.status(), response.headers());
+    if order.headers.contains_key(COOKIE)
+        && !storable.control.public
+        && policy::is_guess(status, headers, &storable.control, settings, received)
+    {
+        return Err(Refusal::NoLifetime);
+    }
     if settings.deception_check && deception::differs(trail.context.target.path(), response.headers()) {
         return Err(Refusal::ContentType);
     }

@@ -141,6 +141,21 @@ async fn a_lifetime_is_guessed_only_where_the_route_lets_it() {
 }
 
 #[tokio::test]
+async fn nothing_is_guessed_of_an_answer_to_a_request_with_cookies() {
+    for (fields, hit) in [
+        (&[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")][..], false),
+        (&[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"), ("cache-control", "public")], true),
+        (&[("cache-control", "max-age=60")], true),
+    ] {
+        let (world, _server) = world(fields, CacheSettings::default()).await;
+        world.send(get("/", &[("cookie", "session=1")])).await;
+        assert_eq!(world.look("/").await.1.contains("hit"), hit, "{fields:?}");
+        world.look("/").await;
+        assert!(world.send(get("/", &[("cookie", "session=1")])).await.headers()["cache-status"].to_str().expect("text").contains("hit"));
+    }
+}
+
+#[tokio::test]
 async fn popular_responses_are_refreshed_before_they_end() {
     let (world, server) = world(PAGE, CacheSettings { early_refresh_percent: 50, ..Default::default() }).await;
     world.look("/").await;
