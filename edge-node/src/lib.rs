@@ -6,6 +6,7 @@
 //! [`routes`] whole. [`node`] builds every part once.
 
 mod admin;
+mod allocator;
 pub mod cache;
 pub mod config;
 pub mod deployments;

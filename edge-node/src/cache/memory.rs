@@ -1,6 +1,7 @@
 //! The memory tier: moka, by weight. The only file that knows moka; freshness is not its business (its clock cannot be set).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
@@ -13,15 +14,22 @@ use crate::metrics::Metrics;
 /// What moka and the key's own structures take for each key, in bytes.
 const KEY_OVERHEAD_BYTES: usize = 250;
 
+/// The part of its bytes by which the store may be over its bound before it evicts.
+const UNBOUNDED_SHARE_MAX: u64 = 64;
+
 /// Responses in memory.
 pub(super) struct Memory {
     slots: Cache<Box<[u8]>, Arc<Slot>>,
+    /// Bytes that were put in since the store was last brought within its bound, and how many may be.
+    since: AtomicU64,
+    since_max: u64,
 }
 
 impl Memory {
     /// At most `bytes_max` bytes, by weight. `evicted` is told of each key that goes for want of room.
     #[allow(clippy::borrowed_box, reason = "moka gives the weigher its key by reference")]
     pub(super) fn new(bytes_max: u64, metrics: Arc<Metrics>, evicted: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        crate::allocator::give_back();
         let slots = Cache::builder()
             .max_capacity(bytes_max)
             .weigher(|key: &Box<[u8]>, slot: &Arc<Slot>| {
@@ -34,7 +42,7 @@ impl Memory {
                 }
             })
             .build();
-        Self { slots }
+        Self { slots, since: AtomicU64::new(0), since_max: bytes_max / UNBOUNDED_SHARE_MAX }
     }
 }
 
@@ -44,14 +52,23 @@ impl Tier for Memory {
     }
 
     fn change(&self, key: &[u8], change: &mut dyn FnMut(Option<&Slot>) -> Option<Slot>) {
+        let mut put = 0;
         self.slots.entry(key.into()).and_compute_with(|old| {
             let old = old.map(|entry| entry.into_value());
             match (change(old.as_deref()), old) {
-                (Some(slot), _) => Op::Put(Arc::new(slot)),
+                (Some(slot), _) => {
+                    put = slot.weight() as u64;
+                    Op::Put(Arc::new(slot))
+                }
                 (None, Some(_)) => Op::Remove,
                 (None, None) => Op::Nop,
             }
         });
+        // moka evicts when some hundreds of entries were put in, however large they are.
+        if self.since.fetch_add(put, Relaxed).saturating_add(put) > self.since_max {
+            self.since.store(0, Relaxed);
+            self.slots.run_pending_tasks();
+        }
     }
 
     fn holds(&self, key: &[u8]) -> bool {
