@@ -206,6 +206,7 @@ async fn files_stay_within_their_bound_and_what_is_read_stays() {
             assert!(on_disk <= BYTES_MIN, "{on_disk}");
         }
     }
+    opened.cache.settled().await;
     assert!(!opened.is_there("/cold").await && !opened.is_there("/0").await);
     assert!(opened.is_there("/1499").await);
     assert!(opened.metrics.disk.evictions.get() > 500 && opened.metrics.disk.kept.get() >= 1);
