@@ -2,7 +2,7 @@
 //
 // node run.mjs BASE [--h2] [--ca FILE] [--id TEST]
 //
-// The tests are those of the npm package, but for those that overtaken.json amends, each for the reason that is there. All run at once: most of a test's time is its
+// The tests are those of the npm package, but for those that overtaken.json amends, each for the reason that is there, and some of our own (own.mjs). All run at once: most of a test's time is its
 // pauses of three seconds. One that fails is run again, alone: on a busy machine a second may be over before its second request is sent.
 import fs from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -12,6 +12,7 @@ import * as config from 'http-cache-tests/client/config.mjs'
 import { makeCacheTest, testResults } from 'http-cache-tests/client/test.mjs'
 import suites from 'http-cache-tests/tests/index.mjs'
 import surrogate from 'http-cache-tests/tests/surrogate-control.mjs'
+import own from './own.mjs'
 
 /** Milliseconds between the starts of two tests: they would otherwise all ask at the same moments. */
 const STAGGER_MS = 10
@@ -51,7 +52,7 @@ function amend (test) {
 
 const kind = test => amend(structuredClone(test)).kind ?? 'required'
 
-const tests = [...suites, surrogate].flatMap(suite => suite.tests)
+const tests = [...suites, surrogate, own].flatMap(suite => suite.tests)
   .filter(test => test.browser_only !== true && (values.id === undefined || test.id === values.id))
 
 const unknown = Object.keys(overtaken).filter(id => values.id === undefined && !tests.some(test => test.id === id))

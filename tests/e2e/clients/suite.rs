@@ -1,7 +1,7 @@
 //! The public HTTP caching suite (npm: http-cache-tests) against the built binary, over h1 in cleartext, h1 over TLS, and h2.
 //!
 //! `tests/conformance/failing.json` lists the optional tests that a node does not pass, with the reason; `overtaken.json` those that RFC 9111 has overtaken since that
-//! edition. No required test may fail, and the list must be right in both directions.
+//! edition; `own.mjs` adds tests in its form for later standards. No required test may fail, and the list must be right in both directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
