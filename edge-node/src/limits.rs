@@ -213,8 +213,9 @@ pub const TCP_BACKLOG: i32 = 4_096;
 /// Wait after `accept` failed for want of descriptors or memory: retrying at once would burn the processor.
 pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(20);
 
-/// A client that takes none of the bytes that we have for it for this long loses its connection (h1, h2) or its stream (h3).
-pub const SEND_STALL: Duration = Duration::from_secs(30);
+/// A client that takes none of the bytes that we have for it for this long loses its connection (h1, h2) or its stream (h2, h3). Longer than the 30 s that a worker's
+/// bodies may stand still: where a client neither sends nor takes anything, the worker's limit is crossed, and its run is named for that.
+pub const SEND_STALL: Duration = Duration::from_secs(35);
 
 /// Time between GOAWAY and the end of a connection on which nothing happens any more.
 pub const GOODBYE_WAIT: Duration = Duration::from_secs(5);

@@ -28,7 +28,7 @@ async fn malformed_http1_is_refused() {
         ("a Host that differs from the target", b"GET http://echo.test/ HTTP/1.1\r\nHost: other.test\r\n\r\n".to_vec()),
         ("lengths that differ", b"POST / HTTP/1.1\r\nHost: echo.test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx".to_vec()),
         ("a length that is no number", b"POST / HTTP/1.1\r\nHost: echo.test\r\nContent-Length: +1\r\n\r\nx".to_vec()),
-        ("a coding that is not chunked", b"POST / HTTP/1.1\r\nHost: echo.test\r\nTransfer-Encoding: gzip\r\n\r\nx".to_vec()),
+        ("two codings", b"POST / HTTP/1.1\r\nHost: echo.test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n".to_vec()),
         ("a coding on HTTP/1.0", b"POST / HTTP/1.0\r\nHost: echo.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec()),
         ("a space before the colon", b"GET / HTTP/1.1\r\nHost : echo.test\r\n\r\n".to_vec()),
         ("a folded field", b"GET / HTTP/1.1\r\nHost: echo.test\r\nA: b\r\n c\r\n\r\n".to_vec()),
@@ -41,6 +41,10 @@ async fn malformed_http1_is_refused() {
         let refused = answer.is_empty() || answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.0 4");
         assert!(refused, "{what}: {}", answer.lines().next().unwrap_or_default());
     }
+    let unknown = raw(cluster.edges[0].http, b"POST / HTTP/1.1\r\nHost: echo.test\r\nTransfer-Encoding: gzip\r\n\r\nx").await;
+    assert!(unknown.starts_with("HTTP/1.1 501"), "{unknown}");
+    let version = raw(cluster.edges[0].http, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert!(version.starts_with("HTTP/1.1 505"), "{version}");
     assert_eq!(cluster.get("echo.test", "/").await.status, 200);
 }
 

@@ -63,6 +63,8 @@ const FRAMING: &[Row] = &[
 /// Bodies that are not framed as they say: whoever reads them gets an error, and the connection ends.
 const CHUNKS: &[&str] = &[
     "x\r\n",
+    "\r\n",
+    ";a=b\r\n",
     "-1\r\n",
     "0x1\r\na\r\n0\r\n\r\n",
     " 1\r\na\r\n0\r\n\r\n",
