@@ -405,6 +405,10 @@ pub const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Addresses of `X-Forwarded-For` that are looked at behind trusted proxies.
 pub const FORWARDED_HOPS_MAX: usize = 32;
 
+/// Bytes of a request's body that are kept while a worker has it, so that another can answer where the worker passes through: as many as a runner is sent before the
+/// worker reads.
+pub const PASS_THROUGH_BODY_BYTES_MAX: u64 = 128 << 10;
+
 /// Redirects that a worker's `fetch()` follows: the number of the Fetch standard, section 4.4.
 pub const REDIRECTS_MAX: u32 = 20;
 

@@ -15,7 +15,8 @@ use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
 use selvedge_runtime::{
-    Body, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module, ModuleKind, Report, Subrequest, WorkerSource,
+    Body, CacheAnswer, CacheAsk, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module, ModuleKind, Report,
+    Subrequest, WorkerSource,
 };
 
 /// Connections of the busy measurement.
@@ -33,6 +34,12 @@ impl Host for Silent {
     fn fetch(&self, _: Subrequest) -> BoxFuture<'static, Result<Fetched, FetchError>> {
         futures::future::ready(Err(FetchError { message: String::new() })).boxed()
     }
+
+    fn cache(&self, _: CacheAsk) -> BoxFuture<'static, Result<CacheAnswer, FetchError>> {
+        futures::future::ready(Ok(CacheAnswer::No(None))).boxed()
+    }
+
+    fn pass_through(&self) {}
 
     fn log(&self, _: LogLine) {}
 

@@ -2,12 +2,20 @@
 
 use futures::future::BoxFuture;
 
-use crate::{Body, Report};
+use crate::{Body, CacheAnswer, CacheAsk, FetchCache, Report};
 
 /// The capabilities of one invocation. Methods are called on the edge, never in the runner.
 pub trait Host: Send + Sync + 'static {
     /// Makes one subrequest. The caller has counted it. Dropping the future cancels it.
     fn fetch(&self, subrequest: Subrequest) -> BoxFuture<'static, Result<Fetched, FetchError>>;
+
+    /// Does one operation of a cache of the worker's own. The caller has counted it as a subrequest. Dropping the future ends it: a
+    /// `put` that is not complete keeps nothing.
+    fn cache(&self, ask: CacheAsk) -> BoxFuture<'static, Result<CacheAnswer, FetchError>>;
+
+    /// The worker has called `ctx.passThroughOnException()`: if it fails, the request is for whoever answers in its place. Must not
+    /// block; called before anyone hears of the failure.
+    fn pass_through(&self);
 
     /// Takes a line of `console.*`, or an exception. Must not block; may drop lines beyond a rate.
     fn log(&self, line: LogLine);
@@ -23,6 +31,8 @@ pub struct Subrequest {
     pub request: http::Request<Body>,
     /// What to do with a 3xx.
     pub redirect: Redirect,
+    /// What is wished of the cache (`cf`); none: nothing beyond the ordinary.
+    pub cache: Option<Box<FetchCache>>,
     /// How many more redirects the invocation's budget of subrequests allows.
     pub redirects_max: u32,
 }

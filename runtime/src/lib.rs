@@ -5,6 +5,7 @@
 //! [`protocol`] is what edge and runner say to each other, which both sides treat as hostile input.
 
 pub mod body;
+pub mod cache;
 pub mod host;
 pub mod invocation;
 pub mod limits;
@@ -14,6 +15,7 @@ pub mod source;
 pub mod supervisor;
 
 pub use body::{Body, BodyError};
+pub use cache::{CacheAnswer, CacheAsk, CacheCall, FetchCache, StatusTtl};
 pub use host::{FetchError, Fetched, Host, LogLevel, LogLine, Redirect, Subrequest};
 pub use invocation::{ClientInfo, Invocation};
 pub use limits::Limits;

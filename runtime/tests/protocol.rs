@@ -177,6 +177,7 @@ fn urls_hold_their_bound() {
         part: 1,
         head: Box::new(selvedge_runtime::protocol::RequestHead { method: Method::GET, url: "u".repeat(len), headers: HeaderMap::new() }),
         redirect: selvedge_runtime::Redirect::Follow,
+        cache: None,
         body: BodyKind::Empty,
     };
     let mut out = BytesMut::new();

@@ -1,8 +1,8 @@
 //! Valid inputs of each target, to be damaged.
 
 use bytes::{Bytes, BytesMut};
-use selvedge_runtime::protocol::{BodyKind, Encode, RequestHead, ResponseHead, ToEdge, ToRunner};
-use selvedge_runtime::{ClientInfo, LogLevel, ModuleKind, Outcome, Redirect};
+use selvedge_runtime::protocol::{BodyKind, CacheCallHead, CacheHead, Encode, RequestHead, ResponseHead, ToEdge, ToRunner};
+use selvedge_runtime::{ClientInfo, FetchCache, LogLevel, ModuleKind, Outcome, Redirect};
 
 fn encoded(messages: &[impl Encode]) -> Vec<Vec<u8>> {
     let mut all = BytesMut::new();
@@ -32,6 +32,11 @@ fn response() -> Box<ResponseHead> {
     Box::new(ResponseHead { status: http::StatusCode::OK, headers: fields_of(&[("content-type", "text/plain"), ("set-cookie", "a=b")]) })
 }
 
+fn cache(name: Option<&str>, call: CacheCallHead) -> Box<CacheHead> {
+    let headers = fields_of(&[("accept", "*/*")]);
+    Box::new(CacheHead { name: name.map(str::to_owned), url: "https://a.test/p?q".into(), headers, call })
+}
+
 pub(crate) fn to_runner() -> Vec<Vec<u8>> {
     let client = ClientInfo { ip: [127, 0, 0, 1].into(), http_protocol: "HTTP/3", tls_version: Some("TLSv1.3"), colo: "node".into() };
     let bytes = Bytes::from_static(b"some bytes");
@@ -51,6 +56,7 @@ pub(crate) fn to_runner() -> Vec<Vec<u8>> {
             url: "https://b.test/".into(),
             redirects: 1,
         },
+        ToRunner::Settled { stream: 1025, part: 2, yes: false, note: Some("vary".into()) },
         ToRunner::Unload { slot: 1 },
     ])
 }
@@ -66,7 +72,18 @@ pub(crate) fn to_edge() -> Vec<Vec<u8>> {
         ToEdge::BodyData { stream: 1025, part: 0, bytes },
         ToEdge::BodyEnd { stream: 1025, part: 0, error: None },
         ToEdge::Credit { stream: 1025, part: 0, bytes: 10 },
-        ToEdge::Fetch { stream: 1025, part: 1, head: request(), redirect: Redirect::Follow, body: BodyKind::Empty },
+        ToEdge::Fetch { stream: 1025, part: 1, head: request(), redirect: Redirect::Follow, cache: None, body: BodyKind::Empty },
+        ToEdge::Fetch {
+            stream: 1025,
+            part: 2,
+            head: request(),
+            redirect: Redirect::Follow,
+            cache: Some(Box::new(FetchCache { ttl_s: Some(60), key: Some("k".into()), tags: vec!["t".into()], ..FetchCache::default() })),
+            body: BodyKind::Empty,
+        },
+        ToEdge::Cache { stream: 1025, part: 3, ask: cache(None, CacheCallHead::Match) },
+        ToEdge::Cache { stream: 1025, part: 4, ask: cache(Some("pages"), CacheCallHead::Put(*response(), BodyKind::Stream(None))) },
+        ToEdge::PassThrough { stream: 1025 },
         ToEdge::Abandon { stream: 1025, part: 1 },
         ToEdge::Log { stream: 1025, slot: 1, level: LogLevel::Warn, message: "said".into(), exception: false },
         ToEdge::Failed { stream: 1025, outcome: Outcome::Exception, message: "why".into() },

@@ -108,7 +108,7 @@ fn route(project: &Project, pattern: &str) -> RouteSpec {
         redirect_to_https: false,
         compress: project.compress.clone(),
         early_hints: project.early_hints,
-        cache: CacheSettings { enabled: project.cache_enabled, ..CacheSettings::default() },
+        cache: CacheSettings { enabled: project.cache_enabled, cross_version: project.cache_cross_version, ..CacheSettings::default() },
     }
 }
 

@@ -108,11 +108,6 @@ pub(super) fn sort_out(table: &mut Table) -> Result<Vec<String>, Problem> {
             return Err(Problem::UnknownKey { hint: hint(&key), key: key.chars().take(80).collect() });
         }
     }
-    if let Some(serde_json::Value::Object(cache)) = table.get_mut("cache")
-        && cache.remove("cross_version_cache").is_some()
-    {
-        warnings.push("cache.cross_version_cache: has no effect: each version has its own cached answers".to_owned());
-    }
     Ok(warnings)
 }
 

@@ -43,6 +43,8 @@ pub struct Project {
     pub subrequests: Option<u32>,
     /// `cache.enabled`: the worker's answers may be cached.
     pub cache_enabled: Option<bool>,
+    /// `cache.cross_version_cache`: a new version answers from what older ones left.
+    pub cache_cross_version: bool,
     /// `compress`: how the worker's answers are compressed.
     pub compress: CompressSettings,
     /// `early_hints`: send `103 Early Hints` made from earlier answers.
@@ -186,7 +188,8 @@ impl raw::RawProject {
             routes: patterns(self.route, self.routes)?,
             cpu_ms,
             subrequests,
-            cache_enabled: self.cache.and_then(|cache| cache.enabled),
+            cache_enabled: self.cache.as_ref().and_then(|cache| cache.enabled),
+            cache_cross_version: self.cache.is_some_and(|cache| cache.cross_version_cache),
             compress: self.compress,
             early_hints: self.early_hints,
             warnings,

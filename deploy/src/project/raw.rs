@@ -43,6 +43,8 @@ pub(super) struct RawLimits {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCache {
     pub(super) enabled: Option<bool>,
+    #[serde(default)]
+    pub(super) cross_version_cache: bool,
 }
 
 /// One route: a pattern, or a table with a pattern.

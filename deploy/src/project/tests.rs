@@ -52,8 +52,8 @@ fn a_binding_that_would_be_missing_is_refused_and_a_setting_without_effect_warns
     assert!(refusal(r#", "kv_namespaces": [{"binding": "KV", "id": "x"}]"#).starts_with("kv_namespaces: not supported"));
     assert_eq!(with(r#", "kv_namespaces": []"#).map(|project| project.warnings.len()), Ok(1));
     let project = with(r#", "observability": {"enabled": true}, "cache": {"enabled": true, "cross_version_cache": true}"#).expect("reads");
-    assert_eq!(project.warnings.len(), 2);
-    assert_eq!(project.cache_enabled, Some(true));
+    assert_eq!(project.warnings.len(), 1);
+    assert_eq!((project.cache_enabled, project.cache_cross_version), (Some(true), true));
 }
 
 #[test]

@@ -9,26 +9,59 @@ use smallvec::SmallVec;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CacheKey(SmallVec<[u8; 192]>);
 
-/// Whose answers: those of an upstream, or those of one version of a worker. The two are never taken for each other.
+/// Whose answers: those of an upstream, of a worker, or what a worker keeps for itself. None is ever taken for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space<'a> {
     /// The route's upstream.
     Upstream,
-    /// This version of its worker.
+    /// This version of the route's worker.
     Worker(&'a str),
+    /// Any version of the route's worker of this name: `cross_version_cache`.
+    AnyVersion(&'a str),
+    /// What the worker of this name fetched with wishes of its own (`cf`), or from outside the node.
+    Fetched(&'a str),
+    /// What a worker put into a cache of its own.
+    WorkerCache {
+        /// Its name.
+        worker: &'a str,
+        /// The cache's name, any text; none: `caches.default`.
+        name: Option<&'a str>,
+    },
+}
+
+impl Space<'_> {
+    fn write(self, key: &mut SmallVec<[u8; 192]>) {
+        let (letter, owner) = match self {
+            Self::Upstream => (b'u', ""),
+            Self::Worker(version) => (b'w', version),
+            Self::AnyVersion(worker) => (b'v', worker),
+            Self::Fetched(worker) => (b'f', worker),
+            Self::WorkerCache { worker, name: None } => (b'c', worker),
+            Self::WorkerCache { worker, name: Some(_) } => (b'n', worker),
+        };
+        key.push(letter);
+        key.extend_from_slice(owner.as_bytes());
+        if let Self::WorkerCache { name: Some(name), .. } = self {
+            // Names of workers have no slash in them.
+            key.push(b'/');
+            for byte in name.bytes() {
+                // A name is any text: a line end in it must not pass for the end of this part.
+                if byte.is_ascii_control() || byte == b'%' {
+                    key.push(b'%');
+                    key.extend_from_slice(&[b'a' + (byte >> 4), b'a' + (byte & 15)]);
+                } else {
+                    key.push(byte);
+                }
+            }
+        }
+    }
 }
 
 impl CacheKey {
     /// `authority` is normalised (lower case, no default port: see [`crate::request`]); `target` is path and query as received.
     pub fn new(space: Space<'_>, scheme: &str, authority: &str, target: &str) -> Self {
         let mut key = SmallVec::new();
-        match space {
-            Space::Upstream => key.push(b'u'),
-            Space::Worker(version) => {
-                key.push(b'w');
-                key.extend_from_slice(version.as_bytes());
-            }
-        }
+        space.write(&mut key);
         // None of the parts can have a line end in it, so no two lists of parts give one key.
         for part in [scheme, authority, target] {
             key.push(b'\n');
@@ -74,6 +107,10 @@ mod tests {
         assert_eq!(base, key(Space::Upstream, "https", "a.org", "/x?y"));
         for other in [
             key(Space::Worker("1"), "https", "a.org", "/x?y"),
+            key(Space::AnyVersion("1"), "https", "a.org", "/x?y"),
+            key(Space::Fetched("1"), "https", "a.org", "/x?y"),
+            key(Space::WorkerCache { worker: "1", name: None }, "https", "a.org", "/x?y"),
+            key(Space::WorkerCache { worker: "1", name: Some("") }, "https", "a.org", "/x?y"),
             key(Space::Upstream, "http", "a.org", "/x?y"),
             key(Space::Upstream, "https", "b.org", "/x?y"),
             key(Space::Upstream, "https", "a.org:8443", "/x?y"),
@@ -94,6 +131,31 @@ mod tests {
         assert_eq!(address(b""), (b"".as_slice(), b"".as_slice()));
         for (authority, host) in [("a.org:8443", "a.org"), ("a.org", "a.org"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")] {
             assert_eq!(without_port(authority.as_bytes()), host.as_bytes(), "{authority}");
+        }
+    }
+
+    #[test]
+    fn no_name_of_a_workers_cache_passes_for_another_key() {
+        let key = |worker, name| CacheKey::new(Space::WorkerCache { worker, name }, "https", "a.org", "/x");
+        let names = [
+            None,
+            Some(""),
+            Some("a"),
+            Some("a\n"),
+            Some("a\nhttps\na.org\n/x"),
+            Some("a%"),
+            Some("a%ak"),
+            Some("a\0"),
+            Some("A"),
+            Some("ä"),
+        ];
+        for worker in ["w", "w2"] {
+            for (at, name) in names.iter().enumerate() {
+                let own = key(worker, *name);
+                assert_eq!(own.as_bytes().iter().filter(|byte| **byte == b'\n').count(), 3, "{name:?}");
+                assert!(names.iter().skip(at + 1).all(|other| key(worker, *other) != own), "{name:?}");
+                assert_ne!(own, key("other", *name));
+            }
         }
     }
 }

@@ -54,11 +54,13 @@ pub enum Refusal {
     Useless,
     /// It is larger than the route stores.
     TooLarge,
+    /// It stands in the place of a worker's that failed, and is not the worker's.
+    PassThrough,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Status,
         Self::Range,
         Self::NoStore,
@@ -71,6 +73,7 @@ impl Refusal {
         Self::NoLifetime,
         Self::Useless,
         Self::TooLarge,
+        Self::PassThrough,
     ];
 
     /// The stable name.
@@ -88,13 +91,14 @@ impl Refusal {
             Self::NoLifetime => "no-lifetime",
             Self::Useless => "no-validator",
             Self::TooLarge => "too-large",
+            Self::PassThrough => "pass-through",
         }
     }
 
     /// Whether the next request of the same key would be refused too, so that it need not wait for this one. (One that bad ranges could bring about would let any client
     /// end the waiting.)
     pub const fn lasts(self) -> bool {
-        !matches!(self, Self::Authorization | Self::Range)
+        !matches!(self, Self::Authorization | Self::Range | Self::PassThrough)
     }
 }
 

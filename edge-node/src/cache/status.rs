@@ -80,11 +80,13 @@ pub enum Detail {
     Abandoned,
     /// A response whose bytes came from this node's disk.
     Disk,
+    /// A stored response in the place of a worker that failed and passes through.
+    PassThrough,
 }
 
 impl Detail {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Method,
         Self::Body,
         Self::RequestNoStore,
@@ -101,6 +103,7 @@ impl Detail {
         Self::Waiters,
         Self::Abandoned,
         Self::Disk,
+        Self::PassThrough,
     ];
 
     /// The stable name: a token.
@@ -122,6 +125,7 @@ impl Detail {
             Self::Waiters => "waiters",
             Self::Abandoned => "abandoned",
             Self::Disk => "disk",
+            Self::PassThrough => "pass-through",
         }
     }
 }

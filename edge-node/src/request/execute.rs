@@ -10,13 +10,15 @@ use http::header::{CONTENT_LENGTH, HeaderName};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use selvedge_runtime::{Body, BodyError, ClientInfo, Invocation};
+use selvedge_runtime::{Body, BodyError, ClientInfo, Invocation, RunError};
 
 use super::RequestPath;
 use super::context::Context;
 use super::error::RequestError;
 use super::fetch;
 use super::fields;
+use super::pass_through::Saved;
+use super::route::Aim;
 use super::trail::Trail;
 use crate::routes::{ActiveVersion, ActiveWorker};
 use crate::workers::WorkerHost;
@@ -28,16 +30,18 @@ const SELVEDGE_VERSION: HeaderName = HeaderName::from_static("selvedge-version")
 pub(super) async fn run(
     path: &Arc<RequestPath>,
     mut request: Request<Body>,
-    worker: &Arc<ActiveWorker>,
-    version: &ActiveVersion,
+    aim: &Aim,
+    (worker, version): (&Arc<ActiveWorker>, &ActiveVersion),
     trail: &Arc<Trail>,
 ) -> Result<Response<Body>, RequestError> {
     trail.runs(version);
     let bytes_max = version.source.limits.request_body_bytes_max;
     let too_large = Arc::new(AtomicBool::new(false));
+    let saved = Saved::of(&mut request, aim);
     let body = bounded(std::mem::take(request.body_mut()), bytes_max, &too_large)?;
     fields::identify(request.headers_mut(), &trail.context);
     *request.uri_mut() = absolute(&trail.context).ok_or(RequestError::Malformed("the address is not one"))?;
+    let host = Arc::new(WorkerHost::new(path.clone(), trail.clone(), worker.clone(), version.source.version.clone()));
     let invocation = Invocation {
         request: request.map(|_| body),
         client: ClientInfo {
@@ -47,17 +51,26 @@ pub(super) async fn run(
             colo: path.node().clone(),
         },
         request_id: trail.context.id(),
-        host: Arc::new(WorkerHost::new(path.clone(), trail.clone(), worker.clone(), version.source.version.clone())),
+        host: host.clone(),
     };
     let answer = path.runners().run(&version.source, invocation).await;
     // Whatever the worker made of it: the client is told what was wrong with its request.
     if too_large.load(Relaxed) {
         return Err(RequestError::BodyTooLarge { bytes_max });
     }
-    let mut response = answer.map_err(|error| match error.request_body {
-        Some(error) => RequestError::Body(error),
-        None => RequestError::Run { worker: worker.name.clone(), version: version.source.version.clone(), error },
-    })?;
+    let mut response = match answer {
+        Ok(response) => response,
+        Err(RunError { request_body: Some(error), .. }) => return Err(RequestError::Body(error)),
+        Err(error) => {
+            if host.passes_through()
+                && let Some(saved) = saved
+                && let Some(response) = Box::pin(saved.answer(path, aim, &worker.name, &error, trail)).await
+            {
+                return Ok(response);
+            }
+            return Err(RequestError::Run { worker: worker.name.clone(), version: version.source.version.clone(), error });
+        }
+    };
     fetch::clean(response.headers_mut());
     correct_length(&mut response, &trail.context.method);
     response.headers_mut().insert(SELVEDGE_VERSION, version.id.clone());

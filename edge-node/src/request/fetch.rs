@@ -7,6 +7,7 @@ use http_body::Body as HttpBody;
 use selvedge_runtime::Body;
 
 use super::RequestPath;
+use super::context::CDN_LOOP;
 use super::error::RequestError;
 use super::fields;
 use super::trail::Trail;
@@ -35,6 +36,21 @@ pub(super) async fn get(
     }
     let mut response = path.upstreams().send(request, Reach::Operator).await?;
     clean(response.headers_mut());
+    Ok(response)
+}
+
+/// Asks the rest of the world for a worker: nothing of who asks the worker goes there, only that it came through here (RFC 8586).
+pub(super) async fn outside(path: &RequestPath, mut request: Request<Body>, trail: &Trail) -> Result<Response<Body>, RequestError> {
+    let context = &trail.context;
+    let base =
+        format!("{}://{}", context.scheme(), context.authority).parse().map_err(|_| UpstreamError::BadRequest { reason: "no address" })?;
+    *request.uri_mut() = address(&base, context.asked()).ok_or(UpstreamError::BadRequest { reason: "no address" })?;
+    // How often the worker's own request has passed through already.
+    if let Some(onward) = &context.cdn_loop {
+        request.headers_mut().insert(CDN_LOOP, onward.clone());
+    }
+    let mut response = path.upstreams().send(request, Reach::Worker).await?;
+    fields::strip_hop(response.headers_mut());
     Ok(response)
 }
 

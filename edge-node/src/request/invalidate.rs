@@ -22,7 +22,13 @@ pub(super) fn invalidate(path: &RequestPath, aim: &Aim, context: &Context, respo
     for target in targets {
         let target = query::name(&aim.route.cache.query, &target);
         path.cache().invalidate(&CacheKey::new(Space::Upstream, context.scheme(), &context.authority, &target));
+        if let Some(wish) = &aim.wish {
+            path.cache().invalidate(&CacheKey::new(Space::Fetched(&wish.worker), context.scheme(), &context.authority, &target));
+        }
         if let Answerer::Worker(worker, _) = &aim.answerer {
+            for space in [Space::AnyVersion(&worker.name), Space::Fetched(&worker.name)] {
+                path.cache().invalidate(&CacheKey::new(space, context.scheme(), &context.authority, &target));
+            }
             for version in worker.versions() {
                 let space = Space::Worker(&version.source.version);
                 path.cache().invalidate(&CacheKey::new(space, context.scheme(), &context.authority, &target));

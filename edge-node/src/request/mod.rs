@@ -12,6 +12,7 @@ mod hints;
 mod invalidate;
 mod lookup;
 mod partial;
+mod pass_through;
 mod pump;
 mod record;
 mod respond;
@@ -19,6 +20,8 @@ mod route;
 mod shield;
 mod store;
 mod trail;
+mod wish;
+mod worker_cache;
 
 use std::sync::{Arc, OnceLock};
 
@@ -52,7 +55,7 @@ pub use error::RequestError;
 pub(crate) use hints::fuzz as fuzz_links;
 pub use record::{Observer, RequestRecord, WorkerLine, WorkerRecord};
 pub(crate) use shield::fuzz as fuzz_standings;
-pub(crate) use {context::CDN_LOOP, context::Context as RequestContext, fields::strip_hop, route::Inside, trail::Trail as RequestTrail};
+pub(crate) use {fields::strip_hop, route::Inside, trail::Trail as RequestTrail, wish::Wish, worker_cache::Asking as CacheAsking};
 
 /// What a [`RequestPath`] is made of.
 pub struct Parts {
@@ -229,10 +232,14 @@ impl RequestPath {
     /// Asks whoever answers, without the cache.
     async fn forward(self: &Arc<Self>, request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
         let lesson = Lesson::begin(self, &request, aim, trail);
-        let response = match &aim.answerer {
-            Answerer::Worker(worker, version) => execute::run(self, request, worker, version, trail).await?,
+        let mut response = match &aim.answerer {
+            Answerer::Worker(worker, version) => execute::run(self, request, aim, (worker, version), trail).await?,
             Answerer::Upstream(upstream) => fetch::get(self, request, upstream, trail).await?,
+            Answerer::Outside => fetch::outside(self, request, trail).await?,
         };
+        if let Some(wish) = &aim.wish {
+            wish.tag(response.headers_mut());
+        }
         if let Some(lesson) = lesson {
             lesson.learn(self, &response);
         }
@@ -252,13 +259,32 @@ impl RequestPath {
         context: Context,
         route: &Arc<crate::routes::Route>,
         worker: &Arc<str>,
+        wish: Option<Arc<Wish>>,
         asking: &Trail,
     ) -> Result<Response<Body>, RequestError> {
         context.check()?;
-        let aim = route::behind(route, worker)?;
+        let mut aim = route::behind(route, worker)?;
+        if wish.is_some() {
+            // Whatever the route says: whoever writes a wish wants the cache.
+            (aim.wish, aim.cached) = (wish, true);
+        }
         let trail = Trail::new(context, Origin::Worker, asking.sinks().clone(), Interim::none());
         trail.routed(&aim.route.pattern);
         let reply = self.fulfil(request, &aim, &trail).await.inspect_err(|error| trail.failed("behind", error.to_string()))?;
+        Ok(trail.answered(reply).into_response())
+    }
+
+    /// Answers a worker's request of the rest of the world: through the cache, for this worker only.
+    pub(crate) async fn serve_outside(
+        self: &Arc<Self>,
+        request: Request<Body>,
+        context: Context,
+        wish: Arc<Wish>,
+        asking: &Trail,
+    ) -> Result<Response<Body>, RequestError> {
+        context.check()?;
+        let trail = Trail::new(context, Origin::Refresh, asking.sinks().clone(), Interim::none());
+        let reply = self.fulfil(request, &route::outside(wish), &trail).await?;
         Ok(trail.answered(reply).into_response())
     }
 

@@ -278,6 +278,15 @@ pub(super) fn error(error: &RequestError, trail: &Trail, path: &RequestPath) -> 
     with(row.status, headers, body)
 }
 
+/// Says that a response stands in the place of a worker that failed, and how it failed.
+pub(super) fn tell_passed(path: &RequestPath, headers: &mut HeaderMap, worker: &str, error: &RunError) {
+    let row = run_row(worker, error);
+    let told = format!("{}; error={}; details=\"{}; passed through\"", path.name().as_str(), row.kind, row.text);
+    if let Ok(told) = HeaderValue::from_str(&told) {
+        headers.append(PROXY_STATUS, told);
+    }
+}
+
 /// The table.
 fn row(error: &RequestError) -> Row {
     let row = |status, kind, text: String| Row { status, kind, text, retry_after: None };

@@ -6,6 +6,7 @@ use http::{Method, Uri};
 
 use super::context::Context;
 use super::error::RequestError;
+use super::wish::{self, Wish};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::purge::Realm;
 use crate::cache::query;
@@ -18,11 +19,16 @@ pub(crate) struct Aim {
     pub(crate) answerer: Answerer,
     /// The cache has a part in it.
     pub(crate) cached: bool,
+    /// What a worker wishes of the cache.
+    pub(crate) wish: Option<Arc<Wish>>,
 }
 
 impl Aim {
     /// Whose responses come of it: its worker's, also those of the upstream behind it.
     pub(crate) fn realm(&self) -> Realm {
+        if let Some(wish) = &self.wish {
+            return wish.realm;
+        }
         match &self.route.target {
             Target::Worker(worker) => worker.realm,
             Target::Upstream => Realm::NONE,
@@ -37,6 +43,8 @@ pub(crate) enum Answerer {
     Worker(Arc<ActiveWorker>, ActiveVersion),
     /// The customer's server at this address.
     Upstream(Arc<Uri>),
+    /// The rest of the world, which a worker asks.
+    Outside,
 }
 
 /// The route for a client's request, or a worker's request of another route.
@@ -70,7 +78,7 @@ fn aim(route: &Arc<Route>) -> Result<Aim, RequestError> {
         },
     };
     let cached = route.cache.enabled.unwrap_or(matches!(answerer, Answerer::Upstream(_)));
-    Ok(Aim { route: route.clone(), answerer, cached })
+    Ok(Aim { route: route.clone(), answerer, cached, wish: None })
 }
 
 /// What is behind a worker's own route: its upstream, through the cache unless the route turns it off; never the worker.
@@ -87,7 +95,12 @@ pub(crate) fn upstream(route: &Arc<Route>) -> Option<Aim> {
 }
 
 fn to(route: &Arc<Route>, upstream: &Arc<Uri>) -> Aim {
-    Aim { route: route.clone(), answerer: Answerer::Upstream(upstream.clone()), cached: route.cache.enabled.unwrap_or(true) }
+    Aim { route: route.clone(), answerer: Answerer::Upstream(upstream.clone()), cached: route.cache.enabled.unwrap_or(true), wish: None }
+}
+
+/// The rest of the world, through what the worker keeps of it.
+pub(crate) fn outside(wish: Arc<Wish>) -> Aim {
+    Aim { route: wish::outside(), answerer: Answerer::Outside, cached: true, wish: Some(wish) }
 }
 
 /// Where a worker's `fetch()` of an address goes.
@@ -122,9 +135,13 @@ pub(crate) fn inside(table: &RouteTable, asked: &Context, own: &Context, worker:
 
 /// The key of what answers.
 pub(crate) fn key(aim: &Aim, context: &Context) -> CacheKey {
+    if let Some(wish) = &aim.wish {
+        return wish.key(context, &aim.route.cache);
+    }
     let space = match &aim.answerer {
+        Answerer::Worker(worker, _) if aim.route.cache.cross_version => Space::AnyVersion(&worker.name),
         Answerer::Worker(_, version) => Space::Worker(&version.source.version),
-        Answerer::Upstream(_) => Space::Upstream,
+        Answerer::Upstream(_) | Answerer::Outside => Space::Upstream,
     };
     CacheKey::new(space, context.scheme(), &context.authority, &query::name(&aim.route.cache.query, context.target.as_str()))
 }

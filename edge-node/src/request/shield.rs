@@ -60,7 +60,7 @@ impl Standing {
 
 /// The answer of the key's shield to the GET with these fields that this node would send to the upstream. None: the upstream is to be asked.
 pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, key: &[u8], trail: &Trail) -> Option<Response<Body>> {
-    let eligible = matches!(aim.answerer, Answerer::Upstream(_)) && aim.route.cache.shield && !trail.is_peers();
+    let eligible = matches!(aim.answerer, Answerer::Upstream(_)) && aim.route.cache.shield && aim.wish.is_none() && !trail.is_peers();
     if !eligible {
         return None;
     }

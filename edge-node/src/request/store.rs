@@ -1,5 +1,6 @@
 //! The cache's part after a fetch: a task that belongs to no client asks the target, decides what may be stored, and feeds those who follow.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use super::error::RequestError;
 use super::hints::Lesson;
 use super::lookup::{Question, Scope};
 use super::partial::{self, Completed};
+use super::pass_through;
 use super::pump::{Held, Room, pump};
 use super::route::Aim;
 use super::shield;
@@ -106,6 +108,8 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
             drop(response);
             obligation.tell(Head::Stale(entry.clone()));
         }
+        // What is stored came first in the place of a worker that failed, and what came after it is not the worker's.
+        (Ok(response), Some((entry, _))) if pass_through::is_passed(&response) => obligation.tell(Head::Stale(entry.clone())),
         (Ok(response), Some((entry, _))) if response.status() == StatusCode::NOT_MODIFIED => {
             confirm(&path, &obligation, &order.aim, entry, response.headers(), (requested, received));
         }
@@ -119,16 +123,20 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
 /// Whether the response may be stored: by the rules, and because it is what its path says.
 fn may_store(order: &Order, trail: &Trail, response: &Response<Body>, (requested, received): (Time, Time)) -> Result<Storable, Refusal> {
     let settings = &order.aim.route.cache;
+    if pass_through::is_passed(response) {
+        return Err(Refusal::PassThrough);
+    }
     // What a range makes an upstream say is no answer to who asks for all of it.
     if matches!(order.scope, Scope::Range(_)) && !matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
         return Err(Refusal::Range);
     }
-    let mut storable = policy::may_store(order.facts, response.status(), response.headers(), settings, requested, received)?;
-    // An upstream that says nothing of caches may have made a page for one user, and not thought of others. Nothing is guessed then.
     let (status, headers) = (response.status(), response.headers());
+    let judged = judged(&order.aim, status, headers);
+    let mut storable = policy::may_store(order.facts, status, &judged, settings, requested, received)?;
+    // An upstream that says nothing of caches may have made a page for one user, and not thought of others. Nothing is guessed then.
     if order.headers.contains_key(COOKIE)
         && !storable.control.public
-        && policy::is_guess(status, headers, &storable.control, settings, received)
+        && policy::is_guess(status, &judged, &storable.control, settings, received)
     {
         return Err(Refusal::NoLifetime);
     }
@@ -137,6 +145,11 @@ fn may_store(order: &Order, trail: &Trail, response: &Response<Body>, (requested
     }
     storable.freshness = jittered(storable.freshness, settings);
     Ok(storable)
+}
+
+/// The fields that decide about storing a response: its own, unless a worker wishes otherwise.
+fn judged<'a>(aim: &Aim, status: StatusCode, headers: &'a HeaderMap) -> Cow<'a, HeaderMap> {
+    aim.wish.as_ref().map_or(Cow::Borrowed(headers), |wish| wish.judged(status, headers))
 }
 
 fn jittered(freshness: Freshness, settings: &CacheSettings) -> Freshness {
@@ -237,9 +250,11 @@ pub(super) fn freshened(aim: &Aim, entry: &Entry, by: &HeaderMap, (requested, re
         fields.insert(AGE, age.clone());
     }
     compress::prepare(aim, entry.status, &mut fields, Some(entry.body.len()));
-    let control = Control::of_response(&fields);
+    let judged = judged(aim, entry.status, &fields);
+    let control = Control::of_response(&judged);
     let ended = Freshness { lifetime_ms: 0, initial_age_ms: 0, received };
-    let freshness = policy::freshness(entry.status, &fields, &control, settings, requested, received).unwrap_or(ended);
+    let freshness = policy::freshness(entry.status, &judged, &control, settings, requested, received).unwrap_or(ended);
+    drop(judged);
     let withheld = control::withheld(&fields);
     entry.freshened(fields, control, jittered(freshness, settings), stamp).without(&withheld)
 }

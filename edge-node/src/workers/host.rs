@@ -1,6 +1,7 @@
 //! What a worker can reach: the capabilities of one invocation. Every check is here, in Rust.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -8,14 +9,13 @@ use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, COOKIE, HOST, HeaderMap, LOCATION,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use selvedge_runtime::{Body, FetchError, Fetched, Host, LogLine, Redirect, Report, Subrequest};
+use selvedge_runtime::{Body, CacheAnswer, CacheAsk, FetchCache, FetchError, Fetched, Host, LogLine, Redirect, Report, Subrequest};
 use tokio::time::Instant;
 
 use super::log;
 use crate::limits::REDIRECTS_MAX;
-use crate::request::{CDN_LOOP, Inside, RequestContext, RequestPath, RequestTrail, WorkerLine, strip_hop};
-use crate::routes::{ActiveWorker, Route};
-use crate::upstream::Reach;
+use crate::request::{CacheAsking, Inside, RequestError, RequestPath, RequestTrail, Wish, WorkerLine, strip_hop};
+use crate::routes::ActiveWorker;
 
 /// The capabilities of one invocation.
 pub(crate) struct WorkerHost(Arc<Capabilities>);
@@ -25,11 +25,18 @@ struct Capabilities {
     trail: Arc<RequestTrail>,
     worker: Arc<ActiveWorker>,
     version: Arc<str>,
+    /// `passThroughOnException()` was called.
+    passes_through: AtomicBool,
 }
 
 impl WorkerHost {
     pub(crate) fn new(path: Arc<RequestPath>, trail: Arc<RequestTrail>, worker: Arc<ActiveWorker>, version: Arc<str>) -> Self {
-        Self(Arc::new(Capabilities { path, trail, worker, version }))
+        Self(Arc::new(Capabilities { path, trail, worker, version, passes_through: AtomicBool::new(false) }))
+    }
+
+    /// Whether a failure of the worker is to be passed on to who answers in its place.
+    pub(crate) fn passes_through(&self) -> bool {
+        self.0.passes_through.load(Relaxed)
     }
 }
 
@@ -37,6 +44,19 @@ impl Host for WorkerHost {
     fn fetch(&self, subrequest: Subrequest) -> BoxFuture<'static, Result<Fetched, FetchError>> {
         let capabilities = self.0.clone();
         async move { capabilities.follow(subrequest).await }.boxed()
+    }
+
+    fn cache(&self, ask: CacheAsk) -> BoxFuture<'static, Result<CacheAnswer, FetchError>> {
+        let capabilities = self.0.clone();
+        async move {
+            let Capabilities { path, trail, worker, .. } = &*capabilities;
+            path.worker_cache(CacheAsking { worker: &worker.name, realm: worker.realm, trail }, ask).await
+        }
+        .boxed()
+    }
+
+    fn pass_through(&self) {
+        self.0.passes_through.store(true, Relaxed);
     }
 
     fn log(&self, line: LogLine) {
@@ -62,7 +82,7 @@ impl Host for WorkerHost {
 impl Capabilities {
     /// One `fetch()`: its request, and those of the redirects that it follows, each checked like the first.
     async fn follow(&self, subrequest: Subrequest) -> Result<Fetched, FetchError> {
-        let Subrequest { mut request, redirect, redirects_max } = subrequest;
+        let Subrequest { mut request, redirect, cache, redirects_max } = subrequest;
         let mut redirects = 0;
         loop {
             let again = match redirect {
@@ -70,7 +90,7 @@ impl Capabilities {
                 Redirect::Manual | Redirect::Error => None,
             };
             let url = request.uri().clone();
-            let response = self.send(request).await?;
+            let response = self.send(request, cache.as_deref()).await?;
             let Some(location) = redirection(&response) else { return Ok(fetched(response, &url, redirects)) };
             match redirect {
                 Redirect::Manual => return Ok(fetched(response, &url, redirects)),
@@ -93,7 +113,7 @@ impl Capabilities {
     }
 
     /// One request, to where its address belongs.
-    async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, FetchError> {
+    async fn send(&self, mut request: Request<Body>, wishes: Option<&FetchCache>) -> Result<Response<Body>, FetchError> {
         let url = request.uri().clone();
         if !matches!(url.scheme_str(), Some("http" | "https")) || url.authority().is_none() {
             return Err(refuse(&url, "is no http or https address"));
@@ -105,32 +125,24 @@ impl Capabilities {
         strip_hop(request.headers_mut());
         let own = &self.trail.context;
         let asked = own.asks(&request);
+        let wish =
+            |wishes: &FetchCache| Arc::new(Wish { worker: self.worker.name.clone(), realm: self.worker.realm, asked: wishes.clone() });
         match self.path.inside(&asked, own, &self.worker.name) {
-            Inside::Behind(route) => self.behind(request, asked.counted(), &route).await,
-            Inside::Other => Ok(self.path.serve_nested(request, asked.counted(), &self.trail).await),
-            Inside::Outside => self.outside(request, own).await,
+            Inside::Behind(route) => {
+                let answer = self.path.serve_behind(request, asked.counted(), &route, &self.worker.name, wishes.map(wish), &self.trail);
+                Box::pin(answer).await.map_err(|error| refuse(&url, &error.to_string()))
+            }
+            // What is behind another route is its owner's to keep.
+            Inside::Other => Ok(Box::pin(self.path.serve_nested(request, asked.counted(), &self.trail)).await),
+            Inside::Outside => {
+                let wish = wish(wishes.unwrap_or(&FetchCache::default()));
+                let answer = self.path.serve_outside(request, asked, wish, &self.trail);
+                Box::pin(answer).await.map_err(|error| match error {
+                    RequestError::Upstream(error) => FetchError { message: format!("fetch failed: {error}") },
+                    error => refuse(&url, &error.to_string()),
+                })
+            }
         }
-    }
-
-    /// A URL of the worker's own route: its upstream, through the cache, never back into the worker.
-    async fn behind(&self, request: Request<Body>, asked: RequestContext, route: &Arc<Route>) -> Result<Response<Body>, FetchError> {
-        let url = request.uri().clone();
-        let answer = self.path.serve_behind(request, asked, route, &self.worker.name, &self.trail).await;
-        answer.map_err(|error| refuse(&url, &error.to_string()))
-    }
-
-    /// The rest of the world.
-    async fn outside(&self, mut request: Request<Body>, own: &RequestContext) -> Result<Response<Body>, FetchError> {
-        own.check().map_err(|error| refuse(request.uri(), &error.to_string()))?;
-        request.headers_mut().insert(CDN_LOOP, own.cdn_loop_onward());
-        let mut response = self
-            .path
-            .upstreams()
-            .send(request, Reach::Worker)
-            .await
-            .map_err(|error| FetchError { message: format!("fetch failed: {error}") })?;
-        strip_hop(response.headers_mut());
-        Ok(response)
     }
 }
 

@@ -15,6 +15,8 @@ use crate::limits::{
 pub struct CacheSettings {
     /// Look up and store. Default: on for upstreams, off for workers (`None` means the default).
     pub enabled: Option<bool>,
+    /// In front of a worker: a new version answers from what older ones left (wrangler: `cross_version_cache`). Default: no, each version has its own.
+    pub cross_version: bool,
     /// Store responses that set cookies. Default: no.
     pub store_set_cookie: bool,
     /// Largest response that is stored, in bytes. Default: 64 MiB; at most [`ENTRY_BYTES_MAX`].
@@ -54,6 +56,7 @@ impl Default for CacheSettings {
     fn default() -> Self {
         Self {
             enabled: None,
+            cross_version: false,
             store_set_cookie: false,
             entry_bytes_max: 64 << 20,
             collapse_wait_ms: 10_000,

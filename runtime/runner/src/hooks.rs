@@ -19,13 +19,14 @@ pub(crate) enum Hook {
     Fire,
     Prepare,
     SettleNext,
+    Settled,
     Start,
     Unhandled,
     WorkersModule,
 }
 
 /// Their names, in the order of [`Hook`].
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "adopt",
     "bodyData",
     "bodyEnd",
@@ -37,6 +38,7 @@ const NAMES: [&str; 14] = [
     "fire",
     "prepare",
     "settleNext",
+    "settled",
     "start",
     "unhandled",
     "workersModule",

@@ -84,6 +84,10 @@ impl Link {
                 let (result, url) = (Err(format!("request is too large: {error}")), head.url.clone());
                 self.inbox.lock().push(ToRunner::Fetched { stream: *stream, part: *part, result, url, redirects: 0 });
             }
+            ToEdge::Cache { stream, part, .. } => {
+                let result = Err(format!("what is asked of the cache is too large: {error}"));
+                self.inbox.lock().push(ToRunner::Fetched { stream: *stream, part: *part, result, url: String::new(), redirects: 0 });
+            }
             ToEdge::Response { stream, .. } | ToEdge::BodyData { stream, .. } => {
                 let message = format!("response is too large: {error}");
                 // This one is short: it cannot fail again.

@@ -47,6 +47,20 @@ pub const VERSIONS_PER_RUNNER_MAX: usize = 24;
 pub const VERSIONS_PER_LINK_MIN: usize = 2;
 /// Subrequests of one invocation that may run at once: what a worker may make the edge hold.
 pub const SUBREQUESTS_RUNNING_MAX: usize = 64;
+/// Bytes of the name of a worker's cache (`caches.open`).
+pub const CACHE_NAME_BYTES_MAX: usize = 512;
+/// Bytes of a key in a worker's cache: its URL, or `cf.cacheKey`. As long as a client's request target may be.
+pub const CACHE_KEY_BYTES_MAX: usize = 16 << 10;
+/// Longest time that a worker may wish for a response, in seconds: RFC 9111 §1.2.2 takes more for as much.
+pub const CACHE_TTL_SECONDS_MAX: i64 = 1 << 31;
+/// Ranges of `cf.cacheTtlByStatus`: there are five classes of status codes, and few codes that matter alone.
+pub const CACHE_TTL_RULES_MAX: usize = 32;
+/// Tags of `cf.cacheTags`.
+pub const CACHE_TAGS_MAX: usize = 100;
+/// Bytes of a tag: as Cloudflare has it.
+pub const CACHE_TAG_BYTES_MAX: usize = 1024;
+/// Bytes of the wishes of one `fetch()`: all of the above, as JSON that escapes some of it.
+pub const FETCH_CACHE_BYTES_MAX: usize = 192 << 10;
 /// Links of a runner: its JavaScript threads.
 pub const LINKS_MAX: usize = 64;
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{ClientInfo, LogLevel, ModuleKind, Outcome, Redirect};
+use crate::{ClientInfo, FetchCache, LogLevel, ModuleKind, Outcome, Redirect};
 
 /// One invocation on one link. The low [`STREAM_INDEX_BITS`] are the index of its place among the link's running
 /// invocations, the rest counts up, so that no late message is taken for a newer invocation's. Never 0.
@@ -126,6 +126,18 @@ pub enum ToRunner {
         /// Redirects that were followed.
         redirects: u32,
     },
+    /// The answer to a `Cache` that has no response to give. One that failed is answered by `Fetched`, as is a `match` that found
+    /// something.
+    Settled {
+        /// The invocation.
+        stream: StreamId,
+        /// The operation.
+        part: Part,
+        /// Kept, or was there.
+        yes: bool,
+        /// Why not.
+        note: Option<String>,
+    },
 }
 
 /// From a runner's thread to the edge.
@@ -207,8 +219,24 @@ pub enum ToEdge {
         head: Box<RequestHead>,
         /// What to do with a 3xx.
         redirect: Redirect,
+        /// What is wished of the cache.
+        cache: Option<Box<FetchCache>>,
         /// Its body.
         body: BodyKind,
+    },
+    /// An operation of a cache of the worker's own. Counts as a subrequest.
+    Cache {
+        /// The invocation.
+        stream: StreamId,
+        /// Its number, counting with the subrequests'.
+        part: Part,
+        /// What is asked.
+        ask: Box<CacheHead>,
+    },
+    /// If the worker fails, the request is for whoever answers in its place.
+    PassThrough {
+        /// The invocation.
+        stream: StreamId,
     },
     /// The worker has aborted a subrequest, or dropped a response body. (Part 0: it dropped the request's body.)
     Abandon {
@@ -284,6 +312,30 @@ pub struct RequestHead {
     pub url: String,
     /// The fields, in order.
     pub headers: http::HeaderMap,
+}
+
+/// An operation of a cache; see [`crate::CacheAsk`]. There is no method: a key is a GET.
+#[derive(Debug, Clone)]
+pub struct CacheHead {
+    /// The cache's name; none: the default one.
+    pub name: Option<String>,
+    /// The absolute URL that is the key.
+    pub url: String,
+    /// The fields of the request that goes with it.
+    pub headers: http::HeaderMap,
+    /// What is asked.
+    pub call: CacheCallHead,
+}
+
+/// What is asked of a cache.
+#[derive(Debug, Clone)]
+pub enum CacheCallHead {
+    /// `match`
+    Match,
+    /// `put`
+    Put(ResponseHead, BodyKind),
+    /// `delete`
+    Delete,
 }
 
 /// The head of a response.

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{BodyKind, LoadHead, RequestHead, ResponseHead, ToEdge, ToRunner};
-use crate::{ClientInfo, Limits, LogLevel, ModuleKind, Outcome, Redirect, Var};
+use super::{BodyKind, CacheCallHead, CacheHead, LoadHead, RequestHead, ResponseHead, ToEdge, ToRunner};
+use crate::{ClientInfo, FetchCache, Limits, LogLevel, ModuleKind, Outcome, Redirect, StatusTtl, Var};
 
 fn headers() -> HeaderMap {
     let fields = [("content-type", "text/html"), ("x-own", "1"), ("set-cookie", "a=1"), ("set-cookie", "b=2")];
@@ -21,6 +21,20 @@ fn request() -> Box<RequestHead> {
 
 fn response() -> Box<ResponseHead> {
     Box::new(ResponseHead { status: StatusCode::OK, headers: headers() })
+}
+
+fn wishes() -> Box<FetchCache> {
+    Box::new(FetchCache {
+        ttl_s: Some(60),
+        ttl_by_status: vec![StatusTtl { from: 400, to: 499, ttl_s: -1 }],
+        everything: Some(true),
+        key: Some("by country".to_owned()),
+        tags: vec!["shop".to_owned(), "item:1".to_owned()],
+    })
+}
+
+fn cache(name: Option<&str>, call: CacheCallHead) -> Box<CacheHead> {
+    Box::new(CacheHead { name: name.map(str::to_owned), url: "https://shop.example/item".to_owned(), headers: headers(), call })
 }
 
 fn load_head() -> Box<LoadHead> {
@@ -60,6 +74,8 @@ pub(super) fn to_runner() -> Vec<ToRunner> {
         ToRunner::BodyEnd { stream, part, error: Some("cut".to_owned()) },
         ToRunner::Credit { stream, part, bytes: 65536 },
         ToRunner::Cancel { stream, outcome: Outcome::Canceled },
+        ToRunner::Settled { stream, part, yes: true, note: None },
+        ToRunner::Settled { stream, part, yes: false, note: Some("set-cookie".to_owned()) },
         ToRunner::Fetched { stream, part, result: Err("no route".to_owned()), url: String::new(), redirects: 0 },
         ToRunner::Fetched {
             stream,
@@ -85,7 +101,12 @@ pub(super) fn to_edge() -> Vec<ToEdge> {
         ToEdge::BodyData { stream, part, bytes },
         ToEdge::BodyEnd { stream, part, error: Some("cut".to_owned()) },
         ToEdge::Credit { stream, part, bytes: 65536 },
-        ToEdge::Fetch { stream, part, head: request(), redirect: Redirect::Manual, body: BodyKind::Stream(Some(9)) },
+        ToEdge::Fetch { stream, part, head: request(), redirect: Redirect::Manual, cache: None, body: BodyKind::Stream(Some(9)) },
+        ToEdge::Fetch { stream, part, head: request(), redirect: Redirect::Follow, cache: Some(wishes()), body: BodyKind::Empty },
+        ToEdge::Cache { stream, part, ask: cache(None, CacheCallHead::Match) },
+        ToEdge::Cache { stream, part, ask: cache(Some("pages\0"), CacheCallHead::Put(*response(), BodyKind::Stream(None))) },
+        ToEdge::Cache { stream, part, ask: cache(Some(""), CacheCallHead::Delete) },
+        ToEdge::PassThrough { stream },
         ToEdge::Abandon { stream, part },
         ToEdge::Log { stream, slot, level: LogLevel::Warn, message: text(), exception: true },
         ToEdge::Failed { stream, outcome: Outcome::Exception, message: text() },

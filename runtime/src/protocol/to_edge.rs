@@ -8,8 +8,11 @@ use super::encode::{BodyRef, Encode, EncodeError};
 use super::reader::Reader;
 use super::to_runner::{read_outcome, read_request, read_response};
 use super::writer::Writer;
-use super::{CHUNK_BYTES_MAX, METHOD_BYTES_MAX, NAME_BYTES_MAX, StreamId, ToEdge, URL_BYTES_MAX};
-use crate::{LogLevel, Redirect};
+use super::{
+    CACHE_KEY_BYTES_MAX, CACHE_NAME_BYTES_MAX, CHUNK_BYTES_MAX, CacheCallHead, CacheHead, FETCH_CACHE_BYTES_MAX, METHOD_BYTES_MAX,
+    NAME_BYTES_MAX, StreamId, ToEdge, URL_BYTES_MAX,
+};
+use crate::{FetchCache, LogLevel, Redirect};
 
 const HELLO: u8 = 1;
 const LOADED: u8 = 2;
@@ -25,6 +28,8 @@ const LOG: u8 = 11;
 const FAILED: u8 = 12;
 const DONE: u8 = 13;
 const STUCK: u8 = 14;
+const CACHE: u8 = 15;
+const PASS_THROUGH: u8 = 16;
 
 impl Encode for ToEdge {
     fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
@@ -45,14 +50,18 @@ impl Encode for ToEdge {
             }
             Self::BodyEnd { stream, part, error } => Writer::begin(out, BODY_END).u32(*stream).u32(*part).maybe_text(error.as_deref()),
             Self::Credit { stream, part, bytes } => Writer::begin(out, CREDIT).u32(*stream).u32(*part).u32(*bytes),
-            Self::Fetch { stream, part, head, redirect, body } => Writer::begin(out, FETCH)
-                .u32(*stream)
-                .u32(*part)
-                .bytes("method", head.method.as_str().as_bytes(), METHOD_BYTES_MAX)
-                .bytes("url", head.url.as_bytes(), URL_BYTES_MAX)
-                .headers(&head.headers)
-                .u8(redirect_number(*redirect))
-                .body(body.into()),
+            Self::Fetch { stream, part, head, redirect, cache, body } => {
+                let frame = Writer::begin(out, FETCH)
+                    .u32(*stream)
+                    .u32(*part)
+                    .bytes("method", head.method.as_str().as_bytes(), METHOD_BYTES_MAX)
+                    .bytes("url", head.url.as_bytes(), URL_BYTES_MAX)
+                    .headers(&head.headers)
+                    .u8(redirect_number(*redirect));
+                write_wishes(frame, cache.as_deref())?.body(body.into())
+            }
+            Self::Cache { stream, part, ask } => write_cache(Writer::begin(out, CACHE).u32(*stream).u32(*part), ask),
+            Self::PassThrough { stream } => Writer::begin(out, PASS_THROUGH).u32(*stream),
             Self::Abandon { stream, part } => Writer::begin(out, ABANDON).u32(*stream).u32(*part),
             Self::Log { stream, slot, level, message, exception } => {
                 Writer::begin(out, LOG).u32(*stream).u32(*slot).u8(*level as u8).u8(u8::from(*exception)).text(message)
@@ -96,8 +105,11 @@ impl Decode for ToEdge {
                 part: frame.u32()?,
                 head: Box::new(read_request(&mut frame)?),
                 redirect: read_redirect(frame.u8()?)?,
+                cache: read_wishes(&mut frame)?,
                 body: frame.body()?,
             },
+            CACHE => Self::Cache { stream: frame.stream()?, part: frame.u32()?, ask: Box::new(read_cache(&mut frame)?) },
+            PASS_THROUGH => Self::PassThrough { stream: frame.stream()? },
             ABANDON => Self::Abandon { stream: frame.stream()?, part: frame.u32()? },
             LOG => read_log(&mut frame)?,
             FAILED => Self::Failed { stream: frame.stream()?, outcome: read_outcome(&mut frame)?, message: frame.text()? },
@@ -127,6 +139,52 @@ fn read_log(frame: &mut Reader<'_>) -> Result<ToEdge, ProtocolError> {
         number => return Err(ProtocolError::UnknownNumber { field: "exception", number }),
     };
     Ok(ToEdge::Log { stream, slot, level, message: frame.text()?, exception })
+}
+
+fn write_wishes<'a>(frame: Writer<'a>, wishes: Option<&FetchCache>) -> Result<Writer<'a>, EncodeError> {
+    let Some(wishes) = wishes else { return Ok(frame.u8(0)) };
+    let json = serde_json::to_vec(wishes).map_err(|_| EncodeError { field: "cf", len: 0, max: 0 })?;
+    Ok(frame.u8(1).bytes("cf", &json, FETCH_CACHE_BYTES_MAX))
+}
+
+fn read_wishes(frame: &mut Reader<'_>) -> Result<Option<Box<FetchCache>>, ProtocolError> {
+    match frame.u8()? {
+        0 => Ok(None),
+        1 => {
+            let json = frame.slice("cf", FETCH_CACHE_BYTES_MAX)?;
+            FetchCache::read(json).map(|wishes| Some(Box::new(wishes))).map_err(|_| ProtocolError::Malformed { field: "cf" })
+        }
+        number => Err(ProtocolError::UnknownNumber { field: "cf", number }),
+    }
+}
+
+fn write_cache<'a>(frame: Writer<'a>, ask: &CacheHead) -> Writer<'a> {
+    let frame = match &ask.name {
+        None => frame.u8(0),
+        Some(name) => frame.u8(1).bytes("cache name", name.as_bytes(), CACHE_NAME_BYTES_MAX),
+    };
+    let frame = frame.bytes("key", ask.url.as_bytes(), CACHE_KEY_BYTES_MAX).headers(&ask.headers);
+    match &ask.call {
+        CacheCallHead::Match => frame.u8(0),
+        CacheCallHead::Put(head, body) => frame.u8(1).u16(head.status.as_u16()).headers(&head.headers).body(body.into()),
+        CacheCallHead::Delete => frame.u8(2),
+    }
+}
+
+fn read_cache(frame: &mut Reader<'_>) -> Result<CacheHead, ProtocolError> {
+    let name = match frame.u8()? {
+        0 => None,
+        1 => Some(frame.string("cache name", CACHE_NAME_BYTES_MAX)?),
+        number => return Err(ProtocolError::UnknownNumber { field: "cache name", number }),
+    };
+    let (url, headers) = (frame.string("key", CACHE_KEY_BYTES_MAX)?, frame.headers()?);
+    let call = match frame.u8()? {
+        0 => CacheCallHead::Match,
+        1 => CacheCallHead::Put(read_response(frame)?, frame.body()?),
+        2 => CacheCallHead::Delete,
+        number => return Err(ProtocolError::UnknownNumber { field: "cache call", number }),
+    };
+    Ok(CacheHead { name, url, headers, call })
 }
 
 const fn redirect_number(redirect: Redirect) -> u8 {

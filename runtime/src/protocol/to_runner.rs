@@ -26,6 +26,7 @@ const BODY_END: u8 = 8;
 const CREDIT: u8 = 9;
 const CANCEL: u8 = 10;
 const FETCHED: u8 = 11;
+const SETTLED: u8 = 12;
 
 /// `request.cf.httpProtocol` by number. The first stands for what is not listed.
 const HTTP_PROTOCOLS: [&str; 4] = ["HTTP/1.1", "HTTP/2", "HTTP/3", "HTTP/1.0"];
@@ -59,6 +60,9 @@ impl Encode for ToRunner {
             Self::BodyEnd { stream, part, error } => Writer::begin(out, BODY_END).u32(*stream).u32(*part).maybe_text(error.as_deref()),
             Self::Credit { stream, part, bytes } => Writer::begin(out, CREDIT).u32(*stream).u32(*part).u32(*bytes),
             Self::Cancel { stream, outcome } => Writer::begin(out, CANCEL).u32(*stream).u8(*outcome as u8),
+            Self::Settled { stream, part, yes, note } => {
+                Writer::begin(out, SETTLED).u32(*stream).u32(*part).u8(u8::from(*yes)).maybe_text(note.as_deref())
+            }
             Self::Fetched { stream, part, result, url, redirects } => {
                 let frame = Writer::begin(out, FETCHED).u32(*stream).u32(*part);
                 match result {
@@ -136,6 +140,16 @@ impl Decode for ToRunner {
             CREDIT => Self::Credit { stream: frame.stream()?, part: frame.u32()?, bytes: frame.u32()? },
             CANCEL => Self::Cancel { stream: frame.stream()?, outcome: read_outcome(&mut frame)? },
             FETCHED => read_fetched(&mut frame)?,
+            SETTLED => Self::Settled {
+                stream: frame.stream()?,
+                part: frame.u32()?,
+                yes: match frame.u8()? {
+                    0 => false,
+                    1 => true,
+                    number => return Err(ProtocolError::UnknownNumber { field: "yes", number }),
+                },
+                note: frame.maybe_text()?,
+            },
             number => return Err(ProtocolError::UnknownNumber { field: "tag", number }),
         };
         frame.finish(message)

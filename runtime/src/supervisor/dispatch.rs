@@ -7,17 +7,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::call::{self, Asked, Call};
 use super::limits::POINTS_CONTAINED;
 use super::link::{Link, State, index};
 use super::phase::Phase;
 use super::placement::Placement;
-use super::stream::{Entry, Head, Inbound, Outbound, Sub, Verdict};
+use super::stream::{Entry, Head, Verdict};
 use super::ticket::Ticket;
-use crate::protocol::{
-    BodyKind, INITIAL_CREDIT, Part, ProtocolError, RequestHead, ResponseHead, SUBREQUESTS_RUNNING_MAX, Slot, StreamId, ToEdge, ToRunner,
-    encode,
-};
-use crate::{BodyError, Host, LogLine, Outcome, Redirect, RunError};
+use crate::protocol::{BodyKind, Part, ProtocolError, ResponseHead, Slot, StreamId, ToEdge, ToRunner, encode};
+use crate::{BodyError, Host, LogLine, Outcome, RunError};
 
 /// What comes of one read. Kept between reads so that it is not allocated for each.
 #[derive(Default)]
@@ -37,26 +35,14 @@ pub(super) enum Event {
     Gone { placement: Arc<Placement>, outcome: Outcome, message: String },
     /// A thread does not obey.
     Stuck { stream: StreamId, slot: Slot, outcome: Outcome },
-    /// A worker makes a subrequest.
-    Fetch(Box<Fetch>),
+    /// A worker asks for something.
+    Call(Box<Call>),
     /// A worker logs.
     Log { host: Arc<dyn Host>, line: LogLine },
     /// A version logs while it loads.
     LoadLog { placement: Arc<Placement>, line: LogLine },
     /// An invocation came back. Its report, where nobody waits for it any more.
     Bounced(Option<Ticket>),
-}
-
-/// A subrequest that the edge shall make.
-pub(super) struct Fetch {
-    pub(super) stream: StreamId,
-    pub(super) part: Part,
-    pub(super) head: Box<RequestHead>,
-    pub(super) redirect: Redirect,
-    pub(super) body: BodyKind,
-    pub(super) redirects_max: u32,
-    pub(super) host: Arc<dyn Host>,
-    pub(super) placement: Arc<Placement>,
 }
 
 impl Link {
@@ -96,9 +82,14 @@ impl Link {
                     }
                 }
             }
-            ToEdge::Fetch { stream, part, head, redirect, body } => {
-                if live(state, stream).is_some() {
-                    events.extend(fetch(state, (stream, part), head, redirect, body)?);
+            ToEdge::Fetch { stream, part, head, redirect, cache, body } => {
+                events.extend(call::admit(state, (stream, part), Asked::Fetch { head, redirect, cache, body })?);
+            }
+            ToEdge::Cache { stream, part, ask } => events.extend(call::admit(state, (stream, part), Asked::Cache(ask))?),
+            ToEdge::PassThrough { stream } => {
+                // At once, not as an event: whoever hears of the failure must find it said.
+                if let Some(ticket) = live(state, stream).and_then(|entry| entry.ticket.as_ref()) {
+                    ticket.host.pass_through();
                 }
             }
             ToEdge::Log { stream, slot, level, message, exception } => {
@@ -194,11 +185,14 @@ impl Entry {
             // It may have been cut by the edge meanwhile.
             return if inbound.end.is_some() { Ok(None) } else { Err(ProtocolError::Order("the end of no body")) };
         }
-        Ok(inbound.ends(match error {
+        let waker = inbound.ends(match error {
             None => Ok(()),
             Some(_) if part == 0 => Err(BodyError::Worker(Outcome::Exception)),
             Some(message) => Err(BodyError::Aborted(message)),
-        }))
+        });
+        // A call that was answered before its body had come stayed for the body.
+        self.subs.retain(|sub| sub.part != part || !sub.answered || !sub.inbound.is_forsaken());
+        Ok(waker)
     }
 
     fn bounce(&mut self, wakers: &mut Vec<Waker>) -> Result<Event, ProtocolError> {
@@ -243,41 +237,6 @@ fn body_data(state: &mut State, stream: StreamId, part: Part, bytes: Bytes, now:
         let _ = encode(outbox, &ToRunner::Credit { stream, part, bytes });
     }
     Ok(waker)
-}
-
-fn fetch(
-    state: &mut State,
-    (stream, part): (StreamId, Part),
-    head: Box<RequestHead>,
-    redirect: Redirect,
-    body: BodyKind,
-) -> Result<Option<Event>, ProtocolError> {
-    let State { streams, outbox, .. } = state;
-    let Some(entry) = streams.get_mut(index(stream)).filter(|entry| entry.id == stream) else { return Ok(None) };
-    if part <= entry.last_part {
-        return Err(ProtocolError::Order("a subrequest's number is not above the last"));
-    }
-    entry.last_part = part;
-    let max = entry.limits().subrequests_max;
-    let Some(ticket) = entry.ticket.as_mut().filter(|_| !matches!(entry.phase, Phase::Cancelled(_))) else { return Ok(None) };
-    let refusal = if ticket.subrequests >= max {
-        format!("Too many subrequests: the limit of one invocation is {max}.")
-    } else if entry.subs.len() >= SUBREQUESTS_RUNNING_MAX {
-        format!("Too many subrequests at once: the limit is {SUBREQUESTS_RUNNING_MAX}.")
-    } else {
-        ticket.subrequests += 1;
-        let (redirects_max, host) = (max - ticket.subrequests, ticket.host.clone());
-        let mut inbound = Inbound::default();
-        if matches!(body, BodyKind::Stream(_)) {
-            inbound.opens();
-        }
-        entry.subs.push(Sub { part, inbound, outbound: Outbound::new(INITIAL_CREDIT) });
-        let placement = entry.placement.clone();
-        return Ok(Some(Event::Fetch(Box::new(Fetch { stream, part, head, redirect, body, redirects_max, host, placement }))));
-    };
-    // Cannot fail: a text is cut to its bound.
-    let _ = encode(outbox, &ToRunner::Fetched { stream, part, result: Err(refusal), url: String::new(), redirects: 0 });
-    Ok(None)
 }
 
 fn log(state: &mut State, stream: StreamId, slot: Slot, mut line: LogLine) -> Option<Event> {

@@ -1,50 +1,24 @@
-//! A worker's subrequest: made by the host, answered to the runner.
+//! A worker's subrequest: made for the host, its response sent to the runner.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::{Request, Uri};
 
-use super::dispatch::Fetch;
 use super::download::Download;
 use super::limits::REDIRECTS_MAX;
 use super::link::Link;
 use super::upload::{Gathered, Upload};
-use crate::protocol::{BodyKind, ResponseHead, ToRunner};
-use crate::{Body, Fetched, Subrequest};
+use crate::protocol::{BodyKind, Part, RequestHead, ResponseHead, StreamId, ToRunner};
+use crate::{Body, FetchCache, Fetched, Redirect, Subrequest};
 
-/// Makes the subrequest and sends its response. Ends early when the worker abandons it or the invocation ends.
-pub(super) async fn run(link: Arc<Link>, job: Box<Fetch>) {
-    let Fetch { stream, part, head, redirect, body, redirects_max, host, placement } = *job;
-    let answer = match request(&link, (stream, part), *head, body) {
-        Err(message) => Some(Err(message)),
-        Ok(request) => {
-            let redirects_max = redirects_max.min(REDIRECTS_MAX);
-            let mut fetched = pin!(host.fetch(Subrequest { request, redirect, redirects_max }));
-            poll_fn(|cx| match fetched.as_mut().poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(Some(answer.map_err(|error| error.message))),
-                Poll::Pending => link.poll_unwanted(stream, part, cx).map(|()| None),
-            })
-            .await
-        }
-    };
-    match answer {
-        None => {}
-        Some(Err(message)) => refuse(&link, stream, part, message),
-        Some(Ok(fetched)) => {
-            let limits = &placement.version.limits;
-            answer_with(&link, stream, part, fetched, limits.body_idle_timeout()).await;
-        }
-    }
-    link.close_part(stream, part);
-}
-
-fn request(
+/// The request that a worker wants made, or what is wrong with it.
+pub(super) fn subrequest(
     link: &Arc<Link>,
-    (stream, part): (crate::protocol::StreamId, crate::protocol::Part),
-    head: crate::protocol::RequestHead,
+    (stream, part): (StreamId, Part),
+    head: RequestHead,
     body: BodyKind,
 ) -> Result<Request<Body>, String> {
     // `url` is made by the runner's URL parser, but nothing from there is trusted.
@@ -64,13 +38,13 @@ fn request(
     Ok(request)
 }
 
-async fn answer_with(
-    link: &Arc<Link>,
-    stream: crate::protocol::StreamId,
-    part: crate::protocol::Part,
-    fetched: Fetched,
-    idle: std::time::Duration,
-) {
+/// With what it may follow of redirects: each is a subrequest.
+pub(super) fn limited(request: Request<Body>, redirect: Redirect, cache: Option<Box<FetchCache>>, left: u32) -> Subrequest {
+    Subrequest { request, redirect, cache, redirects_max: left.min(REDIRECTS_MAX) }
+}
+
+/// Sends a response, its body as the worker's credit allows.
+pub(super) async fn answer(link: &Arc<Link>, stream: StreamId, part: Part, fetched: Fetched, idle: Duration) {
     let Fetched { response, url, redirects } = fetched;
     link.count_redirects(stream, redirects);
     let (parts, body) = response.into_parts();
@@ -96,31 +70,18 @@ async fn answer_with(
     }
 }
 
-fn refuse(link: &Link, stream: crate::protocol::StreamId, part: crate::protocol::Part, message: String) {
+/// Sends why there is no answer.
+pub(super) fn refuse(link: &Link, stream: StreamId, part: Part, message: String) {
     let message = ToRunner::Fetched { stream, part, result: Err(message), url: String::new(), redirects: 0 };
     // Cannot fail: a text is cut to its bound.
     let _ = link.send_for(stream, &message);
 }
 
 impl Link {
-    /// Sends a message about an invocation, unless that has ended.
-    fn send_for(&self, stream: crate::protocol::StreamId, message: &ToRunner) -> Result<(), crate::protocol::EncodeError> {
-        let alive = self.state.lock().entry(stream).is_some_and(|entry| !entry.done);
-        if alive { self.send(message) } else { Ok(()) }
-    }
-
     /// Each redirect that was followed counts as a subrequest.
-    fn count_redirects(&self, stream: crate::protocol::StreamId, redirects: u32) {
+    fn count_redirects(&self, stream: StreamId, redirects: u32) {
         if let Some(ticket) = self.state.lock().entry(stream).and_then(|entry| entry.ticket.as_mut()) {
             ticket.subrequests = ticket.subrequests.saturating_add(redirects);
-        }
-    }
-
-    /// The subrequest is over, but for a body that its consumer still reads.
-    fn close_part(&self, stream: crate::protocol::StreamId, part: crate::protocol::Part) {
-        let mut state = self.state.lock();
-        if let Some(entry) = state.entry(stream) {
-            entry.subs.retain(|sub| sub.part != part || sub.inbound.open);
         }
     }
 }

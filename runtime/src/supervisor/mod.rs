@@ -2,9 +2,11 @@
 //!
 //! Reading order, the path of an invocation: [`run`](Supervisor::run) (`run`) finds a place (`load`, `version`, `placement`, `fleet`,
 //! `standby`, `exec`), starts there (`link`, `stream`), and hears of it (`pipe`, `dispatch`); bodies flow through `upload` and
-//! `download`, subrequests through `fetch`. When something goes wrong: `watchdog`, `runner`, `burial`. Bounds: `limits`.
+//! `download`, what a worker asks for through `call`: subrequests (`fetch`) and operations of its caches (`cache`). When something goes wrong: `watchdog`, `runner`, `burial`. Bounds: `limits`.
 
 mod burial;
+mod cache;
+mod call;
 mod counters;
 mod dispatch;
 mod download;

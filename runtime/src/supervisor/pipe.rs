@@ -12,7 +12,7 @@ use super::dispatch::{Batch, Event};
 use super::limits::LINKLESS_WAIT;
 use super::link::Link;
 use super::runner::{Cause, Runner};
-use super::{fetch, tasks};
+use super::{call, tasks};
 use crate::protocol::{Decoder, OUTBOX_BYTES_MAX, ProtocolError, ToEdge};
 
 /// Bytes that an outbox keeps allocated when it is empty.
@@ -79,8 +79,8 @@ fn handle(supervisor: &Weak<Inner>, runner: &Arc<Runner>, link: &Arc<Link>, even
             let (worker, version) = (&placement.version.worker, &placement.version.id);
             tracing::info!(%worker, %version, level = ?line.level, message = line.message, "worker logged while it was loaded");
         }
-        Event::Fetch(job) => {
-            tasks::spawn(fetch::run(link.clone(), job));
+        Event::Call(call) => {
+            tasks::spawn(call::run(link.clone(), call));
         }
         Event::Loaded { placement, cpu_us, heap_bytes } => placement.loaded(cpu_us, heap_bytes),
         Event::Gone { placement, outcome, message } => {

@@ -62,6 +62,8 @@ pub(super) struct Sub {
     pub(super) part: Part,
     pub(super) inbound: Inbound,
     pub(super) outbound: Outbound,
+    /// Its answer is complete; it is only here for the body that still comes.
+    pub(super) answered: bool,
 }
 
 /// Why an invocation is over before its end, by the edge's decision.
@@ -245,6 +247,11 @@ impl Inbound {
     /// It has ended, and all of it has been taken.
     pub(super) fn is_drained(&self) -> bool {
         self.end.is_some() && self.chunks.is_empty() && self.tail.is_empty()
+    }
+
+    /// Nobody reads it.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.unwanted || self.is_drained()
     }
 
     /// It has ended. The first end counts.

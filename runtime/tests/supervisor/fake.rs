@@ -184,6 +184,10 @@ impl Thread {
                 self.respond(stream, 200, text.into());
                 self.done(stream, Outcome::Ok);
             }
+            ToRunner::Settled { stream, yes, note, .. } => {
+                self.respond(stream, 200, format!("{yes} {}", note.unwrap_or_default()).into());
+                self.done(stream, Outcome::Ok);
+            }
             ToRunner::LoadModule { .. } | ToRunner::LoadBytes { .. } => {}
         }
     }
@@ -326,7 +330,7 @@ impl Thread {
     fn fetch(&mut self, stream: StreamId, part: u32) {
         let url = "https://upstream.example/thing".to_owned();
         let head = Box::new(RequestHead { method: Method::POST, url, headers: HeaderMap::new() });
-        self.say(&ToEdge::Fetch { stream, part, head, redirect: Redirect::Follow, body: BodyKind::Whole("ask".into()) });
+        self.say(&ToEdge::Fetch { stream, part, head, redirect: Redirect::Follow, cache: None, body: BodyKind::Whole("ask".into()) });
     }
 
     /// What ends or stops the process, or hides it.

@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use http::{Method, Request, Response};
 use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
 use selvedge_runtime::{
-    Body, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module, ModuleKind, Outcome, Report, RunError, Subrequest,
-    WorkerSource,
+    Body, CacheAnswer, CacheAsk, CacheCall, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module, ModuleKind,
+    Outcome, Report, RunError, Subrequest, WorkerSource,
 };
 
 use crate::fake::Shared;
@@ -45,6 +45,9 @@ pub(crate) fn play(arguments: &[String], tests: &[Test]) {
     assert!(failed.is_empty(), "failed: {failed:#?}");
 }
 
+/// What the host keeps of one response.
+const KEPT_BYTES_MAX: u64 = 1 << 20;
+
 /// A host that answers every fetch with the request's body, and remembers what it is told.
 #[derive(Default)]
 pub(crate) struct Memory {
@@ -52,6 +55,10 @@ pub(crate) struct Memory {
     pub(crate) lines: Shared<Vec<LogLine>>,
     /// Reports.
     pub(crate) reports: Shared<Vec<Report>>,
+    /// What was put, by URL.
+    pub(crate) kept: Shared<std::collections::HashMap<String, Bytes>>,
+    /// `passThroughOnException()` was called.
+    pub(crate) passes: std::sync::atomic::AtomicBool,
     /// Woken at each report.
     pub(crate) reported: tokio::sync::Notify,
 }
@@ -64,6 +71,30 @@ impl Host for Memory {
             Ok(Fetched { response: Response::new(Body::full(body)), url, redirects: 0 })
         }
         .boxed()
+    }
+
+    fn cache(&self, ask: CacheAsk) -> BoxFuture<'static, Result<CacheAnswer, FetchError>> {
+        let kept = self.kept.clone();
+        async move {
+            match ask.call {
+                CacheCall::Match => Ok(match kept.lock().get(&ask.url) {
+                    Some(bytes) => CacheAnswer::Found(Response::new(Body::full(bytes.clone()))),
+                    None => CacheAnswer::No(None),
+                }),
+                CacheCall::Put(response) => {
+                    let bytes =
+                        response.into_body().collect(KEPT_BYTES_MAX).await.map_err(|error| FetchError { message: error.to_string() })?;
+                    kept.lock().insert(ask.url, bytes);
+                    Ok(CacheAnswer::Yes)
+                }
+                CacheCall::Delete => Ok(if kept.lock().remove(&ask.url).is_some() { CacheAnswer::Yes } else { CacheAnswer::No(None) }),
+            }
+        }
+        .boxed()
+    }
+
+    fn pass_through(&self) {
+        self.passes.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
     fn log(&self, line: LogLine) {

@@ -10,3 +10,4 @@ mod shield;
 mod subrequests;
 mod waits;
 mod worker;
+mod worker_caches;

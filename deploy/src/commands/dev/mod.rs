@@ -208,7 +208,7 @@ impl Session {
 /// Everything of a version that is not in its bundle.
 fn settings(project: &Project, version: &NewVersion) -> String {
     format!(
-        "{} {:?} {:?} {} {:?} {:?} {:?} {:?}",
+        "{} {:?} {:?} {} {:?} {:?} {:?} {:?} {}",
         project.name,
         project.routes,
         version.vars,
@@ -216,7 +216,8 @@ fn settings(project: &Project, version: &NewVersion) -> String {
         version.compatibility_flags,
         version.cpu_ms,
         version.subrequests_max,
-        project.cache_enabled
+        project.cache_enabled,
+        project.cache_cross_version
     )
 }
 

@@ -9,4 +9,5 @@ mod passing;
 mod running;
 mod settings;
 mod smuggling;
+mod worker_caches;
 mod world;

@@ -14,7 +14,7 @@ fn report(outcome: Outcome) -> Report {
 
 async fn fetch(host: &Arc<dyn Host>, url: &str, redirect: Redirect) -> Result<Fetched, FetchError> {
     let request = Request::builder().uri(url).body(Body::empty()).expect("a request");
-    host.fetch(Subrequest { request, redirect, redirects_max: 50 }).await
+    host.fetch(Subrequest { request, redirect, cache: None, redirects_max: 50 }).await
 }
 
 /// A worker whose answer is what `fetch(url)` of the path's query gave.
@@ -160,7 +160,7 @@ async fn redirects_are_followed_shown_or_refused() {
         assert!(fetch(host, "http://other.org/out", Redirect::Follow).await.expect_err("checked again").message.contains("not allowed"));
         assert!(fetch(host, "ftp://other.org/", Redirect::Follow).await.expect_err("no http").message.contains("http or https"));
         let none = Request::builder().uri("http://other.org/start").body(Body::empty()).expect("a request");
-        let limited = host.fetch(Subrequest { request: none, redirect: Redirect::Follow, redirects_max: 0 }).await;
+        let limited = host.fetch(Subrequest { request: none, redirect: Redirect::Follow, cache: None, redirects_max: 0 }).await;
         assert!(limited.expect_err("over the budget").message.contains("subrequests"));
         Ok(response(200, &[], "checked"))
     });

@@ -112,7 +112,7 @@ async fn a_workers_request_has_one_framing_too() {
             &[("transfer-encoding", "chunked"), ("content-length", "9"), ("connection", "content-length"), ("host", "other.example")];
         let mut asked = request(fields, stream("body"));
         *asked.uri_mut() = "http://www.example.org/behind".parse().expect("an address");
-        let fetched = invocation.host.fetch(Subrequest { request: asked, redirect: Redirect::Manual, redirects_max: 0 }).await;
+        let fetched = invocation.host.fetch(Subrequest { request: asked, redirect: Redirect::Manual, cache: None, redirects_max: 0 }).await;
         Ok(fetched.map_err(|error| error.message).expect("an answer").response)
     });
     assert_eq!(world.get("/").await.status(), 200);

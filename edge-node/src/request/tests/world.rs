@@ -150,9 +150,17 @@ impl World {
     where
         F: Future<Output = Result<Response<Body>, RunError>> + Send + 'static,
     {
+        Self::reaching("192.0.2.0/24", routes, script)
+    }
+
+    /// The same; workers reach these addresses beside the public ones.
+    pub(super) fn reaching<F>(allowed: &str, routes: Vec<Route>, script: impl Fn(Invocation) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Response<Body>, RunError>> + Send + 'static,
+    {
         let metrics = Arc::new(Metrics::default());
         let cache = Cache::new(64 << 20, metrics.clone());
-        Self::over(routes, script, cache, metrics)
+        Self::over(allowed, routes, script, cache, metrics)
     }
 
     /// With these routes, no workers, this much memory, and a disk.
@@ -160,10 +168,16 @@ impl World {
         let metrics = Arc::new(Metrics::default());
         let disk = DiskConfig { folder: folder.to_owned(), bytes_max: 512 << 20 };
         let cache = Cache::with_disk(memory_bytes, &disk, metrics.clone()).expect("a folder");
-        Self::over(routes, |_| async { panic!("no worker is routed") }, cache, metrics)
+        Self::over("192.0.2.0/24", routes, |_| async { panic!("no worker is routed") }, cache, metrics)
     }
 
-    fn over<F>(routes: Vec<Route>, script: impl Fn(Invocation) -> F + Send + Sync + 'static, cache: Cache, metrics: Arc<Metrics>) -> Self
+    fn over<F>(
+        allowed: &str,
+        routes: Vec<Route>,
+        script: impl Fn(Invocation) -> F + Send + Sync + 'static,
+        cache: Cache,
+        metrics: Arc<Metrics>,
+    ) -> Self
     where
         F: Future<Output = Result<Response<Body>, RunError>> + Send + 'static,
     {
@@ -177,7 +191,10 @@ impl World {
             cache: Arc::new(cache),
             peers: Arc::default(),
             contact: contact.clone(),
-            upstreams: Arc::new(Upstreams::new(UpstreamsConfig::default()).expect("upstreams")),
+            upstreams: Arc::new(
+                Upstreams::new(UpstreamsConfig { fetch_allow: vec![allowed.parse().expect("a network")], ..UpstreamsConfig::default() })
+                    .expect("upstreams"),
+            ),
             trusted_proxies: Vec::new(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),

@@ -7,16 +7,15 @@ use deno_core::v8;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 use selvedge_runtime::protocol::{
-    BodyKind, CHUNK_BYTES_MAX, HEADERS_BYTES_MAX, INITIAL_CREDIT, METHOD_BYTES_MAX, RequestHead, ResponseHead, SUBREQUESTS_RUNNING_MAX,
-    ToEdge, URL_BYTES_MAX,
+    BodyKind, CHUNK_BYTES_MAX, HEADERS_BYTES_MAX, INITIAL_CREDIT, METHOD_BYTES_MAX, RequestHead, ResponseHead, ToEdge, URL_BYTES_MAX,
 };
-use selvedge_runtime::{LogLevel, Outcome, Redirect};
+use selvedge_runtime::{FetchCache, LogLevel, Outcome, Redirect};
 
 use super::Invocations;
 use super::live::Outgoing;
 use crate::exception;
 use crate::limits::{CREDIT_BATCH_BYTES, LOG_LINE_BYTES_MAX};
-use crate::ops::{self, Given, Host, Redirects, flat_headers};
+use crate::ops::{self, Asked, Given, Host, Redirects, flat_headers};
 
 // The ops have bounds of their own, because the build script compiles them without the protocol.
 const _: () = assert!(ops::WHOLE_BYTES_MAX == CHUNK_BYTES_MAX && ops::FIELDS_BYTES_MAX <= HEADERS_BYTES_MAX);
@@ -128,6 +127,7 @@ impl Host for Invocations {
         url: String,
         mut headers: HeaderMap,
         redirects: Redirects,
+        wishes: Option<String>,
         body: Given,
     ) -> Result<u32, String> {
         headers.remove(CONTENT_LENGTH);
@@ -137,27 +137,26 @@ impl Host for Invocations {
         if url.len() > URL_BYTES_MAX {
             return Err(format!("the URL is longer than {URL_BYTES_MAX} bytes"));
         }
-        let part = {
-            let mut live = self.live.borrow_mut();
-            let live = live.get_mut(&stream).ok_or("the request that this fetch() belongs to has ended")?;
-            if live.subrequests >= SUBREQUESTS_RUNNING_MAX {
-                return Err(format!("more than {SUBREQUESTS_RUNNING_MAX} subrequests are waiting for their answer"));
-            }
-            live.subrequests += 1;
-            live.fetches = live.fetches.checked_add(1).ok_or("too many subrequests")?;
-            if matches!(body, Given::Stream(_)) {
-                live.outgoing.push(Outgoing { part: live.fetches, credit: INITIAL_CREDIT, starved: false });
-            }
-            live.fetches
-        };
+        let cache = wishes.map(|json| FetchCache::read(json.as_bytes())).transpose()?.map(Box::new);
+        let part = self.number_call(stream, &body, "fetch()")?;
         let redirect = match redirects {
             Redirects::Follow => Redirect::Follow,
             Redirects::Manual => Redirect::Manual,
             Redirects::Error => Redirect::Error,
         };
         let head = Box::new(RequestHead { method, url, headers });
-        self.surroundings.send(ToEdge::Fetch { stream, part, head, redirect, body: body_kind(body) });
+        self.surroundings.send(ToEdge::Fetch { stream, part, head, redirect, cache, body: body_kind(body) });
         Ok(part)
+    }
+
+    fn cache(&self, stream: u32, name: Option<String>, url: String, headers: HeaderMap, asked: Asked) -> Result<u32, String> {
+        self.ask_cache(stream, name, url, headers, asked)
+    }
+
+    fn pass_through(&self, stream: u32) {
+        if self.is_live(stream) {
+            self.surroundings.send(ToEdge::PassThrough { stream });
+        }
     }
 
     fn log(&self, stream: u32, level: u8, mut message: String) {
@@ -216,7 +215,7 @@ impl Host for Invocations {
     }
 }
 
-fn body_kind(body: Given) -> BodyKind {
+pub(super) fn body_kind(body: Given) -> BodyKind {
     match body {
         Given::Empty => BodyKind::Empty,
         Given::Whole(bytes) => BodyKind::Whole(bytes),

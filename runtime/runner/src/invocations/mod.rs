@@ -3,6 +3,7 @@
 
 mod calls;
 mod live;
+mod subcalls;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -205,17 +206,6 @@ impl Invocations {
         let Some(body) = live.get_mut(&stream).and_then(|live| live.outgoing(part)) else { return false };
         body.credit = body.credit.saturating_add(bytes).min(CREDIT_MAX);
         body.credit > 0 && std::mem::take(&mut body.starved)
-    }
-
-    /// A subrequest was answered (or failed): its response's body may follow.
-    pub(crate) fn fetched(&self, stream: StreamId, part: Part, streams: bool) -> bool {
-        let mut live = self.live.borrow_mut();
-        let Some(live) = live.get_mut(&stream) else { return false };
-        live.subrequests = live.subrequests.saturating_sub(1);
-        if streams {
-            live.incoming.push(Incoming { part, credit: INITIAL_CREDIT, owed: 0 });
-        }
-        true
     }
 
     /// Whether nothing that Rust knows of can ever wake an invocation that has not answered.

@@ -122,7 +122,7 @@ impl Isolate {
         })
     }
 
-    /// Takes `BodyData`, `BodyEnd`, `Credit`, `Cancel` and `Fetched` of streams that were started here; others are ignored.
+    /// Takes `BodyData`, `BodyEnd`, `Credit`, `Cancel`, `Settled` and `Fetched` of streams that were started here; others are ignored.
     pub fn deliver(&mut self, message: ToRunner) -> Pulse {
         let state = self.state.clone();
         match message {
@@ -147,6 +147,7 @@ impl Isolate {
                 state.call(scope, Hook::Credited, &[stream, part]);
             }),
             ToRunner::Cancel { stream, outcome } if state.is_live(stream) => self.cancel(stream, outcome),
+            ToRunner::Settled { stream, part, yes, note } => self.settled(stream, part, yes, note.as_deref()),
             ToRunner::Fetched { stream, part, result, url, redirects } => self.fetched(stream, part, result, &url, redirects),
             _ => Pulse::Alive,
         }
@@ -174,11 +175,15 @@ impl Isolate {
     ) -> Pulse {
         let state = self.state.clone();
         let streams = matches!(&result, Ok((_, BodyKind::Stream(_))));
-        if !state.fetched(stream, part, streams) {
+        if !state.answered(stream, part, streams) {
             return Pulse::Alive;
         }
+        let starved = result.is_err() && state.unwanted(stream, part);
         self.turn(stream, |scope, _| {
             let [stream, part, redirects] = numbers(scope, [stream, part, redirects]);
+            if starved {
+                state.call(scope, Hook::Credited, &[stream, part]);
+            }
             match result {
                 Ok((head, body)) => {
                     let status = v8::Integer::new(scope, head.status.as_u16().into());
@@ -192,6 +197,27 @@ impl Isolate {
                     state.call(scope, Hook::FetchFailed, &[stream, part, message]);
                 }
             }
+        })
+    }
+
+    fn settled(&mut self, stream: StreamId, part: Part, yes: bool, note: Option<&str>) -> Pulse {
+        let state = self.state.clone();
+        if !state.answered(stream, part, false) {
+            return Pulse::Alive;
+        }
+        // What was refused need not be sent to its end.
+        let starved = state.unwanted(stream, part);
+        self.turn(stream, |scope, _| {
+            let [stream, part] = numbers(scope, [stream, part]);
+            if starved {
+                state.call(scope, Hook::Credited, &[stream, part]);
+            }
+            let yes = v8::Boolean::new(scope, yes).into();
+            let note = match note {
+                Some(note) => text(scope, note),
+                None => v8::undefined(scope).into(),
+            };
+            state.call(scope, Hook::Settled, &[stream, part, yes, note]);
         })
     }
 

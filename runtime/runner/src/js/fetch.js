@@ -1,9 +1,10 @@
-// fetch(): Rust hands the subrequest to the edge, which does everything else (cache, addresses, redirects, limits).
+// fetch(): Rust hands the subrequest to the edge, which does everything else (cache, addresses, redirects, limits). And what comes
+// back of every call to the edge.
 
 import { op_abandon, op_body_end, op_fetch } from "ext:core/ops";
 import { Body } from "ext:selvedge/body.js";
-import { console } from "ext:selvedge/console.js";
 import { currentInvocation } from "ext:selvedge/invocation.js";
+import { wishesOf } from "ext:selvedge/wishes.js";
 import { Request, isRequest, requestBody, requestHeaderList, requestOptions, requestSignal } from "ext:selvedge/request.js";
 import { fetchedResponse } from "ext:selvedge/response.js";
 
@@ -21,10 +22,7 @@ export function fetch(input, init = undefined) {
     const request = isRequest(input) && init === undefined ? input : new Request(input, init);
     const signal = requestSignal(request);
     if (signal?.aborted) throw signal.reason;
-    const options = requestOptions(request);
-    if (options !== undefined && options !== null) {
-      for (const name of Object.keys(options)) console.warn(`fetch(): the option cf.${name} is not supported yet and was ignored`);
-    }
+    const wishes = wishesOf(requestOptions(request));
     const body = requestBody(request);
     const given = body === null ? null : body.describe();
     const { stream, fetches } = invocation;
@@ -36,6 +34,7 @@ export function fetch(input, init = undefined) {
       hash < 0 ? url : url.slice(0, hash),
       requestHeaderList(request),
       REDIRECT[request.redirect],
+      wishes,
       given,
     );
     const pending = { resolve, reject, invocation, signal };
@@ -47,11 +46,11 @@ export function fetch(input, init = undefined) {
   });
 }
 
-function messageOf(error) {
+export function messageOf(error) {
   try {
     return String(error?.message ?? error).slice(0, 512);
   } catch {
-    return "the request's body failed";
+    return "the body failed";
   }
 }
 
@@ -79,4 +78,11 @@ export function fetchFailed(invocation, part, message) {
   const pending = invocation.fetches.get(part);
   invocation.fetches.delete(part);
   pending?.reject(new TypeError(message));
+}
+
+// The answer to a call that has no response to give.
+export function settled(invocation, part, yes, note) {
+  const pending = invocation.fetches.get(part);
+  invocation.fetches.delete(part);
+  pending?.settle?.(yes, note);
 }

@@ -5,10 +5,11 @@ import { op_expect_async } from "ext:core/ops";
 import { AbortController, AbortSignal, DOMException, Scheduler } from "ext:selvedge/abort.js";
 import { attributeMethods, settleNext } from "ext:selvedge/attributed.js";
 import { Performance, installDate, startClock } from "ext:selvedge/clock.js";
+import { Cache, CacheStorage, caches } from "ext:selvedge/caches.js";
 import { console } from "ext:selvedge/console.js";
 import { installCrypto } from "ext:selvedge/crypto.js";
 import { WorkerGlobalScope, installGlobalTarget, reportError, unhandled } from "ext:selvedge/events.js";
-import { fetch, fetchFailed, fetched } from "ext:selvedge/fetch.js";
+import { fetch, fetchFailed, fetched, settled } from "ext:selvedge/fetch.js";
 import { FormData } from "ext:selvedge/formdata.js";
 import { Headers } from "ext:selvedge/headers.js";
 import { bodyData, bodyEnd, cancel, liveInvocation } from "ext:selvedge/invocation.js";
@@ -65,6 +66,8 @@ const interfaces = {
   AbortController,
   AbortSignal,
   Blob,
+  Cache,
+  CacheStorage,
   ByteLengthQueuingStrategy: streams.ByteLengthQueuingStrategy,
   CompressionStream,
   CountQueuingStrategy: streams.CountQueuingStrategy,
@@ -130,6 +133,7 @@ function install(global, members, enumerable) {
 install(globalThis, interfaces, false);
 install(globalThis, functions, true);
 install(globalThis, {
+  caches,
   console,
   navigator: new Navigator(),
   performance: new Performance(),
@@ -164,6 +168,10 @@ globalThis.__selvedge = {
   fire,
   prepare,
   settleNext,
+  settled(stream, ...rest) {
+    const invocation = liveInvocation(stream);
+    if (invocation !== undefined) settled(invocation, ...rest);
+  },
   start,
   startClock,
   unhandled,

@@ -1,7 +1,7 @@
 // The worker itself: its `env`, its handler, `ctx`, the module `cloudflare:workers`, and the start of an invocation.
 
 import { Body } from "ext:selvedge/body.js";
-import { console } from "ext:selvedge/console.js";
+import { op_pass_through } from "ext:core/ops";
 import { Invocation, currentInvocation } from "ext:selvedge/invocation.js";
 import { incomingRequest } from "ext:selvedge/request.js";
 import { isResponse } from "ext:selvedge/response.js";
@@ -42,7 +42,7 @@ class ExecutionContext {
   }
 
   passThroughOnException() {
-    console.warn("ctx.passThroughOnException() is not supported yet: an exception is answered with an error, not by the upstream");
+    op_pass_through(this.#invocation.stream);
   }
 }
 

@@ -68,8 +68,8 @@ pub fn op_ended(state: &OpState, stream: u32) {
     host(state).ended(stream);
 }
 
-/// The number of the subrequest. `redirect`: 0 follow, 1 manual, 2 error.
-#[op2(nofast, reentrant)]
+/// The number of the subrequest. `redirect`: 0 follow, 1 manual, 2 error. `wishes`: none, or JSON of what is wished of the cache.
+#[op2(reentrant)]
 #[allow(clippy::too_many_arguments, reason = "an op takes what JavaScript has")]
 pub fn op_fetch(
     scope: &mut v8::PinScope<'_, '_>,
@@ -79,6 +79,7 @@ pub fn op_fetch(
     #[string] url: String,
     headers: v8::Local<'_, v8::Value>,
     redirect: u8,
+    #[string] wishes: Option<String>,
     body: v8::Local<'_, v8::Value>,
 ) -> Result<u32, JsErrorBox> {
     let method = http::Method::from_bytes(method.as_bytes()).map_err(|_| JsErrorBox::type_error("invalid method"))?;
@@ -90,7 +91,7 @@ pub fn op_fetch(
     };
     let body = given(scope, body)?;
     let host = host(&state.borrow());
-    host.fetch(stream, method, url, headers, redirects, body).map_err(JsErrorBox::generic)
+    host.fetch(stream, method, url, headers, redirects, wishes, body).map_err(JsErrorBox::generic)
 }
 
 /// Level: 0 debug, 1 log, 2 info, 3 warn, 4 error.
@@ -122,7 +123,7 @@ pub fn op_expect_async(state: &OpState) {
     host(state).expect_async();
 }
 
-fn given(scope: &mut v8::PinScope<'_, '_>, body: v8::Local<'_, v8::Value>) -> Result<Given, JsErrorBox> {
+pub(super) fn given(scope: &mut v8::PinScope<'_, '_>, body: v8::Local<'_, v8::Value>) -> Result<Given, JsErrorBox> {
     if body.is_null_or_undefined() {
         return Ok(Given::Empty);
     }

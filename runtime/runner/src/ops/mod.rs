@@ -5,6 +5,7 @@
 //! not need are closed in [`closed`].
 
 mod body;
+mod caches;
 mod closed;
 mod headers;
 mod invocation;
@@ -40,6 +41,23 @@ pub enum Redirects {
     Error,
 }
 
+/// What is asked of a worker's own cache.
+pub enum Asked {
+    /// `match`
+    Match,
+    /// `put`
+    Put {
+        /// The response's status.
+        status: u16,
+        /// Its fields.
+        headers: HeaderMap,
+        /// Its body.
+        body: Given,
+    },
+    /// `delete`
+    Delete,
+}
+
 /// Rust's side of the ops. A stream that has ended is silently ignored: late continuations of a worker are no error.
 pub trait Host {
     /// The fields of an invocation's request, as a flat array of names and values.
@@ -60,7 +78,8 @@ pub trait Host {
     fn body_credit(&self, stream: u32, part: u32, bytes: u32);
     /// The worker does not want the rest of a body, or of a subrequest.
     fn abandon(&self, stream: u32, part: u32);
-    /// Begins a subrequest; its number, or why there is none.
+    /// Begins a subrequest; its number, or why there is none. `wishes`: what is wished of the cache, as JSON.
+    #[allow(clippy::too_many_arguments, reason = "what a subrequest has")]
     fn fetch(
         &self,
         stream: u32,
@@ -68,8 +87,13 @@ pub trait Host {
         url: String,
         headers: HeaderMap,
         redirects: Redirects,
+        wishes: Option<String>,
         body: Given,
     ) -> Result<u32, String>;
+    /// Begins an operation of a cache; its number, or why there is none.
+    fn cache(&self, stream: u32, name: Option<String>, url: String, headers: HeaderMap, asked: Asked) -> Result<u32, String>;
+    /// If the handler fails, the request is for whoever answers in its place.
+    fn pass_through(&self, stream: u32);
     /// A line of the console; level 0 (debug) to 4 (error).
     fn log(&self, stream: u32, level: u8, message: String);
     /// An uncaught exception outside of the handler's own promise. `counts`: it is the invocation's outcome all the same.
@@ -114,6 +138,9 @@ deno_core::extension!(
         invocation::op_report,
         invocation::op_ready,
         invocation::op_expect_async,
+        caches::op_cache,
+        caches::op_cache_put,
+        caches::op_pass_through,
         body::op_body_write,
         body::op_body_end,
         body::op_body_credit,
@@ -130,6 +157,7 @@ deno_core::extension!(
         "abort.js",
         "attributed.js",
         "body.js",
+        "caches.js",
         "clock.js",
         "console.js",
         "crypto.js",
@@ -147,6 +175,7 @@ deno_core::extension!(
         "request.js",
         "response.js",
         "timers.js",
+        "wishes.js",
         "worker.js",
     ],
     middleware = closed::middleware,

@@ -31,6 +31,7 @@ impl JsThread {
             ToRunner::BodyData { stream, .. }
             | ToRunner::BodyEnd { stream, .. }
             | ToRunner::Credit { stream, .. }
+            | ToRunner::Settled { stream, .. }
             | ToRunner::Fetched { stream, .. } => self.deliver(stream, message),
         }
         false

@@ -67,7 +67,7 @@ fn the_snapshot_leaves_nothing_of_ours() {
     assert_eq!(
         text,
         concat!(
-            r#"[[],["atob","btoa","clearInterval","clearTimeout","console","crypto","fetch","navigator","performance","queueMicrotask","#,
+            r#"[[],["atob","btoa","caches","clearInterval","clearTimeout","console","crypto","fetch","navigator","performance","queueMicrotask","#,
             r#""reportError","scheduler","self","setInterval","setTimeout","structuredClone"]]"#
         )
     );

@@ -19,7 +19,6 @@ crate::tests![
     too_many_running_subrequests_are_refused,
     invalid_requests_never_reach_the_edge,
     a_relayed_request_does_not_ask_for_an_encoding,
-    unsupported_options_are_named,
 ];
 
 fn fetches(rig: &Rig) -> Vec<(u32, RequestHead, Redirect, BodyKind)> {
@@ -225,13 +224,4 @@ fn a_relayed_request_does_not_ask_for_an_encoding() {
     let encodings: Vec<bool> = fetches(&rig).iter().map(|(_, head, ..)| head.headers.contains_key("accept-encoding")).collect();
     assert_eq!(encodings, [false, false, true]);
     assert!(fetches(&rig).iter().all(|(_, head, ..)| head.headers["x-a"] == "1" && !head.headers.contains_key("content-length")));
-}
-
-fn unsupported_options_are_named() {
-    let mut rig = Rig::worker(
-        "export default { fetch(request) { return fetch('https://x.example/', { cf: { cacheTtl: 5 }, cache: 'no-store' }); } }",
-    );
-    rig.get(1, "https://example.org/");
-    assert!(rig.log()[0].2.contains("cf.cacheTtl"));
-    assert_eq!(fetches(&rig)[0].1.headers["cache-control"], "no-cache");
 }

@@ -18,7 +18,6 @@ crate::tests![
     a_handler_that_can_never_answer_is_ended,
     many_isolates_interleave_on_one_thread,
     the_clock_stands_still_while_javascript_runs,
-    pass_through_is_refused_by_name,
 ];
 
 fn hello_is_answered_in_one_turn() {
@@ -188,14 +187,4 @@ fn the_clock_stands_still_while_javascript_runs() {
          } }",
     );
     assert_eq!(rig.text("https://example.org/"), r#"[true,true,true,0,"Date",true,"string",true]"#);
-}
-
-fn pass_through_is_refused_by_name() {
-    let mut rig = Rig::worker(
-        "export default { fetch(request, env, ctx) { ctx.passThroughOnException(); return new Response(JSON.stringify(ctx.props)); } }",
-    );
-    assert_eq!(rig.text("https://example.org/"), "{}");
-    let log = rig.log();
-    assert_eq!((log[0].0, log[0].1), (1, LogLevel::Warn));
-    assert!(log[0].2.contains("passThroughOnException"));
 }

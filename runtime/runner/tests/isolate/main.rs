@@ -2,6 +2,7 @@
 //! test runs there, one after the other.
 
 mod bodies;
+mod caches;
 mod closed;
 mod exceptions;
 mod fetching;
@@ -19,6 +20,7 @@ fn main() {
     let filters: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let tests = [
         bodies::TESTS,
+        caches::TESTS,
         closed::TESTS,
         exceptions::TESTS,
         fetching::TESTS,

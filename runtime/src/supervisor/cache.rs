@@ -1,0 +1,47 @@
+//! An operation of a worker's own cache: put to the host, answered to the runner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+
+use super::download::Download;
+use super::fetch;
+use super::link::Link;
+use crate::protocol::{BodyKind, CacheCallHead, CacheHead, Part, StreamId, ToRunner};
+use crate::{Body, CacheAnswer, CacheAsk, CacheCall, Fetched};
+
+/// The operation as the host gets it; the body of a `put` comes as the worker sends it.
+pub(super) fn ask(link: &Arc<Link>, (stream, part): (StreamId, Part), head: CacheHead) -> CacheAsk {
+    let CacheHead { name, url, headers, call } = head;
+    let call = match call {
+        CacheCallHead::Match => CacheCall::Match,
+        CacheCallHead::Delete => CacheCall::Delete,
+        CacheCallHead::Put(head, body) => {
+            let body = match body {
+                BodyKind::Empty => Body::empty(),
+                BodyKind::Whole(bytes) => Body::full(bytes),
+                BodyKind::Stream(len) => Body::stream(Download::new(link.clone(), stream, part, len)),
+            };
+            let mut response = Response::new(body);
+            *response.status_mut() = head.status;
+            *response.headers_mut() = head.headers;
+            CacheCall::Put(response)
+        }
+    };
+    CacheAsk { name, url, headers, call }
+}
+
+/// Sends the answer, and the body of what was found as the worker's credit allows.
+pub(super) async fn answer(link: &Arc<Link>, (stream, part): (StreamId, Part), answer: CacheAnswer, idle: Duration) {
+    let (yes, note) = match answer {
+        CacheAnswer::Found(response) => {
+            let found = Fetched { response, url: String::new(), redirects: 0 };
+            return fetch::answer(link, stream, part, found, idle).await;
+        }
+        CacheAnswer::Yes => (true, None),
+        CacheAnswer::No(note) => (false, note.map(str::to_owned)),
+    };
+    // Cannot fail: a text is cut to its bound.
+    let _ = link.send_for(stream, &ToRunner::Settled { stream, part, yes, note });
+}
