@@ -64,7 +64,13 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it, and waits until it is ready.
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(selvedge())
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self::start_by(Command::new(selvedge()), &arguments)
+    }
+
+    /// The same by a command that runs the built binary with what follows.
+    pub fn start_by(mut command: Command, arguments: &[String]) -> Self {
+        let mut child = command
             .args(arguments)
             .arg("--print-addresses")
             .stdin(Stdio::null())
@@ -110,9 +116,15 @@ impl Daemon {
 
     /// The same, at addresses of the test's choice.
     pub fn edge_at(name: &str, data: &Path, url: &str, origin_data: &Path, https: &str, http: &str) -> Self {
+        let arguments = Self::edge_arguments(name, data, url, origin_data, https, http);
+        Self::start_by(Command::new(selvedge()), &arguments)
+    }
+
+    /// What [`Self::edge_at`] says to the built binary.
+    pub fn edge_arguments(name: &str, data: &Path, url: &str, origin_data: &Path, https: &str, http: &str) -> Vec<String> {
         let token = origin_data.join("node.token");
         let (data, token) = (data.to_string_lossy(), token.to_string_lossy());
-        Self::start(&[
+        let arguments = [
             "edge",
             "--name",
             name,
@@ -130,7 +142,8 @@ impl Daemon {
             http,
             "--admin",
             "127.0.0.1:0",
-        ])
+        ];
+        arguments.map(str::to_owned).to_vec()
     }
 
     /// The URL that an origin printed.

@@ -1,5 +1,6 @@
 //! Processes that die, and neighbours that misbehave.
 
+mod disk;
 mod drain;
 mod kill;
 mod neighbours;

@@ -35,6 +35,8 @@ pub(super) struct Writer {
     sealed: BTreeMap<NonZeroU32, u64>,
     last: u32,
     paused_until: Option<Instant>,
+    /// When the log may say again that the disk is full or fails.
+    told_until: Option<Instant>,
     /// What may be used now, in bytes: less than what is configured after the disk was full.
     bound: (u64, Option<Instant>),
 }
@@ -66,7 +68,7 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, sealed: BTreeMap<NonZeroU32, u64>) -> Self {
         let last = sealed.last_key_value().map_or(0, |(number, _)| number.get());
         let bound = (shared.bytes_max, None);
-        Self { shared, active: None, batch: Vec::new(), pending: Vec::new(), sealed, last, paused_until: None, bound }
+        Self { shared, active: None, batch: Vec::new(), pending: Vec::new(), sealed, last, paused_until: None, told_until: None, bound }
     }
 
     /// Works until the queue is closed.
@@ -246,7 +248,7 @@ impl Writer {
         active.items.extend(pending.iter().map(|(item, _)| *item));
         if self.paused_until.take().is_some() {
             self.shared.metrics.disk.failing.set(0);
-            tracing::info!(folder = %self.shared.folder.display(), "cache: the disk takes writes again");
+            tracing::debug!(folder = %self.shared.folder.display(), "cache: the disk takes writes again");
         }
         self.shared.metrics.disk.writes.add(pending.len() as u64);
         self.shared.metrics.disk.written_bytes.add(batch.len() as u64);
@@ -326,7 +328,8 @@ impl Writer {
         self.shared.metrics.disk.write_errors.add(1);
         self.shared.metrics.disk.failing.set(1);
         let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge);
-        if self.paused_until.is_none() {
+        if self.told_until.is_none_or(|until| Instant::now() >= until) {
+            self.told_until = Some(Instant::now() + DISK_BOUND_RETRY);
             let folder = self.shared.folder.display();
             if full {
                 tracing::error!(%folder, %error, "cache: the disk is full: nothing is written for a while, older entries give way, what is stored is served on");
