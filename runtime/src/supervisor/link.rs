@@ -192,11 +192,18 @@ impl Link {
 
     /// Appends a message that is bounded by what it answers. A message that cannot be encoded is a defect of its maker.
     pub(super) fn send(&self, message: &ToRunner) -> Result<(), EncodeError> {
+        self.send_all(std::slice::from_ref(message))
+    }
+
+    /// The same for several, which are written together.
+    pub(super) fn send_all(&self, messages: &[ToRunner]) -> Result<(), EncodeError> {
         let mut state = self.state.lock();
         if state.closed {
             return Ok(());
         }
-        encode(&mut state.outbox, message)?;
+        for message in messages {
+            encode(&mut state.outbox, message)?;
+        }
         self.flush(state);
         Ok(())
     }

@@ -125,35 +125,44 @@ impl Placement {
             limits: source.limits.clone(),
         };
         let _sending = self.link.sending.lock().await;
-        self.append(&[ToRunner::LoadBegin { slot: self.slot, head: Box::new(head) }]).await?;
-        for module in &source.modules {
+        // A small version goes with one write: its runner is woken once, when it has all of it.
+        let messages = self.messages(head);
+        let (mut from, mut held) = (0, 0);
+        for (at, message) in messages.iter().enumerate() {
+            held += weight(message);
+            if held >= CHUNK_BYTES_MAX || at + 1 == messages.len() {
+                self.append(messages.get(from..=at).unwrap_or_default()).await?;
+                (from, held) = (at + 1, 0);
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole version, in pieces that share its bytes.
+    fn messages(&self, head: LoadHead) -> Vec<ToRunner> {
+        let slot = self.slot;
+        let mut messages = vec![ToRunner::LoadBegin { slot, head: Box::new(head) }];
+        for module in &self.source.modules {
             let source_map = module.source_map.clone().unwrap_or_default();
-            let announced = ToRunner::LoadModule {
-                slot: self.slot,
-                specifier: module.specifier.clone(),
-                kind: module.kind,
-                bytes_len: module.bytes.len() as u64,
-                source_map_len: source_map.len() as u64,
-            };
-            self.append(&[announced]).await?;
+            let (bytes_len, source_map_len) = (module.bytes.len() as u64, source_map.len() as u64);
+            let (specifier, kind) = (module.specifier.clone(), module.kind);
+            messages.push(ToRunner::LoadModule { slot, specifier, kind, bytes_len, source_map_len });
             for mut rest in [module.bytes.clone(), source_map] {
                 while !rest.is_empty() {
                     let bytes = rest.split_to(rest.len().min(CHUNK_BYTES_MAX));
-                    self.append(&[ToRunner::LoadBytes { slot: self.slot, bytes }]).await?;
+                    messages.push(ToRunner::LoadBytes { slot, bytes });
                 }
             }
         }
-        self.append(&[ToRunner::LoadEnd { slot: self.slot }]).await
+        messages.push(ToRunner::LoadEnd { slot });
+        messages
     }
 
     async fn append(&self, messages: &[ToRunner]) -> Result<(), RunError> {
-        for message in messages {
-            while self.link.outbox_len() > OUTBOX_BYTES_MAX / 2 && self.link.is_open() {
-                tokio::time::sleep(super::limits::BUSY_POLL).await;
-            }
-            self.link.send(message).map_err(|error: EncodeError| unfit(&error.to_string()))?;
+        while self.link.outbox_len() > OUTBOX_BYTES_MAX / 2 && self.link.is_open() {
+            tokio::time::sleep(super::limits::BUSY_POLL).await;
         }
-        Ok(())
+        self.link.send_all(messages).map_err(|error: EncodeError| unfit(&error.to_string()))
     }
 }
 
@@ -161,6 +170,17 @@ impl Link {
     fn outbox_len(&self) -> usize {
         self.state.lock().outbox.len()
     }
+}
+
+/// About how many bytes a message takes.
+fn weight(message: &ToRunner) -> usize {
+    const FRAME: usize = 32;
+    FRAME
+        + match message {
+            ToRunner::LoadModule { specifier, .. } => specifier.len(),
+            ToRunner::LoadBytes { bytes, .. } => bytes.len(),
+            _ => 0,
+        }
 }
 
 fn bytes_of(module: &Module) -> u64 {
