@@ -17,6 +17,9 @@ pub const ROUTES_MAX: usize = 1_000;
 /// Files that `dev` watches: the inputs of one bundle.
 pub const WATCHED_FILES_MAX: usize = 20_000;
 
+/// How much older than it is a file's time may be: clocks of file systems tick, some in whole seconds.
+pub const WATCH_DOUBT: Duration = Duration::from_secs(1);
+
 /// How often `dev` looks at the times of the watched files. A look at 1,000 files takes about 2 ms.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 

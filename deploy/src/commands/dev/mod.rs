@@ -6,7 +6,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use selvedge_edge::config::{Flags, NodeConfig, OriginConfig as NodeOrigin};
@@ -40,14 +40,17 @@ pub(super) async fn run(args: DevArgs, output: Output) -> anyhow::Result<u8> {
     let mut session = Session { args, client, output, current: None, last: None };
     session.greet(&node.addresses(), &folder);
     session.wait_for_node().await?;
-    let mut watch = Watch::new(session.swap(Ok(project)).await);
+    let mut watch = Watch::new();
+    let since = SystemTime::now();
+    watch.replace(session.swap(Ok(project)).await, since);
     loop {
         tokio::select! {
             () = stop.wait() => break,
             () = watch.changed() => {}
         }
+        let since = SystemTime::now();
         let project = load(&session.args);
-        watch.replace(session.swap(project).await);
+        watch.replace(session.swap(project).await, since);
     }
     output.progress("stopping");
     stop.or_again(async {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::limits::{WATCH_INTERVAL, WATCH_SETTLE, WATCHED_FILES_MAX};
+use crate::limits::{WATCH_DOUBT, WATCH_INTERVAL, WATCH_SETTLE, WATCHED_FILES_MAX};
 
 /// Looks after a change until nothing changes any more: an editor that goes on writing for a second is not waited for longer.
 const SETTLE_ROUNDS: u32 = 30;
@@ -18,17 +18,19 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Watches from now on.
-    pub(super) fn new(files: Vec<PathBuf>) -> Self {
-        Self { stamps: look(&with_folders(files)) }
+    /// Watches nothing yet.
+    pub(super) fn new() -> Self {
+        Self { stamps: BTreeMap::new() }
     }
 
-    /// Watches other files; those that are watched already keep what is known of them, so that a save while the bundler ran is seen.
-    pub(super) fn replace(&mut self, files: Vec<PathBuf>) {
+    /// Watches these files, which were read after `since`. Those that are watched already keep what is known of them, and one that was saved since then is
+    /// taken for changed: a save while the bundler ran, or while nodes took the version, is seen.
+    pub(super) fn replace(&mut self, files: Vec<PathBuf>, since: SystemTime) {
         let mut stamps = look(&with_folders(files));
         for (path, stamp) in &mut stamps {
-            if let Some(known) = self.stamps.get(path) {
-                *stamp = *known;
+            match self.stamps.get(path) {
+                Some(known) => *stamp = *known,
+                None => *stamp = stamp.filter(|(modified, _)| *modified + WATCH_DOUBT < since),
             }
         }
         self.stamps = stamps;
@@ -87,7 +89,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("folder");
         let (file, missing) = (dir.path().join("a.js"), dir.path().join("b.js"));
         std::fs::write(&file, "1").expect("file");
-        let mut watch = Watch::new(vec![file.clone()]);
+        let mut watch = Watch::new();
+        watch.replace(vec![file.clone()], long_after());
         std::fs::write(&file, "22").expect("file");
         watch.changed().await;
         std::fs::write(&missing, "1").expect("file");
@@ -100,9 +103,27 @@ mod tests {
         let dir = tempfile::tempdir().expect("folder");
         let file = dir.path().join("a.js");
         std::fs::write(&file, "1").expect("file");
-        let mut watch = Watch::new(vec![file.clone()]);
+        let mut watch = Watch::new();
+        watch.replace(vec![file.clone()], long_after());
         std::fs::write(&file, "22").expect("file");
-        watch.replace(vec![file, dir.path().join("c.js")]);
+        watch.replace(vec![file, dir.path().join("c.js")], long_after());
         watch.changed().await;
+    }
+
+    #[tokio::test]
+    async fn a_save_before_a_file_was_watched_but_after_it_was_read_is_not_lost() {
+        let dir = tempfile::tempdir().expect("folder");
+        let file = dir.path().join("a.js");
+        let read = SystemTime::now();
+        std::fs::write(&file, "1").expect("file");
+        let mut watch = Watch::new();
+        watch.replace(vec![file], read);
+        tokio::time::timeout(std::time::Duration::from_secs(20), watch.changed()).await.expect("the save is seen");
+        assert_eq!(watch.now().await, watch.stamps);
+    }
+
+    /// So that what was written a moment ago counts as read.
+    fn long_after() -> SystemTime {
+        SystemTime::now() + 2 * WATCH_DOUBT
     }
 }
