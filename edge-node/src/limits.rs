@@ -306,6 +306,9 @@ pub const PEER_PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Until a peer's answer begins: the time that its own upstream has (connection and head), and some more.
 pub const PEER_HEAD_TIMEOUT: Duration = Duration::from_secs(45);
 
+/// How long the answer to an unsafe request waits for the shield to forget what it made invalid: a round trip between near nodes, many times over.
+pub const PEER_INVALIDATION_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a peer that could not be reached is not asked.
 pub const PEER_REST: Duration = Duration::from_secs(10);
 

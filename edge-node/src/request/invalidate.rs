@@ -10,17 +10,17 @@ use super::route::{Aim, Answerer};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::{policy, query};
 
-/// After an answer that did not come through a fill: an unsafe method makes what is stored for its URI, and for the `Location` and `Content-Location` of the same
+/// After an answer that did not come through a fill (gives what it made invalid, as path and query): an unsafe method makes what is stored for its URI, and for the `Location` and `Content-Location` of the same
 /// authority, invalid (RFC 9111, section 4.4).
-pub(super) fn invalidate(path: &RequestPath, aim: &Aim, context: &Context, response: &Response<Body>) {
+pub(super) fn invalidate(path: &RequestPath, aim: &Aim, context: &Context, response: &Response<Body>) -> Vec<String> {
     if !policy::invalidates(&context.method, response.status()) {
-        return;
+        return Vec::new();
     }
     let mut targets = vec![context.target.as_str().to_owned()];
     let named = |name| response.headers().get(name).and_then(|value: &HeaderValue| same_authority(value, context));
     targets.extend([LOCATION, CONTENT_LOCATION].into_iter().filter_map(named));
-    for target in targets {
-        let target = query::name(&aim.route.cache.query, &target);
+    for target in &targets {
+        let target = query::name(&aim.route.cache.query, target);
         path.cache().invalidate(&CacheKey::new(Space::Upstream, context.scheme(), &context.authority, &target));
         if let Some(wish) = &aim.wish {
             path.cache().invalidate(&CacheKey::new(Space::Fetched(&wish.worker), context.scheme(), &context.authority, &target));
@@ -35,6 +35,7 @@ pub(super) fn invalidate(path: &RequestPath, aim: &Aim, context: &Context, respo
             }
         }
     }
+    targets
 }
 
 /// Path and query of a reference to the same scheme and authority, also a relative one (RFC 3986, section 5.2); none of others.

@@ -221,7 +221,8 @@ impl RequestPath {
             Ok(response) => response,
             Err(error) => return beside.stand_in(self, &question, aim, trail, error).map(Reply::Made),
         };
-        invalidate::invalidate(self, aim, &trail.context, &response);
+        let invalid = invalidate::invalidate(self, aim, &trail.context, &response);
+        shield::invalidate(self, aim, &invalid, trail).await;
         let mut response = beside.take(self, &question, aim, &trail.context, response);
         respond::strip_tags(response.headers_mut());
         let ours = self.name.forward(why, Some(response.status()), false, false, Some(detail));

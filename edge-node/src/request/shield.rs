@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use http::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Response, Uri};
 use http_body::Body as HttpBody;
 use selvedge_origin::feed::Position;
@@ -20,6 +21,9 @@ use super::error::RequestError;
 use super::route::{self, Aim, Answerer};
 use super::trail::{Origin, Trail};
 use super::{fetch, fields};
+use crate::cache::key::{CacheKey, Space};
+use crate::cache::query;
+use crate::limits::PEER_INVALIDATION_WAIT;
 use crate::listen::{Connection, Interim, Refusal, Reply};
 
 /// Between nodes only: in a request, what the asker stands at; in a response, why there is no answer.
@@ -67,7 +71,7 @@ pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, key:
     let peer = path.peers().shield(key)?;
     let here = path.peers().asks_at()?;
     let standing = Standing { epoch: here.epoch.clone(), seq: here.seq, route: aim.route.fingerprint };
-    let asked = outgoing(path, request, trail, &standing)?;
+    let asked = outgoing(path, request, trail, trail.context.asked(), &standing)?;
     let answer = path.peers().ask(&peer, asked).await;
     let metrics = &path.sinks.metrics;
     match answer {
@@ -83,11 +87,36 @@ pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, key:
     None
 }
 
-fn outgoing(path: &RequestPath, request: &HeaderMap, trail: &Trail, standing: &Standing) -> Option<Request<()>> {
+/// Has the shields forget what an unsafe method made invalid here, before its answer goes out: whoever asks this node next would get it back from them. Gives up after
+/// [`PEER_INVALIDATION_WAIT`].
+pub(super) async fn invalidate(path: &RequestPath, aim: &Aim, targets: &[String], trail: &Trail) {
+    if !aim.route.cache.shield || aim.route.upstream.is_none() {
+        return;
+    }
+    let asks = targets.iter().filter_map(|target| {
+        let target: PathAndQuery = target.parse().ok()?;
+        let named = query::name(&aim.route.cache.query, target.as_str());
+        let key = CacheKey::new(Space::Upstream, trail.context.scheme(), &trail.context.authority, &named);
+        let (peer, here) = (path.peers().shield(key.as_bytes())?, path.peers().asks_at()?);
+        let standing = Standing { epoch: here.epoch.clone(), seq: here.seq, route: aim.route.fingerprint };
+        let mut asked = outgoing(path, &HeaderMap::new(), trail, &target, &standing)?;
+        *asked.method_mut() = Method::DELETE;
+        Some(async move {
+            match tokio::time::timeout(PEER_INVALIDATION_WAIT, path.peers().ask(&peer, asked)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(peer = %peer.name(), %error, "the shield may still have what was made invalid"),
+                Err(_) => tracing::warn!(peer = %peer.name(), "the shield is late: it may still have what was made invalid"),
+            }
+        })
+    });
+    futures::future::join_all(asks).await;
+}
+
+fn outgoing(path: &RequestPath, request: &HeaderMap, trail: &Trail, target: &PathAndQuery, standing: &Standing) -> Option<Request<()>> {
     let context = &trail.context;
     let mut asked = Request::new(());
     // It goes over TLS; how the client asked is in its field.
-    let address = Uri::builder().scheme("https").authority(context.authority.as_ref()).path_and_query(context.asked().clone());
+    let address = Uri::builder().scheme("https").authority(context.authority.as_ref()).path_and_query(target.clone());
     *asked.uri_mut() = address.build().ok()?;
     let headers = asked.headers_mut();
     *headers = request.clone();
@@ -134,10 +163,17 @@ impl RequestPath {
         trail.context.check()?;
         let standing = request.headers_mut().remove(SELVEDGE_PEER).as_ref().and_then(Standing::parse);
         let standing = standing.ok_or(RequestError::NotForPeers("malformed"))?;
+        let route = route::find(&trail.context, &self.routes.load())?;
+        if *request.method() == Method::DELETE {
+            // Between nodes it means: forget.
+            if let Some(aim) = route::upstream(&route) {
+                self.cache().invalidate(&route::key(&aim, &trail.context));
+            }
+            return Ok(Response::new(Body::empty()).into());
+        }
         if *request.method() != Method::GET || !request.body().is_end_stream() {
             return Err(RequestError::NotForPeers("method"));
         }
-        let route = route::find(&trail.context, &self.routes.load())?;
         if let Some(objection) = standing.objection(self.peers().answers_at().as_deref(), route.fingerprint) {
             return Err(RequestError::NotForPeers(objection));
         }

@@ -1,7 +1,7 @@
 //! A region's nodes and their shields: the upstream sees one fetch, whatever becomes of a shield.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -181,4 +181,22 @@ async fn a_node_that_starts_again_is_a_shield_again() {
         (upstream.asked() == before + 1 && answers.iter().any(|answer| members(answer).len() == 2)).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_post_makes_invalid_does_not_come_back_from_the_shield() {
+    let version = AtomicUsize::new(0);
+    let (cluster, _upstream) = region(with_peers, move |request| {
+        let number = version.fetch_add((request.method() == "POST").into(), Ordering::SeqCst);
+        cacheable(format!("version {}", number + usize::from(request.method() == "POST")))
+    })
+    .await;
+    for path in ["/a", "/b", "/c", "/d"] {
+        ask_all(&cluster, path).await;
+        for node in 0..NODES {
+            let posted =
+                cluster.edges[node].send(Over::Cleartext, client::request("POST", "site.test", path, "")).await.expect("an answer");
+            assert_eq!(ask(&cluster, node, path).await.text(), posted.text(), "{path} of node {node}");
+        }
+    }
 }
