@@ -1,7 +1,7 @@
 //! A runner process without V8, for tests of the supervisor: it does what the path of a request says, also what no runner
 //! should do. It is this test's own program, exec'ed like a real runner.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, StatusCode};
 use selvedge_runtime::protocol::{
-    Area, BUILD, Board, BodyKind, CHUNK_BYTES_MAX, Decoder, INITIAL_CREDIT, RequestHead, ResponseHead, Slot, StreamId, ToEdge, ToRunner,
-    encode, monotonic_ns,
+    Area, BUILD, Board, BodyKind, CHUNK_BYTES_MAX, CacheCallHead, CacheHead, Decoder, INITIAL_CREDIT, RequestHead, ResponseHead, Slot,
+    StreamId, ToEdge, ToRunner, encode, monotonic_ns,
 };
 use selvedge_runtime::{LogLevel, Outcome, Redirect};
 
@@ -61,6 +61,9 @@ pub(crate) fn main(arguments: &[String]) -> ! {
     std::process::exit(0)
 }
 
+/// Calls of an invocation whose puts are refused: more than may run at one time.
+pub(crate) const CALLS: u32 = 80;
+
 /// A request's body on its way back.
 #[derive(Default)]
 struct Echo {
@@ -80,6 +83,8 @@ struct Thread {
     streams: HashMap<StreamId, (u64, u64)>,
     /// Invocations that echo their request's body: what waits, and the credit for it; none where nothing is echoed.
     echoes: HashMap<StreamId, Option<Echo>>,
+    /// Invocations whose puts are all refused.
+    refused: HashSet<StreamId>,
     bounced: u32,
     pid: u32,
 }
@@ -93,6 +98,7 @@ impl Thread {
             workers: HashMap::new(),
             streams: HashMap::new(),
             echoes: HashMap::new(),
+            refused: HashSet::new(),
             bounced: 0,
             pid: std::process::id(),
         }
@@ -175,6 +181,10 @@ impl Thread {
                     self.done(stream, outcome);
                 }
             }
+            ToRunner::Fetched { stream, part, result: Err(_), .. } if self.refused.contains(&stream) && part < CALLS => {
+                self.say(&ToEdge::BodyEnd { stream, part, error: Some("nobody wants it".to_owned()) });
+                self.keep(stream, part + 1, "refuse");
+            }
             ToRunner::Fetched { stream, result, .. } => {
                 let text = match result {
                     Ok((head, BodyKind::Whole(bytes))) => format!("{} {}", head.status.as_u16(), String::from_utf8_lossy(&bytes)),
@@ -184,8 +194,9 @@ impl Thread {
                 self.respond(stream, 200, text.into());
                 self.done(stream, Outcome::Ok);
             }
+            ToRunner::Settled { stream, part, yes: true, note: None } => self.ask(stream, part + 1, CacheCallHead::Match, "kept"),
             ToRunner::Settled { stream, yes, note, .. } => {
-                self.respond(stream, 200, format!("{yes} {}", note.unwrap_or_default()).into());
+                self.respond(stream, 200, format!("{yes} {note:?}").into());
                 self.done(stream, Outcome::Ok);
             }
             ToRunner::LoadModule { .. } | ToRunner::LoadBytes { .. } => {}
@@ -322,6 +333,27 @@ impl Thread {
                 self.done(stream, Outcome::Ok);
             }
             "fetch" => self.fetch(stream, 1),
+            "keep" => {
+                self.keep(stream, 1, "kept");
+                for piece in ["ke", "pt"] {
+                    self.say(&ToEdge::BodyData { stream, part: 1, bytes: piece.into() });
+                }
+                self.say(&ToEdge::BodyEnd { stream, part: 1, error: None });
+            }
+            "cut" => {
+                self.keep(stream, 1, "kept");
+                self.say(&ToEdge::BodyEnd { stream, part: 1, error: Some("cut".to_owned()) });
+            }
+            "missing" => self.ask(stream, 1, CacheCallHead::Match, "missing"),
+            "refused" => {
+                self.refused.insert(stream);
+                self.keep(stream, 1, "refuse");
+            }
+            "pass" => {
+                self.say(&ToEdge::PassThrough { stream });
+                self.say(&ToEdge::Failed { stream, outcome: Outcome::Exception, message: "Error: no".to_owned() });
+                self.done(stream, Outcome::Exception);
+            }
             "fetch-body" => self.respond(stream, 200, "unused".into()),
             _ => self.misbehave(stream, slot, path, head),
         }
@@ -331,6 +363,17 @@ impl Thread {
         let url = "https://upstream.example/thing".to_owned();
         let head = Box::new(RequestHead { method: Method::POST, url, headers: HeaderMap::new() });
         self.say(&ToEdge::Fetch { stream, part, head, redirect: Redirect::Follow, cache: None, body: BodyKind::Whole("ask".into()) });
+    }
+
+    fn ask(&mut self, stream: StreamId, part: u32, call: CacheCallHead, key: &str) {
+        let url = format!("https://keys.example/{key}");
+        self.say(&ToEdge::Cache { stream, part, ask: Box::new(CacheHead { name: None, url, headers: HeaderMap::new(), call }) });
+    }
+
+    /// Puts what streams.
+    fn keep(&mut self, stream: StreamId, part: u32, key: &str) {
+        let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
+        self.ask(stream, part, CacheCallHead::Put(head, BodyKind::Stream(None)), key);
     }
 
     /// What ends or stops the process, or hides it.

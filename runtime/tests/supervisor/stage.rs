@@ -81,6 +81,7 @@ impl Host for Memory {
                     Some(bytes) => CacheAnswer::Found(Response::new(Body::full(bytes.clone()))),
                     None => CacheAnswer::No(None),
                 }),
+                CacheCall::Put(_) if ask.url.ends_with("/refuse") => Err(FetchError { message: "refused".to_owned() }),
                 CacheCall::Put(response) => {
                     let bytes =
                         response.into_body().collect(KEPT_BYTES_MAX).await.map_err(|error| FetchError { message: error.to_string() })?;

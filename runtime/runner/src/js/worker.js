@@ -26,6 +26,12 @@ function deepFreeze(value) {
 
 const PROPS = Object.freeze({});
 
+const CACHE = Object.freeze({
+  purge() {
+    return Promise.reject(new TypeError("ctx.cache.purge() is not supported yet"));
+  },
+});
+
 class ExecutionContext {
   #invocation;
 
@@ -39,6 +45,10 @@ class ExecutionContext {
 
   waitUntil(promise) {
     this.#invocation.waitUntil(promise);
+  }
+
+  get cache() {
+    return CACHE;
   }
 
   passThroughOnException() {
