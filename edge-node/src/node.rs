@@ -34,6 +34,7 @@ pub struct Node {
     supervisor: Supervisor,
     follower: SharedFollower,
     routes: Arc<ActiveRoutes>,
+    cache: Arc<Cache>,
     drain_timeout: std::time::Duration,
     /// The admin listener goes last, so that a draining node says that it drains.
     admin_stop: CancellationToken,
@@ -121,6 +122,7 @@ impl Node {
             supervisor: supervisor.clone(),
             follower: SharedFollower::default(),
             routes: routes.clone(),
+            cache: cache.clone(),
             drain_timeout: config.drain_timeout,
             admin_stop: CancellationToken::new(),
         };
@@ -206,6 +208,8 @@ impl Node {
         }
         let graceful = self.tasks.drain(self.drain_timeout).await;
         self.supervisor.shutdown().await;
+        // What waits for the cache's disk; a disk that is slow must not hold the process.
+        let _ = tokio::time::timeout(limits::DISK_FINISH_WAIT, self.cache.settled()).await;
         graceful
     }
 }

@@ -86,7 +86,7 @@ impl Beside {
             return Err(error);
         }
         let now = path.now();
-        let Found::Stale(entry, stale_ms, _) = path.cache().find(&question.key, &self.headers, now) else { return Err(error) };
+        let Found::Stale(entry, stale_ms, _) = question.find(path, &self.headers, now) else { return Err(error) };
         if entry.part.is_some() || !policy::stale_use(&entry.control, stale_ms, aim.route.cache.stale_if_error_s).if_error {
             return Err(error);
         }
@@ -98,7 +98,7 @@ impl Beside {
     /// Freshens what is stored, or drops it.
     fn of_head(self, path: &RequestPath, question: &Question, aim: &Aim, head: &HeaderMap) {
         let now = path.now();
-        let (Found::Fresh(entry, _) | Found::Stale(entry, ..)) = path.cache().find(&question.key, &self.headers, now) else { return };
+        let (Found::Fresh(entry, _) | Found::Stale(entry, ..)) = question.find(path, &self.headers, now) else { return };
         if entry.part.is_some() || entry.status != StatusCode::OK {
             return;
         }

@@ -90,7 +90,7 @@ impl Question {
     }
 
     /// What is stored: in memory, or on disk once it was asked.
-    fn find(&self, path: &RequestPath, headers: &HeaderMap, now: Time) -> Found {
+    pub(super) fn find(&self, path: &RequestPath, headers: &HeaderMap, now: Time) -> Found {
         let cache = path.cache();
         let found = match (cache.find(&self.key, headers, now), &self.recalled) {
             (Found::Nothing(why, hint), Some(Some(entry))) if entry.variant.matches(headers) => {
