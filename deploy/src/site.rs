@@ -1,9 +1,9 @@
-//! A site file: what is not a worker. `name` and `[[route]]` tables, for `selvedge apply`.
+//! A site file: what is not a worker. `name`, `[[upstream]]` and `[[route]]` tables, for `selvedge apply`.
 
 use std::path::Path;
 
 use selvedge_origin::api::wire::RouteSpec;
-use selvedge_origin::registry::{BadName, CacheSettings, CompressSettings, NodeName, WorkerName};
+use selvedge_origin::registry::{BadName, CacheSettings, CompressSettings, NodeName, Upstream, WorkerName};
 
 use crate::limits::ROUTES_MAX;
 use crate::project::{Format, FormatError, Problem, ProjectError, read_bounded, table};
@@ -13,7 +13,7 @@ use crate::project::{Format, FormatError, Problem, ProjectError, read_bounded, t
 pub struct Site {
     /// The owner of its routes.
     pub name: NodeName,
-    /// Its routes.
+    /// Its routes, each with the whole upstream that it names.
     pub routes: Vec<RouteSpec>,
 }
 
@@ -21,6 +21,8 @@ pub struct Site {
 #[serde(deny_unknown_fields)]
 struct RawSite {
     name: String,
+    #[serde(default)]
+    upstream: Vec<Upstream>,
     #[serde(default)]
     route: Vec<RawRoute>,
 }
@@ -30,7 +32,8 @@ struct RawSite {
 struct RawRoute {
     pattern: String,
     worker: Option<String>,
-    upstream: Option<String>,
+    /// An address, the name of an `[[upstream]]`, or a table.
+    upstream: Option<Upstream>,
     #[serde(default)]
     redirect_to_https: bool,
     #[serde(default)]
@@ -42,24 +45,32 @@ struct RawRoute {
 }
 
 impl Site {
-    /// Reads the file.
+    /// Reads the file, and the files of authorities that it names (`authority_file`, relative to it).
     pub fn load(path: &Path) -> Result<Self, ProjectError> {
         let text = read_bounded(path)?;
-        Self::parse(&text).map_err(|problem| ProjectError::Content { file: path.display().to_string(), problem })
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let read = |file: &str| read_bounded(&folder.join(file)).map_err(|error| error.to_string());
+        Self::parse_with(&text, &read).map_err(|problem| ProjectError::Content { file: path.display().to_string(), problem })
     }
 
-    /// Reads the text of a site file.
+    /// Reads the text of a site file that names no other files.
     pub fn parse(text: &str) -> Result<Self, Problem> {
-        let table = table(Format::Toml, text).map_err(|error: FormatError| Problem::Format(error))?;
-        let raw: RawSite = serde_path_to_error::deserialize(serde_json::Value::Object(table))
-            .map_err(|error| Problem::value(error.path().to_string(), error.inner().to_string()))?;
+        Self::parse_with(text, &|file| Err(format!("{file}: only a site file on disk can name other files")))
+    }
+
+    fn parse_with(text: &str, read: &dyn Fn(&str) -> Result<String, String>) -> Result<Self, Problem> {
+        let mut site = serde_json::Value::Object(table(Format::Toml, text).map_err(|error: FormatError| Problem::Format(error))?);
+        inline_authorities(&mut site, read)?;
+        let raw: RawSite =
+            serde_path_to_error::deserialize(site).map_err(|error| Problem::value(error.path().to_string(), error.inner().to_string()))?;
         let name: NodeName = raw.name.parse().map_err(|error: BadName| Problem::value("name", error.to_string()))?;
+        check_groups(&raw.upstream)?;
         if raw.route.len() > ROUTES_MAX {
             return Err(Problem::value("route", format!("more than {ROUTES_MAX} routes")));
         }
         let mut routes: Vec<RouteSpec> = Vec::with_capacity(raw.route.len());
         for (index, route) in raw.route.into_iter().enumerate() {
-            let route = check(route).map_err(|(key, message)| Problem::value(format!("route[{index}].{key}"), message))?;
+            let route = check(route, &raw.upstream).map_err(|(key, message)| Problem::value(format!("route[{index}].{key}"), message))?;
             if routes.iter().any(|other| other.pattern == route.pattern) {
                 return Err(Problem::value(format!("route[{index}].pattern"), format!("{:?} is there twice", route.pattern)));
             }
@@ -69,18 +80,65 @@ impl Site {
     }
 }
 
-fn check(raw: RawRoute) -> Result<RouteSpec, (&'static str, String)> {
+/// Puts the text of each `authority_file` where the record has it.
+fn inline_authorities(site: &mut serde_json::Value, read: &dyn Fn(&str) -> Result<String, String>) -> Result<(), Problem> {
+    let tables = |site: &mut serde_json::Value, key: &str| site.get_mut(key).and_then(|list| list.as_array_mut()).map(std::mem::take);
+    let inline = |place: String, upstream: &mut serde_json::Value| -> Result<(), Problem> {
+        let Some(upstream) = upstream.as_object_mut() else { return Ok(()) };
+        let Some(file) = upstream.remove("authority_file") else { return Ok(()) };
+        let bad = |message: String| Problem::value(format!("{place}.authority_file"), message);
+        let file = file.as_str().ok_or_else(|| bad("is not the path of a file".to_owned()))?;
+        if upstream.contains_key("authority") {
+            return Err(bad("authority is there too; give one of both".to_owned()));
+        }
+        let text = read(file).map_err(bad)?;
+        upstream.insert("authority".to_owned(), text.into());
+        Ok(())
+    };
+    if let Some(mut groups) = tables(site, "upstream") {
+        for (index, group) in groups.iter_mut().enumerate() {
+            inline(format!("upstream[{index}]"), group)?;
+        }
+        site["upstream"] = groups.into();
+    }
+    if let Some(mut routes) = tables(site, "route") {
+        for (index, route) in routes.iter_mut().enumerate() {
+            if let Some(upstream) = route.get_mut("upstream") {
+                inline(format!("route[{index}].upstream"), upstream)?;
+            }
+        }
+        site["route"] = routes.into();
+    }
+    Ok(())
+}
+
+fn check_groups(groups: &[Upstream]) -> Result<(), Problem> {
+    for (index, group) in groups.iter().enumerate() {
+        let problem = |key: &str, message: String| Problem::value(format!("upstream[{index}].{key}"), message);
+        let Some(name) = &group.name else {
+            return Err(problem("name", "missing; routes name an upstream by it".to_owned()));
+        };
+        if groups.iter().take(index).any(|other| other.name.as_ref() == Some(name)) {
+            return Err(problem("name", format!("{name:?} is there twice")));
+        }
+        group.check().map_err(|bad| problem(&bad.key, bad.rule))?;
+    }
+    Ok(())
+}
+
+fn check(raw: RawRoute, groups: &[Upstream]) -> Result<RouteSpec, (String, String)> {
+    let bad = |key: &str, message: String| Err((key.to_owned(), message));
     let pattern = raw.pattern.trim().to_owned();
     if pattern.contains("://") {
-        return Err(("pattern", format!("{pattern:?}: a pattern has no scheme; set redirect_to_https to leave cleartext")));
+        return bad("pattern", format!("{pattern:?}: a pattern has no scheme; set redirect_to_https to leave cleartext"));
     }
     if !pattern.contains('/') {
-        return Err(("pattern", format!("{pattern:?} has no path; write \"{pattern}/*\" for all of its paths")));
+        return bad("pattern", format!("{pattern:?} has no path; write \"{pattern}/*\" for all of its paths"));
     }
-    let worker = raw.worker.map(|name| name.parse::<WorkerName>()).transpose().map_err(|error| ("worker", error.to_string()))?;
-    let upstream = raw.upstream.map(|text| check_upstream(&text)).transpose().map_err(|message| ("upstream", message))?;
+    let worker = raw.worker.map(|name| name.parse::<WorkerName>()).transpose().map_err(|error| ("worker".to_owned(), error.to_string()))?;
+    let upstream = raw.upstream.map(|upstream| resolve(upstream, groups)).transpose()?;
     if worker.is_none() && upstream.is_none() {
-        return Err(("pattern", format!("{pattern:?} has neither a worker nor an upstream; nothing would answer it")));
+        return bad("pattern", format!("{pattern:?} has neither a worker nor an upstream; nothing would answer it"));
     }
     raw.cache.check().map_err(|(key, rule)| ("cache", format!("{key}: {rule}")))?;
     raw.compress.check().map_err(|(_, rule)| ("compress", rule))?;
@@ -95,19 +153,21 @@ fn check(raw: RawRoute) -> Result<RouteSpec, (&'static str, String)> {
     })
 }
 
-fn check_upstream(text: &str) -> Result<String, String> {
-    let uri: http::Uri = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
-    let plain = || format!("{text:?}: write http://HOST[:PORT] or https://HOST[:PORT]");
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-        return Err(plain());
+/// The upstream that a route means: of this name, at this address, or as it says.
+fn resolve(mut upstream: Upstream, groups: &[Upstream]) -> Result<Upstream, (String, String)> {
+    if let Some(name) = upstream.as_address().filter(|text| !text.contains("://")) {
+        let named = groups.iter().find(|group| group.name.as_deref() == Some(name));
+        return named.cloned().ok_or_else(|| {
+            let rule = format!("{name:?}: write http://HOST[:PORT] or https://HOST[:PORT], or the name of an [[upstream]] of this file");
+            ("upstream".to_owned(), rule)
+        });
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(format!("{text:?}: an upstream has no user or password"));
+    for server in &mut upstream.servers {
+        server.address.truncate(server.address.trim_end_matches('/').len());
     }
-    if uri.query().is_some() || uri.path() != "/" {
-        return Err(format!("{}; the request's own path is used", plain()));
-    }
-    Ok(text.trim_end_matches('/').to_owned())
+    let key = |bad: &str| if upstream.as_address().is_some() { "upstream".to_owned() } else { format!("upstream.{bad}") };
+    upstream.check().map_err(|bad| (key(&bad.key), format!("{}: {}", bad.key, bad.rule)))?;
+    Ok(upstream)
 }
 
 /// Feeds generated bytes to the parser of site files: no input may panic or take long.
@@ -131,7 +191,8 @@ mod tests {
                     [route.cache]\nstore_set_cookie = true\n[[route]]\npattern = \"/api/*\"\nworker = \"shop\"\nupstream = \"http://[::1]:8080\"\n";
         let site = Site::parse(text).expect("reads");
         let [www, api] = site.routes.as_slice() else { panic!("two routes") };
-        assert_eq!((www.upstream.as_deref(), www.redirect_to_https, www.cache.store_set_cookie), (Some("https://10.0.0.7"), true, true));
+        assert_eq!(www.upstream, Some("https://10.0.0.7".into()));
+        assert_eq!((www.redirect_to_https, www.cache.store_set_cookie), (true, true));
         assert_eq!(api.worker.as_ref().map(WorkerName::as_str), Some("shop"));
     }
 
@@ -162,15 +223,66 @@ mod tests {
     }
 
     #[test]
+    fn routes_share_a_named_upstream_or_describe_their_own() {
+        let text = "name = \"www\"\n[[upstream]]\nname = \"shop\"\nrequests_max = 50\nservers = [{ address = \"https://a\", weight = 3 }, { address = \"https://b\" }]\n\
+                    [upstream.health]\npath = \"/ok\"\n\
+                    [[route]]\npattern = \"a.example/*\"\nupstream = \"shop\"\n[[route]]\npattern = \"b.example/*\"\nupstream = \"shop\"\n\
+                    [[route]]\npattern = \"c.example/*\"\nupstream = { servers = [{ address = \"http://c\" }], protocol = \"h1\" }\n";
+        let site = Site::parse(text).expect("reads");
+        let [a, b, c] = site.routes.as_slice() else { panic!("three routes") };
+        assert_eq!(a.upstream, b.upstream);
+        let shop = a.upstream.as_ref().expect("an upstream");
+        assert_eq!((shop.title(), shop.servers.len(), shop.requests_max), ("shop", 2, Some(50)));
+        assert_eq!(shop.health.as_ref().map(|health| health.path.as_str()), Some("/ok"));
+        assert_eq!(c.upstream.as_ref().map(Upstream::title), Some("http://c"));
+    }
+
+    #[test]
+    fn an_authority_is_in_the_file_or_in_one_beside_it() {
+        let made = rcgen::generate_simple_self_signed(["ca.internal".to_owned()]).expect("a certificate");
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).expect("writes");
+        let site = |authority: &str| {
+            let text = format!(
+                "name = \"www\"\n[[upstream]]\nname = \"u\"\nservers = [{{ address = \"https://a\" }}]\n{authority}\n[[route]]\npattern = \"a/*\"\nupstream = \"u\"\n"
+            );
+            std::fs::write(folder.path().join("site.toml"), text).expect("writes");
+            Site::load(&folder.path().join("site.toml"))
+        };
+        let beside = site("authority_file = \"ca.pem\"").expect("reads");
+        let inside = site(&format!("authority = \"\"\"{}\"\"\"", made.cert.pem())).expect("reads");
+        assert_eq!(beside, inside);
+        assert_eq!(beside.routes[0].upstream.as_ref().and_then(|upstream| upstream.authority.as_deref()), Some(&*made.cert.pem()));
+        for (authority, word) in [
+            ("authority_file = \"absent.pem\"", "absent.pem"),
+            ("authority_file = \"ca.pem\"\nauthority = \"x\"", "one of both"),
+            ("authority_file = 7", "authority_file"),
+            ("authority_file = \"site.toml\"", "no certificate"),
+        ] {
+            let refused = site(authority).expect_err(authority).to_string();
+            assert!(refused.contains(word) && refused.contains("upstream[0].authority"), "{authority}: {refused}");
+        }
+    }
+
+    #[test]
     fn what_a_site_may_not_say_is_refused_with_its_path() {
         let route = |rest: &str| format!("name = \"www\"\n[[route]]\npattern = \"a.example/*\"\n{rest}");
         assert!(refusal(&route("upstreams = \"http://a\"")).starts_with("route[0]"));
         assert!(refusal(&route("")).contains("neither a worker nor an upstream"));
         assert!(refusal(&route("upstream = \"ftp://a\"")).starts_with("route[0].upstream"));
-        assert!(refusal(&route("upstream = \"http://a/b\"")).contains("own path"));
+        assert!(refusal(&route("upstream = \"shop\"")).contains("name of an [[upstream]]"));
+        assert!(refusal(&route("upstream = { servers = [{ address = \"http://a\" }], sticky = 1 }")).contains("sticky"));
+        assert!(refusal(&route("upstream = { servers = [{ address = \"http://a\" }], queue_max = 70000 }")).contains("queue_max"));
         assert!(refusal(&route("upstream = \"http://u:p@a\"")).contains("user or password"));
         assert!(refusal(&route("upstream = \"http://a\"\n[route.cache]\nstore_cookies = true")).contains("store_cookies"));
         assert!(refusal("name = \"www\"\nroutes = []").contains("routes"));
         assert!(refusal("[[route]]\npattern = \"a/*\"\n").contains("name"));
+        let group = |rest: &str| format!("name = \"www\"\n[[upstream]]\n{rest}");
+        assert!(refusal(&group("servers = [{ address = \"http://a\" }]")).starts_with("upstream[0].name"));
+        assert!(
+            refusal(&group("name = \"a\"\nservers = [{ address = \"http://a\", weight = 0 }]"))
+                .starts_with("upstream[0].servers[0].weight")
+        );
+        assert!(refusal(&group("name = \"a\"\nservers = []")).contains("needs servers"));
     }
 }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use selvedge_runtime::{Outcome, Report};
 
 use crate::cache::disk::{DiskCounters, DiskUsage};
+use crate::limits::METRIC_SERVERS_MAX;
 use crate::listen::Protocol;
+use crate::upstream::ServerReading;
 
 /// All counters of a node. Shared by every part; read by the admin listener.
 #[derive(Debug, Default)]
@@ -254,6 +256,10 @@ pub struct Readings {
     pub tasks: usize,
     /// Connections to upstreams.
     pub upstream_connections: usize,
+    /// How each server of the routes' upstreams does.
+    pub upstream_servers: Vec<ServerReading>,
+    /// Requests that asked a further server.
+    pub upstream_retries: u64,
     /// Patterns that this node routes.
     pub routes: usize,
     /// The sequence number of the registry's log that is applied; 0 before the first snapshot.
@@ -351,10 +357,30 @@ fn render_readings(page: &mut Page, readings: &Readings) {
     for (name, help, value) in gauges {
         page.gauge(name, help, i64::try_from(value).unwrap_or(i64::MAX));
     }
+    page.counter("selvedge_upstream_retries_total", "Requests that asked a further server of their upstream.", readings.upstream_retries);
+    render_servers(page, &readings.upstream_servers);
     let name = "selvedge_supervisor_events_total";
     page.head(name, "counter", "What happened to runner processes and to invocations between them.");
     for (event, count) in &readings.supervisor {
         page.line(name, &[("event", event)], *count);
+    }
+}
+
+fn render_servers(page: &mut Page, servers: &[ServerReading]) {
+    type Figure = (&'static str, &'static str, &'static str, fn(&ServerReading) -> u64);
+    const FIGURES: [Figure; 6] = [
+        ("selvedge_upstream_server_up", "gauge", "1 while its health checks find it up and it is not ejected.", |server| server.up.into()),
+        ("selvedge_upstream_server_requests_total", "counter", "Requests that it was asked.", |server| server.requests),
+        ("selvedge_upstream_server_failures_total", "counter", "Those that failed.", |server| server.failures),
+        ("selvedge_upstream_server_ejections_total", "counter", "How often it was left alone for failing.", |server| server.ejections),
+        ("selvedge_upstream_server_in_flight", "gauge", "Requests in flight.", |server| server.in_flight as u64),
+        ("selvedge_upstream_server_queued", "gauge", "Requests that wait for it.", |server| server.queued as u64),
+    ];
+    for (name, kind, help, figure) in FIGURES {
+        page.head(name, kind, help);
+        for server in servers.iter().take(METRIC_SERVERS_MAX) {
+            page.line(name, &[("upstream", &server.upstream), ("server", &server.address)], figure(server));
+        }
     }
 }
 
@@ -368,7 +394,8 @@ impl Page {
     }
 
     fn line(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect();
         self.0.push_str(&format!("{name}{{{}}} {value}\n", labels.join(",")));
     }
 

@@ -111,6 +111,7 @@ impl Node {
         let (metrics, tasks, routes) = (Arc::new(Metrics::default()), Tasks::new(), Arc::new(ActiveRoutes::default()));
         let certificates = open_certificates(&config, &addresses, &routes)?;
         let upstreams = Arc::new(Upstreams::new(upstreams_config(&config, &addresses)?)?);
+        upstreams.watch(routes.groups().clone());
         let cache = open_cache(&config, &metrics)?;
         let supervisor = start_supervisor(&config).await?;
         let peers = Arc::new(Peers::new(&config.region));
@@ -335,6 +336,7 @@ impl Sources {
         let following = self.follower.lock().as_ref().map(Follower::status);
         let following = following.as_deref();
         let (cache_entries, cache_bytes) = self.cache.usage();
+        let (upstream_servers, upstream_retries) = self.routes.groups().read();
         Readings {
             runners: runners.len(),
             standbys: runners.iter().filter(|runner| runner.cordon.is_none()).count(),
@@ -345,6 +347,8 @@ impl Sources {
             disk: self.cache.disk_usage(),
             tasks: self.tasks.running(),
             upstream_connections: self.upstreams.connections().0,
+            upstream_servers,
+            upstream_retries,
             routes: self.routes.load().len(),
             registry_seq: following.and_then(|status| status.position.as_ref()).map_or(0, |position| position.seq),
             registry_connected: following.is_some_and(|status| status.link == Link::Following),

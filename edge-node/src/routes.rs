@@ -21,10 +21,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use selvedge_origin::registry::{CacheSettings, CompressSettings, RouteRecord, WorkerName};
+use selvedge_origin::registry::{BadUpstream, CacheSettings, CompressSettings, RouteRecord, WorkerName};
 use selvedge_runtime::WorkerSource;
 
 use crate::cache::purge::Realm;
+use crate::upstream::{Group, Groups};
 use crate::workers::LogBudget;
 use paths::PathTable;
 pub use pattern::{HostPattern, PATTERN_BYTES_MAX, Pattern, PatternError, WILDCARDS_MAX, host_of};
@@ -37,7 +38,7 @@ pub struct Route {
     /// What answers.
     pub target: Target,
     /// Base address of the customer's server, where the route has one: for `Target::Upstream`, and for a worker's `fetch()` of its own route.
-    pub upstream: Option<Arc<http::Uri>>,
+    pub upstream: Option<Arc<Group>>,
     /// Answer cleartext requests with a redirect to https.
     pub redirect_to_https: bool,
     /// The cache of this route.
@@ -51,15 +52,15 @@ pub struct Route {
 }
 
 impl Route {
-    /// A route of the registry, with the workers that run here.
-    pub fn from_record(record: &RouteRecord, workers: &BTreeMap<WorkerName, Arc<ActiveWorker>>) -> Result<Self, RouteError> {
+    /// A route of the registry, with the workers that run here, and the group of its upstream.
+    pub fn from_record(
+        record: &RouteRecord,
+        workers: &BTreeMap<WorkerName, Arc<ActiveWorker>>,
+        groups: &Groups,
+    ) -> Result<Self, RouteError> {
         let pattern: Arc<str> = record.pattern.as_str().into();
-        let upstream = match &record.upstream {
-            Some(text) => Some(Arc::new(
-                parse_upstream(text).ok_or_else(|| RouteError::Upstream { pattern: pattern.clone(), upstream: text.clone() })?,
-            )),
-            None => None,
-        };
+        let group = record.upstream.as_ref().map(|upstream| groups.get(upstream)).transpose();
+        let upstream = group.map_err(|bad| RouteError::Upstream { pattern: pattern.clone(), bad })?;
         let target = match &record.worker {
             Some(name) => {
                 let absent = || Arc::new(ActiveWorker::new(name.shared(), []));
@@ -85,14 +86,6 @@ fn fingerprint(record: &RouteRecord) -> u64 {
     let text = serde_json::to_vec(record).unwrap_or_default();
     let digest = ring::digest::digest(&ring::digest::SHA256, &text);
     u64::from_be_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default())
-}
-
-/// An absolute http or https address without query. Its path, if it has one, goes before the request's.
-fn parse_upstream(text: &str) -> Option<http::Uri> {
-    let uri: http::Uri = text.parse().ok()?;
-    let known = matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none();
-    let named = uri.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
-    (known && named).then_some(uri)
 }
 
 /// What answers a route.
@@ -176,13 +169,13 @@ pub enum RouteError {
         /// The earlier one.
         other: Arc<str>,
     },
-    /// An upstream is not an address.
-    #[error("route pattern {pattern:?}: upstream {upstream:?} is not http://HOST or https://HOST")]
+    /// An upstream breaks a rule.
+    #[error("route pattern {pattern:?}: upstream: {bad}")]
     Upstream {
         /// The pattern.
         pattern: Arc<str>,
-        /// The address.
-        upstream: String,
+        /// Which.
+        bad: BadUpstream,
     },
     /// Neither a worker nor an upstream.
     #[error("route pattern {pattern:?} has no worker and no upstream")]
@@ -230,11 +223,12 @@ impl RouteTable {
     pub fn from_records<'a>(
         records: impl IntoIterator<Item = &'a RouteRecord>,
         workers: &BTreeMap<WorkerName, Arc<ActiveWorker>>,
+        groups: &Groups,
     ) -> (Self, Vec<RouteError>) {
         let mut table = Self::empty();
         let mut refused = Vec::new();
         for record in records {
-            if let Err(error) = Route::from_record(record, workers).and_then(|route| table.add(route)) {
+            if let Err(error) = Route::from_record(record, workers, groups).and_then(|route| table.add(route)) {
                 refused.push(error);
             }
         }
@@ -306,23 +300,31 @@ impl RouteTable {
 
 /// The table in use. Reading it costs a few nanoseconds and takes no lock; a request keeps the table that it began with.
 #[derive(Debug)]
-pub struct ActiveRoutes(ArcSwap<RouteTable>);
+pub struct ActiveRoutes {
+    table: ArcSwap<RouteTable>,
+    groups: Arc<Groups>,
+}
 
 impl Default for ActiveRoutes {
     fn default() -> Self {
-        Self(ArcSwap::from_pointee(RouteTable::empty()))
+        Self { table: ArcSwap::from_pointee(RouteTable::empty()), groups: Arc::default() }
     }
 }
 
 impl ActiveRoutes {
     /// The table in use now.
     pub fn load(&self) -> arc_swap::Guard<Arc<RouteTable>> {
-        self.0.load()
+        self.table.load()
     }
 
     /// From now on this table.
     pub fn swap(&self, table: RouteTable) {
-        self.0.store(Arc::new(table));
+        self.table.store(Arc::new(table));
+    }
+
+    /// The upstreams that its tables name.
+    pub fn groups(&self) -> &Arc<Groups> {
+        &self.groups
     }
 }
 
@@ -333,7 +335,7 @@ pub fn fuzz(bytes: &[u8]) {
     let route = Route {
         pattern: text.into(),
         target: Target::Worker(Arc::new(ActiveWorker::new("fuzz".into(), []))),
-        upstream: parse_upstream(text).map(Arc::new),
+        upstream: Group::new(&text.into()).ok().map(Arc::new),
         redirect_to_https: false,
         fingerprint: 0,
         compress: Default::default(),

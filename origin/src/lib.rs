@@ -11,11 +11,11 @@ pub mod feed;
 pub mod keys;
 pub mod limits;
 pub mod registry;
+pub mod tls;
 pub mod tokens;
 
 mod ledger;
 mod origin;
 mod store;
-mod tls;
 
 pub use origin::{Origin, OriginConfig, OriginError};

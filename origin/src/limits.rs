@@ -55,6 +55,40 @@ pub const PATTERN_BYTES_MAX: usize = 1024;
 pub const PATTERN_STARS_MAX: usize = 8;
 /// Bytes of an upstream's address.
 pub const UPSTREAM_BYTES_MAX: usize = 2048;
+/// Servers of one upstream: choosing one looks at each.
+pub const UPSTREAM_SERVERS_MAX: usize = 32;
+/// Bytes of an upstream's name: a label in metrics.
+pub const UPSTREAM_NAME_BYTES_MAX: usize = 63;
+/// Largest weight of a server: shares finer than a thousandth cannot be seen.
+pub const UPSTREAM_WEIGHT_MAX: u32 = 1_000;
+/// Requests in flight to one server that an upstream may allow, and as many that wait: each holds memory and a descriptor.
+pub const UPSTREAM_REQUESTS_MAX: u32 = 65_536;
+/// Longest time for an upstream that may be set, in milliseconds.
+pub const UPSTREAM_WAIT_MS_MAX: u32 = 600_000;
+/// Requests on one connection that may be set.
+pub const UPSTREAM_KEEP_ALIVE_REQUESTS_MAX: u32 = 1_000_000;
+/// Failures in a row before a server is ejected that may be set.
+pub const UPSTREAM_FAILURES_MAX: u32 = 1_000;
+/// Longest first ejection of a server, in milliseconds.
+pub const UPSTREAM_EJECTION_MS_MAX: u32 = 3_600_000;
+/// Bytes of an upstream's private authority: a handful of certificates. It travels in the record of each route that names it.
+pub const AUTHORITY_BYTES_MAX: usize = 16 << 10;
+/// Certificates of a private authority: the old and the new one of a few.
+pub const AUTHORITY_CERTIFICATES_MAX: usize = 8;
+/// Bytes of the upstreams of all routes: a snapshot of the feed must hold them beside everything else.
+pub const UPSTREAM_BYTES_OF_ALL_MAX: usize = 16 << 20;
+/// Shortest time between two health checks of a server, in milliseconds: every node that routes to it asks.
+pub const HEALTH_INTERVAL_MS_MIN: u32 = 100;
+/// Longest time between two health checks of a server, in milliseconds.
+pub const HEALTH_INTERVAL_MS_MAX: u32 = 3_600_000;
+/// Health checks in a row that decide.
+pub const HEALTH_STREAK_MAX: u32 = 100;
+/// Bytes of a health check's path.
+pub const HEALTH_PATH_BYTES_MAX: usize = 1024;
+/// Servers beside the first that one request may ask.
+pub const RETRIES_MAX: u32 = 10;
+/// Statuses that a route may count as failures.
+pub const RETRY_STATUSES_MAX: usize = 16;
 /// Bytes of an operator's message.
 pub const MESSAGE_BYTES_MAX: usize = 2048;
 /// Longest wait for another request's fetch that a route may set, in milliseconds.

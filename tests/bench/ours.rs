@@ -182,7 +182,7 @@ fn route(pattern: &str, worker: Option<&str>, upstream: Option<&str>) -> anyhow:
     Ok(RouteSpec {
         pattern: pattern.to_owned(),
         worker: worker.map(str::parse).transpose()?,
-        upstream: upstream.map(str::to_owned),
+        upstream: upstream.map(Into::into),
         redirect_to_https: false,
         compress: Default::default(),
         early_hints: false,

@@ -234,7 +234,7 @@ pub fn route(pattern: &str, worker: Option<&str>, upstream: Option<&str>) -> Rou
     RouteSpec {
         pattern: pattern.to_owned(),
         worker: worker.map(|name| name.parse().expect("a valid worker name")),
-        upstream: upstream.map(str::to_owned),
+        upstream: upstream.map(Into::into),
         redirect_to_https: false,
         compress: Default::default(),
         early_hints: false,

@@ -299,7 +299,7 @@ impl Activator {
             self.effective = effective;
             self.changed();
         }
-        let (table, refused) = RouteTable::from_records(self.effective.values(), &self.running);
+        let (table, refused) = RouteTable::from_records(self.effective.values(), &self.running, self.routes.groups());
         for error in refused {
             tracing::error!(%error, "a route of the registry is left out");
         }

@@ -109,7 +109,7 @@ mod tests {
             pattern: pattern.into(),
             owner: RouteOwner::Site("site".parse().unwrap()),
             worker: worker.map(name),
-            upstream: upstream.map(str::to_owned),
+            upstream: upstream.map(Into::into),
             redirect_to_https: false,
             compress: Default::default(),
             early_hints: false,

@@ -1,8 +1,7 @@
 //! Sends a request to the upstream of its route.
 
 use http::header::{ALT_SVC, CONTENT_LENGTH, EXPECT, HeaderMap};
-use http::uri::PathAndQuery;
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, Version};
 use http_body::Body as HttpBody;
 use selvedge_runtime::Body;
 
@@ -11,13 +10,13 @@ use super::context::CDN_LOOP;
 use super::error::RequestError;
 use super::fields;
 use super::trail::Trail;
-use crate::upstream::{Reach, UpstreamError};
+use crate::upstream::Group;
 
-/// Forwards: fields of the hop taken off, who asks written anew, passage marked; the path of the upstream's address, if it has one, before the request's.
+/// Forwards: fields of the hop taken off, who asks written anew, passage marked.
 pub(super) async fn get(
     path: &RequestPath,
     mut request: Request<Body>,
-    upstream: &Uri,
+    upstream: &Group,
     trail: &Trail,
 ) -> Result<Response<Body>, RequestError> {
     fields::identify(request.headers_mut(), &trail.context);
@@ -27,14 +26,13 @@ pub(super) async fn get(
     if request.body().is_end_stream() && request.headers().get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
         request.headers_mut().remove(CONTENT_LENGTH);
     }
-    *request.uri_mut() = address(upstream, trail.context.asked()).ok_or(UpstreamError::BadRequest { reason: "no address" })?;
     *request.version_mut() = Version::HTTP_11;
     if trail.interim.is_heard() {
         // RFC 9110, section 15.2: a proxy passes them on.
         let interim = trail.interim.clone();
         hyper::ext::on_informational(&mut request, move |response| interim.send(response.status(), response.headers().clone()));
     }
-    let mut response = path.upstreams().send(request, Reach::Operator).await?;
+    let mut response = path.upstreams().ask(upstream, trail.context.asked(), request).await?;
     clean(response.headers_mut());
     Ok(response)
 }
@@ -58,28 +56,4 @@ pub(super) async fn outside(path: &RequestPath, mut request: Request<Body>, trai
 pub(super) fn clean(headers: &mut HeaderMap) {
     fields::strip_hop(headers);
     headers.remove(ALT_SVC);
-}
-
-fn address(upstream: &Uri, target: &PathAndQuery) -> Option<Uri> {
-    let mut parts = upstream.clone().into_parts();
-    let base = upstream.path().trim_end_matches('/');
-    parts.path_and_query = if base.is_empty() { Some(target.clone()) } else { Some(format!("{base}{target}").parse().ok()?) };
-    Uri::from_parts(parts).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_upstreams_path_comes_first() {
-        for (upstream, target, expected) in [
-            ("https://10.0.0.7", "/a?b", "https://10.0.0.7/a?b"),
-            ("https://10.0.0.7/", "/", "https://10.0.0.7/"),
-            ("http://u:8080/base/", "/a", "http://u:8080/base/a"),
-        ] {
-            let address = address(&upstream.parse().expect("an address"), &PathAndQuery::from_static(target)).expect("an address");
-            assert_eq!(address, expected);
-        }
-    }
 }

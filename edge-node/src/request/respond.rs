@@ -332,6 +332,8 @@ fn upstream_row(error: &UpstreamError) -> Row {
         E::Protocol { .. } => (StatusCode::BAD_GATEWAY, "http_protocol_error", "the upstream's answer is not HTTP"),
         E::RequestBody { error, .. } => return body_row(error),
         E::BadRequest { .. } => (StatusCode::BAD_REQUEST, "http_request_error", "the request cannot be sent on"),
+        E::Terminated { .. } => (StatusCode::BAD_GATEWAY, "connection_terminated", "the upstream closed the connection without an answer"),
+        E::AllDown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable", "no server of the upstream is up"),
         E::Overloaded { .. } => {
             return Row {
                 status: StatusCode::SERVICE_UNAVAILABLE,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Uri};
+use http::Method;
 
 use super::context::Context;
 use super::error::RequestError;
@@ -11,6 +11,7 @@ use crate::cache::key::{CacheKey, Space};
 use crate::cache::purge::Realm;
 use crate::cache::query;
 use crate::routes::{ActiveVersion, ActiveWorker, Route, RouteTable, Target, draw};
+use crate::upstream::Group;
 
 /// What will answer a request.
 #[derive(Debug, Clone)]
@@ -41,8 +42,8 @@ impl Aim {
 pub(crate) enum Answerer {
     /// This version of this worker.
     Worker(Arc<ActiveWorker>, ActiveVersion),
-    /// The customer's server at this address.
-    Upstream(Arc<Uri>),
+    /// The customer's servers.
+    Upstream(Arc<Group>),
     /// The rest of the world, which a worker asks.
     Outside,
 }
@@ -94,7 +95,7 @@ pub(crate) fn upstream(route: &Arc<Route>) -> Option<Aim> {
     route.upstream.as_ref().map(|upstream| to(route, upstream))
 }
 
-fn to(route: &Arc<Route>, upstream: &Arc<Uri>) -> Aim {
+fn to(route: &Arc<Route>, upstream: &Arc<Group>) -> Aim {
     Aim { route: route.clone(), answerer: Answerer::Upstream(upstream.clone()), cached: route.cache.enabled.unwrap_or(true), wish: None }
 }
 

@@ -212,13 +212,7 @@ async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<
 
 /// Whether the error is of an upstream that is away, rather than of this node or the client.
 pub(super) fn is_unreachable(error: &RequestError) -> bool {
-    use crate::upstream::UpstreamError as E;
-    matches!(
-        error,
-        RequestError::Upstream(
-            E::Dns { .. } | E::Connect { .. } | E::ConnectTimeout { .. } | E::Tls { .. } | E::HeadTimeout { .. } | E::Protocol { .. }
-        )
-    )
+    matches!(error, RequestError::Upstream(error) if error.is_of_the_server())
 }
 
 /// A `304`: the stored bytes with its fields, from now on.

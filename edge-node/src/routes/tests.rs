@@ -6,7 +6,7 @@ fn route(pattern: &str) -> Route {
     Route {
         pattern: pattern.into(),
         target: Target::Upstream,
-        upstream: Some(Arc::new(http::Uri::from_static("http://127.0.0.1:1"))),
+        upstream: Some(Arc::new(Group::new(&"http://127.0.0.1:1".into()).expect("an address"))),
         redirect_to_https: false,
         fingerprint: 0,
         compress: Default::default(),

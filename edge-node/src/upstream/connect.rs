@@ -6,16 +6,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use selvedge_origin::registry::Protocol;
+
+use super::manner::Manner;
 use super::policy::Policy;
 use super::resolve::{self, Resolver};
 use super::{Reach, UpstreamError, UpstreamsConfig, UpstreamsConfigError, limits};
@@ -46,30 +47,26 @@ pub(super) enum Speaks {
 pub(super) struct Connector {
     resolver: Resolver,
     policy: Policy,
-    tls: TlsConnector,
-    timeout: Duration,
 }
 
 impl Connector {
-    /// Sets up resolver, policy and TLS.
+    /// Sets up resolver and policy.
     pub(super) fn new(config: &UpstreamsConfig) -> Result<Self, UpstreamsConfigError> {
         Ok(Self {
             resolver: Resolver::new(&config.resolvers).map_err(UpstreamsConfigError::Resolver)?,
             policy: Policy::new(config.fetch_allow.clone(), config.own_listeners.clone()),
-            tls: TlsConnector::from(Arc::new(tls_config(config)?)),
-            timeout: config.connect_timeout,
         })
     }
 
-    /// Connects within the timeout. Cancel-safe: dropping the future closes what was opened.
-    pub(super) async fn connect(&self, to: &Destination) -> Result<(Transport, Speaks), UpstreamError> {
-        match tokio::time::timeout(self.timeout, self.connect_unbounded(to)).await {
+    /// Connects within the manner's time. Cancel-safe: dropping the future closes what was opened.
+    pub(super) async fn connect(&self, to: &Destination, manner: &Manner) -> Result<(Transport, Speaks), UpstreamError> {
+        match tokio::time::timeout(manner.connect_timeout, self.connect_unbounded(to, manner)).await {
             Ok(result) => result,
-            Err(_) => Err(UpstreamError::ConnectTimeout { host: to.host.to_string(), ms: self.timeout.as_millis() as u64 }),
+            Err(_) => Err(manner.connect_timed_out(&to.host)),
         }
     }
 
-    async fn connect_unbounded(&self, to: &Destination) -> Result<(Transport, Speaks), UpstreamError> {
+    async fn connect_unbounded(&self, to: &Destination, manner: &Manner) -> Result<(Transport, Speaks), UpstreamError> {
         let addresses = self
             .resolver
             .resolve(&to.host)
@@ -79,13 +76,16 @@ impl Connector {
         let tcp = race(addresses).await.map_err(|error| UpstreamError::Connect { host: to.host.to_string(), reason: error.to_string() })?;
         let _ = tcp.set_nodelay(true);
         if !to.secure {
-            return Ok((Transport::new(Io::Plain(tcp)), Speaks::Http1));
+            // By prior knowledge, or not at all (RFC 9113, section 3.3).
+            let speaks = if manner.protocol == Protocol::H2 { Speaks::Http2 } else { Speaks::Http1 };
+            return Ok((Transport::new(Io::Plain(tcp)), speaks));
         }
         let tls_error = |reason: String| UpstreamError::Tls { host: to.host.to_string(), reason };
-        let stream =
-            self.tls.connect(server_name(&to.host).map_err(tls_error)?, tcp).await.map_err(|error| tls_error(error.to_string()))?;
+        let name = manner.server_name.clone().map_or_else(|| server_name(&to.host), Ok).map_err(tls_error)?;
+        let stream = manner.tls.connect(name, tcp).await.map_err(|error| tls_error(error.to_string()))?;
         let speaks = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Speaks::Http2,
+            _ if manner.protocol == Protocol::H2 => return Err(tls_error("the server does not offer HTTP/2".to_owned())),
             _ => Speaks::Http1,
         };
         Ok((Transport::new(Io::Tls(Box::new(stream))), speaks))
@@ -163,20 +163,6 @@ fn server_name(host: &str) -> Result<ServerName<'static>, String> {
         Some(address) => Ok(ServerName::IpAddress(address.into())),
         None => ServerName::try_from(host.to_owned()).map_err(|error| error.to_string()),
     }
-}
-
-fn tls_config(config: &UpstreamsConfig) -> Result<rustls::ClientConfig, UpstreamsConfigError> {
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    for authority in &config.authorities {
-        roots.add(authority.clone()).map_err(|error| UpstreamsConfigError::Authority(error.to_string()))?;
-    }
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| UpstreamsConfigError::Authority(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(tls)
 }
 
 /// A connected stream that counts the bytes it received: a connection that died without any was never answered on.

@@ -1,7 +1,7 @@
 //! One connection that speaks HTTP, with the task that drives it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +24,8 @@ pub(super) struct Http1 {
     pub(super) born: Instant,
     /// When it was given back last.
     pub(super) idle_since: Instant,
+    /// Requests that it has served.
+    pub(super) served: u32,
     _task: AbortOnDropHandle<()>,
     _open: OwnedSemaphorePermit,
 }
@@ -37,6 +39,8 @@ pub(super) struct Http2 {
     pub(super) born: Instant,
     /// When a stream was opened or ended on it last.
     pub(super) used: Mutex<Instant>,
+    /// Requests that it has been given.
+    begun: AtomicU32,
     _task: AbortOnDropHandle<()>,
     _open: OwnedSemaphorePermit,
 }
@@ -68,6 +72,11 @@ impl Connection {
 }
 
 impl Http2 {
+    /// Gives it one more request, unless it has had `max`.
+    pub(super) fn begin_request(&self, max: u32) -> bool {
+        self.begun.fetch_add(1, Ordering::Relaxed) < max
+    }
+
     /// Bytes received on it until now.
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
@@ -88,7 +97,7 @@ async fn http1_connection(transport: Transport, open: OwnedSemaphorePermit) -> h
         }
     });
     let now = Instant::now();
-    Ok(Connection::Http1(Http1 { sender, received, born: now, idle_since: now, _task: task, _open: open }))
+    Ok(Connection::Http1(Http1 { sender, received, born: now, idle_since: now, served: 0, _task: task, _open: open }))
 }
 
 async fn http2_connection(transport: Transport, open: OwnedSemaphorePermit) -> hyper::Result<Connection> {
@@ -109,7 +118,15 @@ async fn http2_connection(transport: Transport, open: OwnedSemaphorePermit) -> h
         }
     });
     let now = Instant::now();
-    Ok(Connection::Http2(Arc::new(Http2 { sender, received, born: now, used: Mutex::new(now), _task: task, _open: open })))
+    Ok(Connection::Http2(Arc::new(Http2 {
+        sender,
+        received,
+        born: now,
+        used: Mutex::new(now),
+        begun: AtomicU32::new(1),
+        _task: task,
+        _open: open,
+    })))
 }
 
 /// Where hyper runs what belongs to one HTTP/2 stream; each ends with its connection.

@@ -12,31 +12,44 @@ use selvedge_runtime::Body;
 use tokio::time::Instant;
 
 use super::body::{Answer, Outgoing, Progress};
-use super::connect::Destination;
 use super::connection::Connection;
-use super::pool::{self, Lease, Pools, Want};
+use super::pool::{self, Lease, Pool, Pools, Want};
 use super::{UpstreamError, head as heads, limits};
 
-/// Sends the request to its destination.
-pub(super) async fn send(pools: &Arc<Pools>, to: Destination, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-    let host = to.host.clone();
-    let pool = pools.pool(to);
-    let mut slot = pool.slot(pools.config()).await?;
+/// A request that got no head; with itself, where sending it again cannot do harm.
+pub(super) struct Unanswered {
+    pub(super) error: UpstreamError,
+    pub(super) request: Option<Request<Body>>,
+}
+
+/// Sends the request to the server of the pool, and once or twice more where a connection was lost on the way.
+pub(super) async fn send(pools: &Arc<Pools>, pool: &Arc<Pool>, request: Request<Body>) -> Result<Response<Body>, Unanswered> {
+    let mut slot = match pool.slot().await {
+        Ok(slot) => slot,
+        Err(error) => return Err(Unanswered { error, request: Some(request) }),
+    };
     let mut request = request;
     for attempt in 1..=limits::ATTEMPTS_MAX {
         let want = if attempt == limits::ATTEMPTS_MAX { Want::New } else { Want::Any };
-        let lease = pool::lease(pools, &pool, slot, want).await?;
-        match exchange(pools, &host, lease, request).await {
+        let lease = match pool::lease(pools, pool, slot, want).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(Unanswered { error, request: Some(request) }),
+        };
+        match exchange(pool.host(), lease, request).await {
             Ok(response) => return Ok(response),
             Err(Failed { again: Some((unsent, lease)), error }) if attempt < limits::ATTEMPTS_MAX => {
-                tracing::debug!(host = &*host, %error, "another connection for the same request");
+                tracing::debug!(host = &**pool.host(), %error, "another connection for the same request");
                 request = unsent;
                 slot = lease.into_slot();
             }
-            Err(Failed { error, .. }) => return Err(error),
+            Err(Failed { error, again }) => return Err(Unanswered { error, request: again.map(|(request, _)| request) }),
         }
     }
-    Err(UpstreamError::Connect { host: host.to_string(), reason: "every connection was lost".into() })
+    Err(Unanswered { error: terminated(pool.host(), "every connection was lost"), request: Some(request) })
+}
+
+fn terminated(host: &str, reason: &str) -> UpstreamError {
+    UpstreamError::Terminated { host: host.to_owned(), reason: reason.to_owned() }
 }
 
 /// An exchange that gave no head; with the request, where it may be sent again.
@@ -51,13 +64,15 @@ impl From<UpstreamError> for Failed {
     }
 }
 
-async fn exchange(pools: &Arc<Pools>, host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> Result<Response<Body>, Failed> {
+async fn exchange(host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> Result<Response<Body>, Failed> {
+    // An open connection may be one that the server has just closed.
+    let request = if lease.reused { gathered(host, request).await? } else { request };
     let copy = if lease.reused { replayable(&request) } else { None };
     let progress = Arc::new(Progress::default());
     let method = request.method().clone();
     let (mut head, body) = request.into_parts();
     let (original_uri, original_host) = (head.uri.clone(), head.headers.get(header::HOST).cloned());
-    let head_timeout = pools.config().head_timeout;
+    let head_timeout = lease.manner().head_timeout;
     let answer = match lease.connection() {
         Some(Connection::Http1(connection)) => {
             heads::for_http1(&mut head, &body, host)?;
@@ -71,10 +86,10 @@ async fn exchange(pools: &Arc<Pools>, host: &Arc<str>, mut lease: Lease, request
             let answer = connection.sender.clone().try_send_request(outgoing);
             within(head_timeout, &progress, answer).await
         }
-        None => return Err(UpstreamError::Connect { host: host.to_string(), reason: "connection lost".into() }.into()),
+        None => return Err(terminated(host, "connection lost").into()),
     };
     match answer {
-        Some(Ok(response)) => accept(pools, host, lease, &method, response).await.map_err(Failed::from),
+        Some(Ok(response)) => accept(host, lease, &method, response).await.map_err(Failed::from),
         None => {
             lease.suspect();
             Err(UpstreamError::HeadTimeout { host: host.to_string(), ms: head_timeout.as_millis() as u64 }.into())
@@ -90,15 +105,34 @@ async fn exchange(pools: &Arc<Pools>, host: &Arc<str>, mut lease: Lease, request
             });
             let error = failed.into_error();
             let again = unsent.or_else(|| copy.filter(|_| lease.reused && lost_before_answer(&lease, &error)));
+            if again.is_some() {
+                lease.retire();
+            }
             Err(Failed { error: describe(host, &error, &progress), again: again.map(|request| (request, lease)) })
         }
     }
 }
 
-/// A copy to send again, where sending twice does what sending once does (RFC 9110, section 9.2.2) and the body is still here.
-fn replayable(request: &Request<Body>) -> Option<Request<Body>> {
-    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE];
-    if !idempotent.contains(request.method()) {
+/// The methods that may be sent twice (RFC 9110, section 9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE].contains(method)
+}
+
+/// The request with its body in one piece, where it is short and sending it twice would do no harm: then it can be. Waits for a body that is still
+/// coming in, no longer than whoever sends it may pause.
+async fn gathered(host: &str, request: Request<Body>) -> Result<Request<Body>, UpstreamError> {
+    let is_short = request.body().size_hint().exact().is_some_and(|length| length <= limits::REPLAY_BYTES_MAX);
+    if !is_idempotent(request.method()) || !is_short || request.body().as_whole().is_some() {
+        return Ok(request);
+    }
+    let (head, body) = request.into_parts();
+    let body = body.collect(limits::REPLAY_BYTES_MAX).await.map_err(|error| UpstreamError::RequestBody { host: host.to_owned(), error })?;
+    Ok(Request::from_parts(head, Body::full(body)))
+}
+
+/// A copy to send again, where sending twice does what sending once does and the body is still here.
+pub(super) fn replayable(request: &Request<Body>) -> Option<Request<Body>> {
+    if !is_idempotent(request.method()) {
         return None;
     }
     let mut copy = Request::new(Body::full(request.body().as_whole()?));
@@ -140,10 +174,10 @@ fn describe(host: &str, error: &hyper::Error, progress: &Progress) -> UpstreamEr
         reason = format!("{reason}: {error}");
         source = error.source();
     }
-    if error.is_parse() || find_h2(error).is_some_and(|error| !error.is_io()) {
+    if error.is_parse() || find_h2(error).is_some_and(|error| !error.is_io() && !error.is_go_away()) {
         UpstreamError::Protocol { host, reason }
     } else {
-        UpstreamError::Connect { host, reason }
+        UpstreamError::Terminated { host, reason }
     }
 }
 
@@ -161,13 +195,7 @@ async fn within<T>(head_timeout: Duration, progress: &Progress, answer: impl Fut
 }
 
 /// Takes the head in, and makes the body one of ours.
-async fn accept(
-    pools: &Arc<Pools>,
-    host: &Arc<str>,
-    lease: Lease,
-    method: &Method,
-    response: Response<Incoming>,
-) -> Result<Response<Body>, UpstreamError> {
+async fn accept(host: &Arc<str>, lease: Lease, method: &Method, response: Response<Incoming>) -> Result<Response<Body>, UpstreamError> {
     let (mut head, incoming) = response.into_parts();
     if head.status.is_informational() {
         let reason = format!("switched protocols without being asked ({})", head.status.as_u16());
@@ -182,6 +210,7 @@ async fn accept(
         lease.finish();
         return Ok(Response::from_parts(head, Body::empty()));
     }
-    let answer = Answer::new(incoming, lease, pools.config().body_idle_timeout);
+    let body_idle_timeout = lease.manner().body_idle_timeout;
+    let answer = Answer::new(incoming, lease, body_idle_timeout);
     Ok(Response::from_parts(head, answer.into_body().await))
 }

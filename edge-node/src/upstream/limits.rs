@@ -78,3 +78,15 @@ pub const ATTEMPTS_MAX: u32 = 3;
 pub const WHOLE_BYTES_MAX: u64 = 64 << 10;
 /// Frames without bytes that are passed over before other tasks get their turn.
 pub const EMPTY_FRAMES_MAX: usize = 64;
+/// A request's body up to this length is gathered before it goes out on an open connection, so that it can go out again where that connection turns out closed.
+pub const REPLAY_BYTES_MAX: u64 = 64 << 10;
+/// Retries that an upstream's budget holds after a quiet time.
+pub const RETRIES_SAVED_MAX: u32 = 10;
+/// Ejections in a row after which the time of an ejection grows no more: eight times the first (2^3).
+pub const EJECTION_DOUBLINGS_MAX: u32 = 3;
+/// Bytes that are read of the answer to a health check.
+pub const HEALTH_BODY_BYTES_MAX: u64 = 1 << 20;
+/// How often it is looked which health checks are due; the shortest interval that can be declared is twice as long.
+pub const HEALTH_LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Health checks under way on one node; the others wait for the next look.
+pub const HEALTH_CHECKS_MAX: usize = 256;

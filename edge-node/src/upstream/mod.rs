@@ -1,4 +1,4 @@
-//! Requests to the customer's own servers, and workers' subrequests to the rest of the world: resolve → check → connect → pool → forward.
+//! Requests to the customer's own servers, and workers' subrequests to the rest of the world: choose → resolve → check → connect → pool → forward.
 
 pub mod limits;
 
@@ -7,19 +7,23 @@ mod config;
 mod connect;
 mod connection;
 mod forward;
+mod group;
 mod head;
+mod manner;
 mod policy;
 mod pool;
 mod resolve;
 
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use selvedge_runtime::{Body, BodyError};
 
 use connect::{Connector, Destination};
 use pool::Pools;
 
 pub use config::UpstreamsConfig;
+pub use group::{Group, Groups, ServerReading};
 
 /// Which addresses a request may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,12 +113,44 @@ pub enum UpstreamError {
         /// Why.
         reason: &'static str,
     },
+    /// The connection was lost before an answer came: `connection_terminated`.
+    #[error("{host}: {reason}")]
+    Terminated {
+        /// The name.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+    /// The health checks of every server say that it is down: `destination_unavailable`.
+    #[error("{upstream}: every server is down")]
+    AllDown {
+        /// What the upstream is called.
+        upstream: String,
+    },
     /// Too much waits for this upstream already: `connection_limit_reached`.
     #[error("{host}: too many requests are waiting for it")]
     Overloaded {
         /// The name.
         host: String,
     },
+}
+
+impl UpstreamError {
+    /// Whether another server may do better: this one is away or does not speak HTTP.
+    pub fn is_of_the_server(&self) -> bool {
+        match self {
+            Self::Dns { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Tls { .. }
+            | Self::HeadTimeout { .. }
+            | Self::Protocol { .. }
+            | Self::Terminated { .. }
+            | Self::Overloaded { .. }
+            | Self::AllDown { .. } => true,
+            Self::Prohibited { .. } | Self::RequestBody { .. } | Self::BadRequest { .. } => false,
+        }
+    }
 }
 
 /// Why upstreams cannot be set up.
@@ -132,7 +168,7 @@ impl Upstreams {
     /// Sets everything up; connects to nothing. Must be called inside a tokio runtime.
     pub fn new(config: UpstreamsConfig) -> Result<Self, UpstreamsConfigError> {
         let connector = Connector::new(&config)?;
-        let pools = Arc::new(Pools::new(config, connector));
+        let pools = Arc::new(Pools::new(config, connector)?);
         let swept = Arc::downgrade(&pools);
         crate::tasks::spawn("upstream sweep", async move {
             let mut tick = tokio::time::interval(limits::SWEEP_INTERVAL);
@@ -151,8 +187,24 @@ impl Upstreams {
     /// one. Resolves at the response's head; dropping the future, or the response's body before its end, closes the
     /// connection or resets its stream.
     pub async fn send(&self, request: http::Request<Body>, reach: Reach) -> Result<http::Response<Body>, UpstreamError> {
-        let destination = destination(&request, reach)?;
-        forward::send(&self.pools, destination, request).await
+        let pool = self.pools.pool(destination(&request, reach)?);
+        forward::send(&self.pools, &pool, request).await.map_err(|unanswered| unanswered.error)
+    }
+
+    /// Sends a request for `target` to one of the servers of a group, and perhaps to another where that one fails. As [`Self::send`]
+    /// else.
+    pub async fn ask(
+        &self,
+        group: &Group,
+        target: &PathAndQuery,
+        request: http::Request<Body>,
+    ) -> Result<http::Response<Body>, UpstreamError> {
+        group.ask(&self.pools, target, request).await
+    }
+
+    /// Begins the health checks of the groups' servers. They end with the last clone of the upstreams.
+    pub fn watch(&self, groups: Arc<Groups>) {
+        crate::tasks::spawn("upstream health", group::health::watch(groups, Arc::downgrade(&self.pools)));
     }
 
     /// Open connections, and those among them that are idle over HTTP/1.1: for metrics.

@@ -2,29 +2,38 @@
 //! only by a [`Lease`] whose exchange ended cleanly; every other one is closed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
+use selvedge_origin::registry::{self, Protocol};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::connect::{Connector, Destination, Speaks};
 use super::connection::{Connection, Http1, Http2};
-use super::{UpstreamError, UpstreamsConfig, limits};
+use super::manner::Manner;
+use super::{UpstreamError, UpstreamsConfig, UpstreamsConfigError, limits};
 
 /// All upstreams' connections.
 pub(super) struct Pools {
     connector: Connector,
-    config: UpstreamsConfig,
+    usual: Arc<Manner>,
+    authorities: Vec<CertificateDer<'static>>,
     pools: Mutex<HashMap<Destination, Arc<Pool>>>,
-    idle: AtomicUsize,
+    /// Those of declared servers, which hold them.
+    declared: Mutex<Vec<Weak<Pool>>>,
+    idle: Arc<AtomicUsize>,
     connections: Arc<Semaphore>,
 }
 
 /// The connections of one upstream.
 pub(super) struct Pool {
     destination: Destination,
+    manner: Arc<Manner>,
+    /// Idle connections of all pools.
+    idle_total: Arc<AtomicUsize>,
     slots: Arc<Semaphore>,
     queued: AtomicUsize,
     state: Mutex<State>,
@@ -46,7 +55,7 @@ struct State {
 pub(super) enum Want {
     /// An open one, or else a new one.
     Any,
-    /// A new one: open ones have just disappointed.
+    /// Not one that waits idle: those have just disappointed. A shared one that disappointed is no longer there (see [`Lease::retire`]).
     New,
 }
 
@@ -69,19 +78,30 @@ pub(super) struct Slot(#[allow(dead_code, reason = "held for its Drop")] OwnedSe
 
 impl Pools {
     /// Nothing is connected yet.
-    pub(super) fn new(config: UpstreamsConfig, connector: Connector) -> Self {
-        Self {
+    pub(super) fn new(config: UpstreamsConfig, connector: Connector) -> Result<Self, UpstreamsConfigError> {
+        Ok(Self {
             connector,
-            config,
+            usual: Arc::new(Manner::usual(&config)?),
+            authorities: config.authorities,
             pools: Mutex::default(),
-            idle: AtomicUsize::new(0),
+            declared: Mutex::default(),
+            idle: Arc::default(),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_TOTAL_MAX)),
-        }
+        })
     }
 
-    /// The bounds in force.
-    pub(super) fn config(&self) -> &UpstreamsConfig {
-        &self.config
+    /// How the servers of an upstream are spoken to.
+    pub(super) fn manner(&self, upstream: &registry::Upstream) -> Result<Arc<Manner>, String> {
+        Ok(Arc::new(self.usual.declared(upstream, &self.authorities)?))
+    }
+
+    /// A pool for a declared server, which keeps it: its connections are nobody else's.
+    pub(super) fn declared(&self, destination: Destination, manner: Arc<Manner>) -> Arc<Pool> {
+        let pool = Arc::new(Pool::new(destination, manner, self.idle.clone()));
+        let mut declared = self.declared.lock();
+        declared.retain(|pool| pool.strong_count() > 0);
+        declared.push(Arc::downgrade(&pool));
+        pool
     }
 
     /// The pool of a destination.
@@ -94,13 +114,7 @@ impl Pools {
             // Those that nobody uses; where all are used, requests in flight bound their number.
             pools.retain(|_, pool| Arc::strong_count(pool) > 1 || !pool.is_unused());
         }
-        let pool = Arc::new(Pool {
-            destination: destination.clone(),
-            slots: Arc::new(Semaphore::new(self.config.requests_per_upstream_max)),
-            queued: AtomicUsize::new(0),
-            state: Mutex::default(),
-            first: tokio::sync::Mutex::default(),
-        });
+        let pool = Arc::new(Pool::new(destination.clone(), self.usual.clone(), self.idle.clone()));
         pools.insert(destination, pool.clone());
         pool
     }
@@ -109,21 +123,25 @@ impl Pools {
     pub(super) fn sweep(&self) {
         let now = Instant::now();
         self.pools.lock().retain(|_, pool| {
-            let mut state = pool.state.lock();
-            let before = state.idle.len();
-            state.idle.retain(|connection| {
-                !connection.sender.is_closed() && now.duration_since(connection.idle_since) < self.config.idle_timeout
-            });
-            self.idle.fetch_sub(before - state.idle.len(), Ordering::Relaxed);
-            if let Some(shared) = &state.shared {
-                let unused = Arc::strong_count(shared) == 1 && now.duration_since(*shared.used.lock()) >= self.config.idle_timeout;
-                if unused || shared.sender.is_closed() {
-                    state.shared = None;
-                }
-            }
-            drop(state);
+            self.close_idle(pool, now);
             Arc::strong_count(pool) > 1 || !pool.is_unused()
         });
+        let declared: Vec<Arc<Pool>> = self.declared.lock().iter().filter_map(Weak::upgrade).collect();
+        declared.iter().for_each(|pool| self.close_idle(pool, now));
+    }
+
+    fn close_idle(&self, pool: &Pool, now: Instant) {
+        let idle_timeout = pool.manner.idle_timeout;
+        let mut state = pool.state.lock();
+        let before = state.idle.len();
+        state.idle.retain(|connection| !connection.sender.is_closed() && now.duration_since(connection.idle_since) < idle_timeout);
+        self.idle.fetch_sub(before - state.idle.len(), Ordering::Relaxed);
+        if let Some(shared) = &state.shared {
+            let unused = Arc::strong_count(shared) == 1 && now.duration_since(*shared.used.lock()) >= idle_timeout;
+            if unused || shared.sender.is_closed() {
+                state.shared = None;
+            }
+        }
     }
 
     /// Open connections that wait for a request.
@@ -141,38 +159,66 @@ impl Pools {
             return Some(permit);
         }
         // Idle connections are the first to go; one upstream's are enough.
-        let pools = self.pools.lock();
-        for pool in pools.values() {
+        let evict = |pool: &Pool| {
             let evicted = std::mem::take(&mut pool.state.lock().idle);
             self.idle.fetch_sub(evicted.len(), Ordering::Relaxed);
-            if !evicted.is_empty() {
-                drop(evicted);
-                break;
-            }
+            !evicted.is_empty()
+        };
+        if !self.pools.lock().values().any(|pool| evict(pool)) {
+            self.declared.lock().iter().filter_map(Weak::upgrade).any(|pool| evict(&pool));
         }
-        drop(pools);
         self.connections.clone().try_acquire_owned().ok()
     }
 }
 
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("destination", &self.destination).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.idle_total.fetch_sub(self.state.get_mut().idle.len(), Ordering::Relaxed);
+    }
+}
+
 impl Pool {
+    fn new(destination: Destination, manner: Arc<Manner>, idle_total: Arc<AtomicUsize>) -> Self {
+        Self {
+            destination,
+            idle_total,
+            slots: Arc::new(Semaphore::new(manner.requests_max)),
+            manner,
+            queued: AtomicUsize::new(0),
+            state: Mutex::default(),
+            first: tokio::sync::Mutex::default(),
+        }
+    }
+
     fn is_unused(&self) -> bool {
         let state = self.state.lock();
         state.idle.is_empty() && state.shared.is_none()
     }
 
-    fn host(&self) -> String {
-        self.destination.host.to_string()
+    /// The host of its server.
+    pub(super) fn host(&self) -> &Arc<str> {
+        &self.destination.host
+    }
+
+    /// Requests in flight, and those that wait.
+    pub(super) fn load(&self) -> (usize, usize) {
+        (self.manner.requests_max.saturating_sub(self.slots.available_permits()), self.queued.load(Ordering::Relaxed))
     }
 
     /// Waits for a place among the requests in flight, in a bounded queue, for a bounded time.
-    pub(super) async fn slot(&self, config: &UpstreamsConfig) -> Result<Slot, UpstreamError> {
+    pub(super) async fn slot(&self) -> Result<Slot, UpstreamError> {
         if let Ok(permit) = self.slots.clone().try_acquire_owned() {
             return Ok(Slot(permit));
         }
-        let overloaded = || UpstreamError::Overloaded { host: self.host() };
-        let place = Queued::enter(&self.queued, config.queue_per_upstream_max).ok_or_else(overloaded)?;
-        let permit = timeout(config.queue_wait, self.slots.clone().acquire_owned()).await;
+        let overloaded = || UpstreamError::Overloaded { host: self.host().to_string() };
+        let place = Queued::enter(&self.queued, self.manner.queue_max).ok_or_else(overloaded)?;
+        let permit = timeout(self.manner.queue_wait, self.slots.clone().acquire_owned()).await;
         drop(place);
         permit.ok().and_then(Result::ok).map(Slot).ok_or_else(overloaded)
     }
@@ -198,7 +244,7 @@ impl Drop for Queued<'_> {
 pub(super) async fn lease(pools: &Arc<Pools>, pool: &Arc<Pool>, slot: Slot, want: Want) -> Result<Lease, UpstreamError> {
     let (connection, reused) = match open_connection(pools, pool, want).await {
         Some(connection) => (connection, true),
-        None => connect(pools, pool, want).await?,
+        None => connect(pools, pool).await?,
     };
     let received_before = connection.received();
     Ok(Lease {
@@ -214,20 +260,20 @@ pub(super) async fn lease(pools: &Arc<Pools>, pool: &Arc<Pool>, slot: Slot, want
 
 /// An open connection that is ready, the one used last first.
 async fn open_connection(pools: &Pools, pool: &Pool, want: Want) -> Option<Connection> {
-    if want == Want::New {
-        return None;
-    }
     loop {
         let mut candidate = {
             let mut state = pool.state.lock();
-            if let Some(shared) = usable_shared(&mut state) {
+            if let Some(shared) = usable_shared(&mut state, &pool.manner) {
                 return Some(Connection::Http2(shared));
+            }
+            if want == Want::New {
+                return None;
             }
             let candidate = state.idle.pop()?;
             pools.idle.fetch_sub(1, Ordering::Relaxed);
             candidate
         };
-        let too_old = candidate.idle_since.elapsed() >= pools.config.idle_timeout || candidate.born.elapsed() >= limits::CONNECTION_AGE_MAX;
+        let too_old = candidate.idle_since.elapsed() >= pool.manner.idle_timeout || candidate.born.elapsed() >= limits::CONNECTION_AGE_MAX;
         if too_old || candidate.sender.is_closed() {
             continue;
         }
@@ -240,9 +286,10 @@ async fn open_connection(pools: &Pools, pool: &Pool, want: Want) -> Option<Conne
 }
 
 /// The shared connection, where it still takes requests.
-fn usable_shared(state: &mut State) -> Option<Arc<Http2>> {
+fn usable_shared(state: &mut State, manner: &Manner) -> Option<Arc<Http2>> {
     let shared = state.shared.as_ref()?;
-    if shared.sender.is_closed() || shared.born.elapsed() >= limits::CONNECTION_AGE_MAX {
+    let is_old = shared.born.elapsed() >= limits::CONNECTION_AGE_MAX || manner.idle_timeout.is_zero();
+    if shared.sender.is_closed() || is_old || !shared.begin_request(manner.requests_per_connection_max) {
         // Streams in flight hold it, and end it.
         state.shared = None;
         return None;
@@ -252,18 +299,21 @@ fn usable_shared(state: &mut State) -> Option<Arc<Http2>> {
 }
 
 /// A new connection. Where the upstream may speak HTTP/2, one connects and the others wait for what it finds out.
-async fn connect(pools: &Pools, pool: &Pool, want: Want) -> Result<(Connection, bool), UpstreamError> {
-    if !pool.destination.secure || pool.state.lock().speaks == Some(Speaks::Http1) {
+async fn connect(pools: &Pools, pool: &Pool) -> Result<(Connection, bool), UpstreamError> {
+    let is_h1 = match pool.manner.protocol {
+        Protocol::H1 => true,
+        Protocol::H2 => false,
+        Protocol::Auto => !pool.destination.secure,
+    };
+    if is_h1 || pool.state.lock().speaks == Some(Speaks::Http1) {
         return Ok((connect_now(pools, pool).await?, false));
     }
     let began = Instant::now();
-    let waited = timeout(pools.config.connect_timeout, pool.first.lock()).await;
-    let _first =
-        waited.map_err(|_| UpstreamError::ConnectTimeout { host: pool.host(), ms: pools.config.connect_timeout.as_millis() as u64 })?;
+    let waited = timeout(pool.manner.connect_timeout, pool.first.lock()).await;
+    let first = waited.map_err(|_| pool.manner.connect_timed_out(&pool.destination.host))?;
     let speaks = {
         let mut state = pool.state.lock();
-        let fresh_enough = |shared: &Arc<Http2>| want == Want::Any || shared.born >= began;
-        if let Some(shared) = usable_shared(&mut state).filter(fresh_enough) {
+        if let Some(shared) = usable_shared(&mut state, &pool.manner) {
             return Ok((Connection::Http2(shared), true));
         }
         if let Some((when, error)) = &state.failed
@@ -274,7 +324,7 @@ async fn connect(pools: &Pools, pool: &Pool, want: Want) -> Result<(Connection, 
         state.speaks
     };
     if speaks == Some(Speaks::Http1) {
-        drop(_first);
+        drop(first);
     }
     Ok((connect_now(pools, pool).await?, false))
 }
@@ -297,13 +347,13 @@ async fn connect_now(pools: &Pools, pool: &Pool) -> Result<Connection, UpstreamE
 }
 
 async fn establish(pools: &Pools, pool: &Pool) -> Result<Connection, UpstreamError> {
-    let open = pools.permit().ok_or_else(|| UpstreamError::Overloaded { host: pool.host() })?;
-    let (transport, speaks) = pools.connector.connect(&pool.destination).await?;
+    let open = pools.permit().ok_or_else(|| UpstreamError::Overloaded { host: pool.host().to_string() })?;
+    let (transport, speaks) = pools.connector.connect(&pool.destination, &pool.manner).await?;
     let handshake = Connection::begin(transport, speaks, open);
-    match timeout(pools.config.connect_timeout, handshake).await {
+    match timeout(pool.manner.connect_timeout, handshake).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(UpstreamError::Protocol { host: pool.host(), reason: error.to_string() }),
-        Err(_) => Err(UpstreamError::ConnectTimeout { host: pool.host(), ms: pools.config.connect_timeout.as_millis() as u64 }),
+        Ok(Err(error)) => Err(UpstreamError::Protocol { host: pool.host().to_string(), reason: error.to_string() }),
+        Err(_) => Err(pool.manner.connect_timed_out(&pool.destination.host)),
     }
 }
 
@@ -332,11 +382,23 @@ impl Lease {
         if let Some(Connection::Http2(silent)) = &self.connection
             && silent.received() == self.received_before
         {
+            self.retire();
+        }
+    }
+
+    /// A shared connection takes no new requests: it has just refused one. Those in flight end on it. One that others have put in its place stays.
+    pub(super) fn retire(&self) {
+        if let Some(Connection::Http2(ours)) = &self.connection {
             let mut state = self.pool.state.lock();
-            if state.shared.as_ref().is_some_and(|shared| Arc::ptr_eq(shared, silent)) {
+            if state.shared.as_ref().is_some_and(|shared| Arc::ptr_eq(shared, ours)) {
                 state.shared = None;
             }
         }
+    }
+
+    /// How its server is spoken to.
+    pub(super) fn manner(&self) -> &Manner {
+        &self.pool.manner
     }
 
     /// Closes the connection, and keeps the right to an exchange.
@@ -353,7 +415,10 @@ impl Lease {
             Some(Connection::Http1(mut connection)) => {
                 let mut state = self.pool.state.lock();
                 let idle_total = self.pools.idle.load(Ordering::Relaxed);
+                connection.served += 1;
                 if connection.sender.is_closed()
+                    || self.pool.manner.idle_timeout.is_zero()
+                    || connection.served >= self.pool.manner.requests_per_connection_max
                     || state.idle.len() >= limits::IDLE_PER_UPSTREAM_MAX
                     || idle_total >= limits::IDLE_TOTAL_MAX
                 {

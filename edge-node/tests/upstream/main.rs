@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod dns;
+mod groups;
 mod http2;
 mod pooling;
 mod servers;

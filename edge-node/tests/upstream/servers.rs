@@ -107,6 +107,13 @@ impl Identity {
         Self { certificate: made.cert.der().clone(), key }
     }
 
+    /// The certificate as PEM.
+    pub(crate) fn pem(&self) -> String {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(&self.certificate);
+        format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+    }
+
     pub(crate) fn acceptor(&self, alpn: &[&str]) -> tokio_rustls::TlsAcceptor {
         let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()

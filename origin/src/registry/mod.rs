@@ -17,6 +17,7 @@ mod route;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod version;
 
 pub use cache::{CacheSettings, QueryRule, RequestDirectives, VaryRule, fuzz as fuzz_cache_settings};
@@ -31,6 +32,7 @@ pub use records::*;
 pub use refusal::Refusal;
 pub use route::{RouteChange, RouteDiff, RouteSpec, SiteRoutes, TakenOver, apply_site};
 pub use state::{NodeRecord, State, StateError, WorkerRecord, WorkerState, Write};
+pub use upstream::{BadUpstream, Ejection, HealthCheck, KeepAlive, Protocol, Retries, Server, Upstream, check_address};
 pub use version::{Sealed, create_version};
 
 /// When a rule is asked, and the id that what it makes will have.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheSettings, CompressSettings, Digest, NodeName, VersionId, WorkerName};
+use super::{CacheSettings, CompressSettings, Digest, NodeName, Upstream, VersionId, WorkerName};
 use crate::keys::{PublicKey, Signature};
 
 /// One version of a worker: a bundle and its bindings at one moment. Never changes. A bundle is trusted through its digest in
@@ -85,8 +85,8 @@ pub struct RouteRecord {
     pub owner: RouteOwner,
     /// The worker that answers.
     pub worker: Option<WorkerName>,
-    /// The customer's own server: answers where there is no worker, and the worker's `fetch()` of its own route.
-    pub upstream: Option<String>,
+    /// The customer's own servers: they answer where there is no worker, and the worker's `fetch()` of its own route.
+    pub upstream: Option<Upstream>,
     /// Answer cleartext requests with a redirect to https.
     #[serde(default)]
     pub redirect_to_https: bool,

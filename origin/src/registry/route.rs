@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::version::{bad, check_message};
 use super::{
-    Before, CacheSettings, Change, CompressSettings, NodeName, Plan, Refusal, RouteOwner, RouteRecord, State, WorkerName, pattern,
+    Before, CacheSettings, Change, CompressSettings, NodeName, Plan, Refusal, RouteOwner, RouteRecord, State, Upstream, WorkerName, pattern,
 };
 use crate::api::wire::SiteApply;
-use crate::limits::{ROUTES_MAX, ROUTES_PER_OWNER_MAX, SITES_MAX, UPSTREAM_BYTES_MAX};
+use crate::limits::{ROUTES_MAX, ROUTES_PER_OWNER_MAX, SITES_MAX, UPSTREAM_BYTES_OF_ALL_MAX};
 
 /// A route as its owner declares it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,9 +20,9 @@ pub struct RouteSpec {
     /// The worker that answers. For a worker's own routes: that worker, which need not be said.
     #[serde(default)]
     pub worker: Option<WorkerName>,
-    /// The customer's own server.
+    /// The customer's own servers.
     #[serde(default)]
-    pub upstream: Option<String>,
+    pub upstream: Option<Upstream>,
     /// Answer cleartext requests with a redirect to https.
     #[serde(default)]
     pub redirect_to_https: bool,
@@ -145,7 +145,7 @@ fn record(owner: &RouteOwner, spec: &RouteSpec) -> Result<RouteRecord, Refusal> 
         (RouteOwner::Site(_), worker) => worker.clone(),
     };
     if let Some(upstream) = &spec.upstream {
-        check_upstream(upstream).map_err(|rule| bad(&format!("route {pattern}: upstream"), rule))?;
+        upstream.check().map_err(|broken| bad(&format!("route {pattern}: upstream {}", broken.key), broken.rule))?;
     }
     if worker.is_none() && spec.upstream.is_none() {
         return Err(bad(&format!("route {pattern}"), "needs a worker, an upstream or both"));
@@ -162,25 +162,6 @@ fn record(owner: &RouteOwner, spec: &RouteSpec) -> Result<RouteRecord, Refusal> 
         compress: spec.compress.clone(),
         early_hints: spec.early_hints,
     })
-}
-
-fn check_upstream(text: &str) -> Result<(), &'static str> {
-    if text.len() > UPSTREAM_BYTES_MAX {
-        return Err("longer than 2048 bytes");
-    }
-    let rule = "must be http://HOST[:PORT] or https://HOST[:PORT], perhaps with a path";
-    let uri: http::Uri = text.parse().map_err(|_| rule)?;
-    let authority = uri.authority().ok_or(rule)?;
-    if authority.as_str().contains('@') {
-        return Err("has no user and no password");
-    }
-    if uri.query().is_some() || text.contains('#') {
-        return Err("has no query and no fragment");
-    }
-    if authority.host().is_empty() || !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(rule);
-    }
-    Ok(())
 }
 
 /// Makes `routes` all routes of `owner`. Patterns that others hold are refused, or with `take_over` taken from them.
@@ -206,6 +187,11 @@ pub(super) fn set(state: &State, owner: &RouteOwner, routes: Vec<RouteRecord>, t
     }
     if state.routes().len().saturating_sub(mine.len()).saturating_add(routes.len()) > ROUTES_MAX {
         return Err(Refusal::Limit { what: "routes of all owners".to_owned(), max: ROUTES_MAX });
+    }
+    let bytes = |route: &RouteRecord| route.upstream.as_ref().map_or(0, Upstream::weight_bytes);
+    let others = state.routes().values().filter(|held| held.owner != *owner).map(bytes);
+    if others.chain(routes.iter().map(bytes)).sum::<usize>() > UPSTREAM_BYTES_OF_ALL_MAX {
+        return Err(Refusal::Limit { what: "bytes of the upstreams of all routes".to_owned(), max: UPSTREAM_BYTES_OF_ALL_MAX });
     }
     let declared: BTreeSet<&str> = routes.iter().map(|route| route.pattern.as_str()).collect();
     let stays = |held: &RouteRecord| declared.contains(held.pattern.as_str());

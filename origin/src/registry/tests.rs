@@ -101,7 +101,7 @@ fn spec(pattern: &str) -> RouteSpec {
 }
 
 fn site_route(pattern: &str, worker: Option<&str>, upstream: Option<&str>) -> RouteSpec {
-    RouteSpec { worker: worker.map(name), upstream: upstream.map(str::to_owned), ..spec(pattern) }
+    RouteSpec { worker: worker.map(name), upstream: upstream.map(Into::into), ..spec(pattern) }
 }
 
 fn to(version: &VersionRecord, routes: Option<&[&str]>) -> NewDeployment {

@@ -3,9 +3,11 @@
 mod authority;
 mod own;
 mod pin;
+mod trust;
 
 pub(crate) use authority::TlsServer;
 pub(crate) use pin::client_config;
+pub use trust::trust;
 
 use std::sync::Arc;
 

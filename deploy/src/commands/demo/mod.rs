@@ -203,7 +203,7 @@ async fn declare_site(client: &Client, upstream: SocketAddr, output: Output) -> 
     let route = RouteSpec {
         pattern: format!("{SITE}/*"),
         worker: None,
-        upstream: Some(format!("http://{upstream}")),
+        upstream: Some(format!("http://{upstream}").into()),
         redirect_to_https: false,
         compress: Default::default(),
         early_hints: false,

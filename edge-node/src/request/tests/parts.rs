@@ -188,7 +188,7 @@ async fn a_body_that_is_shorter_than_it_said_is_not_stored_and_a_longer_one_ends
     let (address, connections, _serving) = raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\nshort").await;
     let server = Server::fixed(&[], "").await;
     let mut route = to_upstream("/*", &server);
-    route.upstream = Some(Arc::new(format!("http://{address}").parse().expect("an address")));
+    route.upstream = Some(group(&format!("http://{address}")));
     let world = World::new(vec![route.clone()]);
     for expected in 1..=2 {
         let cut = world.get("/").await.into_body().collect(99).await;
@@ -201,7 +201,7 @@ async fn a_body_that_is_shorter_than_it_said_is_not_stored_and_a_longer_one_ends
         "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\npageHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
     )
     .await;
-    route.upstream = Some(Arc::new(format!("http://{address}").parse().expect("an address")));
+    route.upstream = Some(group(&format!("http://{address}")));
     let world = World::new(vec![route]);
     assert_eq!(world.look("/").await.2, "page");
     assert_eq!(world.look("/other").await.2, "page", "what came after the body is nobody's answer");

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::request::{Clock, Observer, Parts, RequestPath, RequestRecord};
 use crate::routes::{ActiveRoutes, ActiveWorker, Route, RouteTable, Target};
 use crate::tasks::{self, Tasks};
-use crate::upstream::{Upstreams, UpstreamsConfig};
+use crate::upstream::{Group, Upstreams, UpstreamsConfig};
 use crate::workers::Runners;
 
 /// The time at which every world begins.
@@ -262,13 +262,18 @@ pub(super) fn to_upstream(pattern: &str, server: &Server) -> Route {
     Route {
         pattern: pattern.into(),
         target: Target::Upstream,
-        upstream: Some(Arc::new(server.url().parse().expect("an address"))),
+        upstream: Some(group(&server.url())),
         redirect_to_https: false,
         fingerprint: 0,
         compress: Default::default(),
         early_hints: false,
         cache: CacheSettings::default(),
     }
+}
+
+/// One server.
+pub(super) fn group(address: &str) -> Arc<Group> {
+    Arc::new(Group::new(&address.into()).expect("an address"))
 }
 
 pub(super) fn to_worker(pattern: &str, name: &str) -> Route {

@@ -1,0 +1,162 @@
+//! A request to a group: one server, and others where that one fails and asking twice does no harm.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri, header};
+use selvedge_runtime::Body;
+
+use super::choose::{Candidate, choose};
+use super::{Group, Server};
+use crate::routes::draw;
+use crate::upstream::connect::Destination;
+use crate::upstream::forward::{self, Unanswered};
+use crate::upstream::pool::{Pool, Pools};
+use crate::upstream::{Reach, UpstreamError, destination};
+
+/// The servers that one request has asked, by their index: there are at most 32.
+#[derive(Default)]
+struct Tried(u32);
+
+impl Tried {
+    fn has(&self, index: usize) -> bool {
+        self.0 & (1 << index) != 0
+    }
+
+    fn add(&mut self, index: usize) {
+        self.0 |= 1 << index;
+    }
+
+    fn count(&self) -> u32 {
+        self.0.count_ones()
+    }
+}
+
+impl Group {
+    /// Sends a request for `target` to one of the servers. Resolves at the response's head; dropping the future, or the response's body before its end, closes
+    /// the connection or resets its stream.
+    pub(in crate::upstream) async fn ask(
+        &self,
+        pools: &Arc<Pools>,
+        target: &PathAndQuery,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        if let Some(host) = &self.host {
+            request.headers_mut().insert(header::HOST, host.clone());
+        }
+        self.budget.earn(self.declared.retries.budget_percent);
+        let began = self.now_ms();
+        let mut tried = Tried::default();
+        let mut server = self.next(&tried).ok_or_else(|| UpstreamError::AllDown { upstream: self.declared.title().to_owned() })?;
+        loop {
+            tried.add(server);
+            let more = self.next(&tried).filter(|_| tried.count() <= self.declared.retries.max);
+            let copy = if more.is_some() { forward::replayable(&request) } else { None };
+            let (error, unsent) = match self.try_one(pools, server, target, request).await {
+                Ok(response) if !self.is_failure(&response) => return Ok(response),
+                // The answer of the last one is an answer; so is one that no other server can replace.
+                Ok(response) => match copy.filter(|_| self.may_retry(began)) {
+                    Some(copy) => (None, Some(copy)),
+                    None => return Ok(response),
+                },
+                Err(Unanswered { error, request }) => (Some(error), request.or(copy)),
+            };
+            let next = more.filter(|_| error.as_ref().is_none_or(|error| error.is_of_the_server() && self.may_retry(began)));
+            (server, request) = match (next, unsent, error) {
+                (Some(next), Some(unsent), _) => (next, unsent),
+                (_, _, Some(error)) => return Err(error),
+                // A copy is only made where there is another server.
+                (_, _, None) => return Err(UpstreamError::AllDown { upstream: self.declared.title().to_owned() }),
+            };
+            self.retries.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn next(&self, tried: &Tried) -> Option<usize> {
+        if let [only] = &*self.servers {
+            return (only.standing.is_healthy() && !tried.has(0)).then_some(0);
+        }
+        let now = self.now_ms();
+        let candidates = self.servers.iter().enumerate().map(|(index, server)| Candidate {
+            weight: server.weight,
+            backup: server.backup,
+            healthy: server.standing.is_healthy(),
+            ejected: server.standing.is_ejected(now),
+            tried: tried.has(index),
+        });
+        choose(candidates, draw())
+    }
+
+    fn is_failure(&self, response: &Response<Body>) -> bool {
+        response.status().is_server_error() && self.declared.retries.statuses.contains(&response.status().as_u16())
+    }
+
+    fn may_retry(&self, began_ms: u64) -> bool {
+        self.now_ms().saturating_sub(began_ms) < u64::from(self.declared.retries.deadline_ms) && self.budget.spend()
+    }
+
+    /// Asks one server, and remembers how it did.
+    async fn try_one(
+        &self,
+        pools: &Arc<Pools>,
+        index: usize,
+        target: &PathAndQuery,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Unanswered> {
+        let unanswered = |error| Unanswered { error, request: None };
+        let server = self.servers.get(index).ok_or_else(|| unanswered(UpstreamError::BadRequest { reason: "no such server" }))?;
+        *request.uri_mut() = server.address(target).ok_or_else(|| unanswered(UpstreamError::BadRequest { reason: "no address" }))?;
+        let to = destination(&request, Reach::Operator).map_err(unanswered)?;
+        let pool = server.pool(self, pools, to).map_err(unanswered)?;
+        server.requests.fetch_add(1, Relaxed);
+        let answer = forward::send(pools, &pool, request).await;
+        match &answer {
+            Ok(response) if !self.is_failure(response) => server.standing.answered(),
+            Err(unanswered) if !unanswered.error.is_of_the_server() => {}
+            _ => {
+                server.failures.fetch_add(1, Relaxed);
+                if let Some(ms) = server.standing.failed(&self.declared.ejection, self.now_ms()) {
+                    server.ejections.fetch_add(1, Relaxed);
+                    tracing::warn!(upstream = self.declared.title(), server = %server.base, ms, "server fails again and again: left alone for a while");
+                }
+            }
+        }
+        answer
+    }
+}
+
+impl Server {
+    /// The address of a target on it: its own path, if it has one, goes first.
+    pub(super) fn address(&self, target: &PathAndQuery) -> Option<Uri> {
+        let mut parts = self.base.clone().into_parts();
+        let base = self.base.path().trim_end_matches('/');
+        parts.path_and_query = if base.is_empty() { Some(target.clone()) } else { Some(format!("{base}{target}").parse().ok()?) };
+        Uri::from_parts(parts).ok()
+    }
+
+    /// Its connections.
+    pub(super) fn pool(&self, group: &Group, pools: &Pools, to: Destination) -> Result<Arc<Pool>, UpstreamError> {
+        let made = self.pool.get_or_init(|| Ok(pools.declared(to, pools.manner(&group.declared)?)));
+        let tls = |reason: &String| UpstreamError::Tls { host: self.base.host().unwrap_or_default().to_owned(), reason: reason.clone() };
+        made.as_ref().map(Arc::clone).map_err(tls)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use selvedge_origin::registry::Upstream;
+
+    #[test]
+    fn the_servers_path_comes_first() {
+        for (server, target, expected) in [
+            ("https://10.0.0.7", "/a?b", "https://10.0.0.7/a?b"),
+            ("https://10.0.0.7/", "/", "https://10.0.0.7/"),
+            ("http://u:8080/base/", "/a", "http://u:8080/base/a"),
+        ] {
+            let group = Group::new(&Upstream::at(server)).expect("a group");
+            assert_eq!(group.servers[0].address(&PathAndQuery::from_static(target)).expect("an address"), expected);
+        }
+    }
+}
