@@ -140,8 +140,8 @@ fn check(raw: RawRoute, groups: &[Upstream]) -> Result<RouteSpec, (String, Strin
     if worker.is_none() && upstream.is_none() {
         return bad("pattern", format!("{pattern:?} has neither a worker nor an upstream; nothing would answer it"));
     }
-    raw.cache.check().map_err(|(key, rule)| ("cache", format!("{key}: {rule}")))?;
-    raw.compress.check().map_err(|(_, rule)| ("compress", rule))?;
+    raw.cache.check().map_err(|(key, rule)| ("cache".to_owned(), format!("{key}: {rule}")))?;
+    raw.compress.check().map_err(|(_, rule)| ("compress".to_owned(), rule))?;
     Ok(RouteSpec {
         pattern,
         worker,

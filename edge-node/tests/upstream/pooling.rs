@@ -128,7 +128,7 @@ async fn a_request_that_may_have_had_an_effect_is_not_sent_twice() {
     let upstreams = upstreams(UpstreamsConfig::default());
     fetch(&upstreams, get(format!("http://{address}/"))).await.unwrap();
     let error = fetch(&upstreams, post(format!("http://{address}/"), Body::full("order"))).await.unwrap_err();
-    assert!(matches!(error, UpstreamError::Connect { .. }), "{error}");
+    assert!(matches!(error, UpstreamError::Terminated { .. }), "{error}");
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
@@ -153,7 +153,7 @@ async fn an_answer_that_had_begun_is_not_asked_for_again() {
 async fn a_server_that_never_answers_is_given_up_after_a_bounded_number_of_connections() {
     let (address, connections) = raw(|_, mut stream| async move { drop(head(&mut stream).await) }).await;
     let error = fetch(&upstreams(UpstreamsConfig::default()), get(format!("http://{address}/"))).await.unwrap_err();
-    assert!(matches!(error, UpstreamError::Connect { .. }), "{error}");
+    assert!(matches!(error, UpstreamError::Terminated { .. }), "{error}");
     assert_eq!(connections.load(Ordering::SeqCst), 1, "a new connection that fails says enough");
 }
 
