@@ -10,7 +10,7 @@ use super::context::CDN_LOOP;
 use super::error::RequestError;
 use super::fields;
 use super::trail::Trail;
-use crate::upstream::Group;
+use crate::upstream::{Group, Reach, UpstreamError};
 
 /// Forwards: fields of the hop taken off, who asks written anew, passage marked.
 pub(super) async fn get(
@@ -40,9 +40,8 @@ pub(super) async fn get(
 /// Asks the rest of the world for a worker: nothing of who asks the worker goes there, only that it came through here (RFC 8586).
 pub(super) async fn outside(path: &RequestPath, mut request: Request<Body>, trail: &Trail) -> Result<Response<Body>, RequestError> {
     let context = &trail.context;
-    let base =
-        format!("{}://{}", context.scheme(), context.authority).parse().map_err(|_| UpstreamError::BadRequest { reason: "no address" })?;
-    *request.uri_mut() = address(&base, context.asked()).ok_or(UpstreamError::BadRequest { reason: "no address" })?;
+    let address = format!("{}://{}{}", context.scheme(), context.authority, context.asked());
+    *request.uri_mut() = address.parse().map_err(|_| UpstreamError::BadRequest { reason: "no address" })?;
     // How often the worker's own request has passed through already.
     if let Some(onward) = &context.cdn_loop {
         request.headers_mut().insert(CDN_LOOP, onward.clone());
