@@ -144,7 +144,8 @@ fn build(bytes: &Bytes, line: RequestLine, ends: &[u32]) -> Result<Head, Refusal
     *request.version_mut() = line.version;
     let mut headers = HeaderMap::with_capacity(ends.len());
     for pair in ends.windows(2) {
-        let (start, end) = (pair[0] as usize + 2, pair[1] as usize);
+        let &[before, end] = pair else { continue };
+        let (start, end) = (before as usize + 2, end as usize);
         let field = bytes.get(start..end).unwrap_or_default();
         // A name with white space after it, a line that goes on with the last one (it begins with white space), and no name at all: all are no names.
         let colon = memchr(b':', field).ok_or(Refusal::BadHead)?;
