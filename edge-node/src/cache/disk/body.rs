@@ -11,7 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
 
 use super::Shared;
-use super::index::Place;
+use super::place::Place;
 use super::reader::ReadError;
 use super::record::{BLOCK_BYTES, BODY_BYTES_MAX, HEADER_BYTES, Header, Kind, RecordError, Sums};
 use super::segment::Segment;

@@ -2,79 +2,21 @@
 //!
 //! A place is a hint: what is read there is verified. The index says only what may be there, and what must not be used any more.
 
+mod slices;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use super::place::{Place, Retired};
 use crate::cache::vary::VARIANTS_MAX;
 
 /// Parts of the index that are locked apart.
 const SHARDS: usize = 16;
-/// Lengths of records are below this; above it is how a place is used.
-const BYTES_MASK: u32 = (1 << 24) - 1;
-const READ: u32 = 1 << 24;
-const IN_MEMORY: u32 = 1 << 25;
-
-/// Where a record is.
-#[derive(Debug, Clone, Copy, Eq)]
-pub(super) struct Place {
-    segment: NonZeroU32,
-    offset: u32,
-    /// Its length, and how it is used.
-    bytes: u32,
-    /// The hash of the variant, or the number of the slice.
-    mark: u32,
-}
-
-impl PartialEq for Place {
-    /// The same record, however it is used.
-    fn eq(&self, other: &Self) -> bool {
-        (self.segment, self.offset) == (other.segment, other.offset)
-    }
-}
-
-impl Place {
-    /// None where such a long record cannot be.
-    pub(super) fn new(segment: NonZeroU32, offset: u32, bytes: u32, mark: u32) -> Option<Self> {
-        (bytes <= BYTES_MASK).then_some(Self { segment, offset, bytes, mark })
-    }
-
-    pub(super) fn segment(&self) -> NonZeroU32 {
-        self.segment
-    }
-
-    pub(super) fn offset(&self) -> u32 {
-        self.offset
-    }
-
-    pub(super) fn bytes(&self) -> u32 {
-        self.bytes & BYTES_MASK
-    }
-
-    pub(super) fn mark(&self) -> u32 {
-        self.mark
-    }
-
-    /// This, known to be in memory too.
-    pub(super) fn in_memory(self) -> Self {
-        Self { bytes: self.bytes | IN_MEMORY, ..self }
-    }
-
-    /// What becomes of it when its segment goes.
-    fn retired(&self) -> Retired {
-        match (self.bytes & READ != 0, self.bytes & IN_MEMORY != 0) {
-            (true, _) => Retired::Read,
-            (false, true) => Retired::InMemory,
-            (false, false) => Retired::Dropped,
-        }
-    }
-}
-
 /// The places of one key: one, as a rule. Newest first.
 #[derive(Debug)]
 enum Places {
@@ -192,7 +134,7 @@ impl Index {
         let old = shard.heads.get(&name).map(Places::as_slice).unwrap_or_default();
         let before = old.len();
         let mut list = vec![place];
-        list.extend(old.iter().filter(|other| other.mark != place.mark));
+        list.extend(old.iter().filter(|other| other.mark() != place.mark()));
         let gone = if list.len() > VARIANTS_MAX { list.split_off(VARIANTS_MAX) } else { Vec::new() };
         self.count(before, list.len());
         if let Some(places) = Places::of(list) {
@@ -213,7 +155,7 @@ impl Index {
             }
             Some(places) => {
                 let list = places.as_slice();
-                if list.len() >= VARIANTS_MAX || list.iter().any(|other| other.mark == place.mark) {
+                if list.len() >= VARIANTS_MAX || list.iter().any(|other| other.mark() == place.mark()) {
                     return false;
                 }
                 *places = Places::Many(Box::new([list, &[place]].concat()));
@@ -261,8 +203,8 @@ impl Index {
 
     /// Drops the head with this mark; gives it.
     pub(super) fn remove_marked(&self, name: u64, mark: u32) -> PlaceList {
-        let gone = self.places(name).into_iter().filter(|place| place.mark == mark).collect();
-        self.retain(name, |place| place.mark != mark);
+        let gone = self.places(name).into_iter().filter(|place| place.mark() == mark).collect();
+        self.retain(name, |place| place.mark() != mark);
         gone
     }
 
@@ -279,7 +221,7 @@ impl Index {
 
     /// Drops all that is in a segment. Looks at everything: for segments that cannot be listed.
     pub(super) fn drop_segment(&self, number: NonZeroU32) {
-        let keep = |place: &Place| place.segment != number;
+        let keep = |place: &Place| place.segment() != number;
         for shard in &self.shards {
             shard.lock().heads.retain(|_, places| {
                 let left: Vec<Place> = places.as_slice().iter().filter(|place| keep(place)).copied().collect();
@@ -310,17 +252,17 @@ impl Index {
 
     /// A head was read.
     pub(super) fn read(&self, name: u64, place: Place) {
-        self.mark(name, |other| if *other == place { other.bytes | READ | IN_MEMORY } else { other.bytes });
+        self.mark(name, |other| if *other == place { other.read().in_memory() } else { *other });
     }
 
     /// A name has left the memory.
     pub(super) fn left_memory(&self, name: u64) {
-        self.mark(name, |place| place.bytes & !IN_MEMORY);
+        self.mark(name, |place| place.left_memory());
     }
 
-    fn mark(&self, name: u64, mark: impl Fn(&Place) -> u32) {
+    fn mark(&self, name: u64, mark: impl Fn(&Place) -> Place) {
         if let Some(places) = self.shard(name).lock().heads.get_mut(&name) {
-            places.as_mut_slice().iter_mut().for_each(|place| place.bytes = mark(place));
+            places.as_mut_slice().iter_mut().for_each(|place| *place = mark(place));
         }
     }
 
@@ -340,97 +282,8 @@ impl Index {
         else {
             return false;
         };
-        let in_memory = place.bytes & IN_MEMORY;
-        *place = Place { bytes: to.bytes() | in_memory, ..to };
+        *place = place.moved(to);
         true
-    }
-}
-
-/// What becomes of a record whose segment goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Retired {
-    /// It was replaced or forgotten before.
-    Gone,
-    /// It was dropped.
-    Dropped,
-    /// It was read since it was written: it should be written again elsewhere.
-    Read,
-    /// The same, if it is in memory still.
-    InMemory,
-}
-
-/// Slices.
-impl Index {
-    /// A slice was written.
-    pub(super) fn put_slice(&self, body: u64, place: Place) {
-        self.bodies.lock().entry(body).or_default().insert(place.mark, place);
-    }
-
-    /// A slice that an earlier run has written.
-    pub(super) fn put_old_slice(&self, body: u64, place: Place) {
-        self.bodies.lock().entry(body).or_default().entry(place.mark).or_insert(place);
-    }
-
-    /// The places of slices, all of them or none; they count as read.
-    pub(super) fn slices(&self, body: u64, numbers: Range<u32>) -> Option<Vec<Place>> {
-        let mut bodies = self.bodies.lock();
-        let slices = bodies.get_mut(&body)?;
-        let mut places = Vec::new();
-        for (number, (at, place)) in numbers.clone().zip(slices.range_mut(numbers.clone())) {
-            if *at != number {
-                return None;
-            }
-            place.bytes |= READ;
-            places.push(*place);
-        }
-        (places.len() == numbers.len()).then_some(places)
-    }
-
-    /// Whether these slices are all there.
-    pub(super) fn has_slices(&self, body: u64, numbers: Range<u32>) -> bool {
-        let bodies = self.bodies.lock();
-        bodies.get(&body).is_some_and(|slices| match (slices.first_key_value(), slices.last_key_value()) {
-            // Without gaps, as a rule.
-            (Some((first, _)), Some((last, _))) if (last - first) as usize + 1 == slices.len() => {
-                numbers.is_empty() || (*first <= numbers.start && numbers.end - 1 <= *last)
-            }
-            _ => slices.range(numbers.clone()).count() == numbers.len(),
-        })
-    }
-
-    /// Its segment goes; see [`Self::retire`].
-    pub(super) fn retire_slice(&self, body: u64, place: Place) -> Retired {
-        let mut bodies = self.bodies.lock();
-        let Some(slices) = bodies.get_mut(&body) else { return Retired::Gone };
-        let retired = slices.get(&place.mark).filter(|other| **other == place).map_or(Retired::Gone, Place::retired);
-        if retired == Retired::Dropped {
-            slices.remove(&place.mark);
-            if slices.is_empty() {
-                bodies.remove(&body);
-            }
-        }
-        retired
-    }
-
-    /// Drops a slice that is there no more.
-    pub(super) fn remove_slice(&self, body: u64, place: Place) {
-        let mut bodies = self.bodies.lock();
-        if let Some(slices) = bodies.get_mut(&body)
-            && slices.get(&place.mark) == Some(&place)
-        {
-            slices.remove(&place.mark);
-            if slices.is_empty() {
-                bodies.remove(&body);
-            }
-        }
-    }
-
-    /// A slice was written to another segment.
-    pub(super) fn moved_slice(&self, body: u64, from: Place, to: Place) {
-        if let Some(place) = self.bodies.lock().get_mut(&body).and_then(|slices| slices.get_mut(&from.mark)).filter(|place| **place == from)
-        {
-            *place = to;
-        }
     }
 }
 

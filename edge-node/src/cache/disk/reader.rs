@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::Shared;
-use super::index::Place;
+use super::place::Place;
 use super::record::{Header, Kind, RecordError};
 use super::segment::Segment;
 use crate::limits::{DISK_READ_AT_ONCE_BYTES_MAX, DISK_READS_MAX, DISK_READS_WAITING_MAX};

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::index::Place;
+use super::place::Place;
 use super::record::{ALIGN_BYTES, Fields, HEADER_BYTES, Header, Kind};
 
 /// Length of a segment's head.

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use super::encode::{self, BodyPlace};
-use super::index::{Place, Retired};
+use super::place::{Place, Retired};
 use super::queue::Order;
 use super::record::{self, ALIGN_BYTES, BLOCK_BYTES, BODY_BYTES_MAX, HEADER_BYTES, Header, Kind};
 use super::segment::{HEAD_BYTES, ITEM_BYTES, Item, Segment, TRAILER_BYTES};
