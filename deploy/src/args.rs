@@ -46,6 +46,8 @@ pub enum Command {
     Log(LogArgs),
     /// Give a worker's traffic back to an older version; its routes stay
     Rollback(RollbackArgs),
+    /// Take back what is stored, on every node at once: by URL, prefix, host, tag, or everything
+    Purge(PurgeArgs),
     /// Delete a worker with its versions and routes
     Delete(DeleteArgs),
     /// List the nodes, or remove one
@@ -242,6 +244,45 @@ pub struct LogArgs {
     /// The origin.
     #[command(flatten)]
     pub registry: Registry,
+}
+
+/// `selvedge purge`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
+pub struct PurgeArgs {
+    /// URLs, with all their variants; http and https are the same here
+    #[arg(value_name = "URL", group = "what")]
+    pub urls: Vec<String>,
+    /// A URL, with all its variants
+    #[arg(long = "url", value_name = "URL", group = "what")]
+    pub more_urls: Vec<String>,
+    /// All URLs that begin so: host, then at least a slash, such as www.example.org/blog/
+    #[arg(long = "prefix", value_name = "PREFIX", group = "what")]
+    pub prefixes: Vec<String>,
+    /// A host, on every port, or HOST:PORT
+    #[arg(long = "host", value_name = "HOST", group = "what")]
+    pub hosts: Vec<String>,
+    /// A tag of Cache-Tag or Surrogate-Key
+    #[arg(long = "tag", value_name = "TAG", group = "what")]
+    pub tags: Vec<String>,
+    /// All that is stored
+    #[arg(long, group = "what")]
+    pub everything: bool,
+    /// Make it stale instead of gone: it is validated before it is used, or used as its rules for stale responses allow
+    #[arg(long)]
+    pub soft: bool,
+    /// Why, for the log
+    #[arg(long, short, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// How long to wait for the nodes, such as 10s, 2m or 500ms
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub wait: Duration,
+    /// Succeed although nodes are away: they apply the purge before anything later when they are back
+    #[arg(long)]
+    pub connected_only: bool,
 }
 
 /// `selvedge rollback`.

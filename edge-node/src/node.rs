@@ -128,7 +128,9 @@ impl Node {
             admin_stop: CancellationToken::new(),
         };
         // From here on an error drops the node, and that stops what runs.
-        let follower = Follower::start(follower_config(&config, &addresses, &peers), supervisor.clone(), routes.clone()).await?;
+        let follower =
+            Follower::start(follower_config(&config, &addresses, &peers), supervisor.clone(), routes.clone(), cache.purges().clone())
+                .await?;
         let contact = follower.contact();
         *node.follower.lock() = Some(follower);
         let path = RequestPath::new(

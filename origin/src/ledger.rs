@@ -1,6 +1,7 @@
 //! The registry at work: asks the rules, commits what they decide, and holds the state that the log adds up to. Everything that the API
 //! does goes through here.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,8 +14,8 @@ use tokio::sync::watch;
 use crate::bundle::Manifest;
 use crate::feed::{FeedSigner, Position};
 use crate::keys::SigningKey;
-use crate::limits::{COMMIT_ATTEMPTS_MAX, ENTRY_JSON_BYTES_MAX, FEED_BATCH, FEED_LINE_BYTES_MAX};
-use crate::registry::{Change, Digest, Entry, Fleet, Moment, Plan, Refusal, RequestId, State, StateError, VersionId};
+use crate::limits::{COMMIT_ATTEMPTS_MAX, ENTRY_JSON_BYTES_MAX, FEED_BATCH, FEED_LINE_BYTES_MAX, RECENT_LINES_BYTES_MAX, RECENT_LINES_MAX};
+use crate::registry::{Change, Digest, Entry, Fleet, Followers, Moment, Plan, Refusal, RequestId, State, StateError, VersionId};
 use crate::store::{Batch, Blobs, Meta, Request, StoreError};
 
 /// State, log and bundles of a registry.
@@ -24,6 +25,11 @@ pub(crate) struct Ledger {
     key: SigningKey,
     applied: RwLock<Applied>,
     fleet: Mutex<Fleet>,
+    followers: Mutex<Followers>,
+    /// The last entries as signed lines of the feed, without gaps: every follower wants them at once.
+    recent: Mutex<VecDeque<(Position, Bytes)>>,
+    /// The end of the log as far as the state has it.
+    head: watch::Sender<u64>,
     /// The last snapshot for the feed: nodes that come back together share it.
     snapshot: Mutex<Option<(Position, Bytes)>>,
     /// Counts what long polls wait for: commits, and reports that differ from those before.
@@ -94,6 +100,7 @@ impl Ledger {
         let applied = Applied { state: State::from_records(records)?, at: meta.head() };
         let start_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let clock = Clock { start: Instant::now(), start_ms: u64::try_from(start_ms).unwrap_or(u64::MAX) };
+        let head = applied.at.seq;
         let fleet = Fleet::expecting(applied.state.nodes().keys(), clock.start_ms);
         Ok(Self {
             meta,
@@ -101,6 +108,9 @@ impl Ledger {
             key,
             applied: RwLock::new(applied),
             fleet: Mutex::new(fleet),
+            followers: Mutex::new(Followers::since(clock.start_ms)),
+            recent: Mutex::default(),
+            head: watch::Sender::new(head),
             snapshot: Mutex::new(None),
             news: watch::Sender::new(0),
             turn: tokio::sync::Mutex::new(()),
@@ -163,6 +173,26 @@ impl Ledger {
         look(&mut self.fleet.lock(), &applied.state)
     }
 
+    /// Looks at who follows, with the state.
+    pub(crate) fn followers<T>(&self, look: impl FnOnce(&mut Followers, &State) -> T) -> T {
+        let applied = self.applied.read();
+        look(&mut self.followers.lock(), &applied.state)
+    }
+
+    /// The signed lines of the entries after a position, where those of the last entries lead on from it.
+    pub(crate) fn recent_lines(&self, after: &Position) -> Vec<(Position, Bytes)> {
+        let recent = self.recent.lock();
+        let Some(first) = recent.front().map(|(position, _)| position.seq) else { return Vec::new() };
+        let Some(skip) = after.seq.saturating_add(1).checked_sub(first) else { return Vec::new() };
+        recent.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).take(FEED_BATCH).cloned().collect()
+    }
+
+    /// Waits until the log is longer than `after`.
+    pub(crate) async fn wait(&self, after: u64) -> Result<(), LedgerError> {
+        let waited = self.head.subscribe().wait_for(|head| *head > after).await.map(drop);
+        waited.map_err(|_| LedgerError::Internal("the log has ended".to_owned()))
+    }
+
     /// Changes when anything does that a long poll may wait for.
     pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
@@ -219,8 +249,10 @@ impl Ledger {
                 before: plan.before,
             };
             let batch = self.batch(act, seq, &entry, &answer)?;
+            let bytes = batch.entry.clone();
             match self.meta.commit(batch).await {
                 Ok(at) => {
+                    self.keep_line(&at, &bytes);
                     self.apply(&at, &entry.changes);
                     return Ok(answer);
                 }
@@ -273,6 +305,23 @@ impl Ledger {
         }
     }
 
+    /// Keeps the signed line of the newest entry. Where one is missing in between, the earlier ones lead nowhere.
+    fn keep_line(&self, at: &Position, entry: &[u8]) {
+        let mut recent = self.recent.lock();
+        if recent.back().is_some_and(|(last, _)| last.seq.saturating_add(1) != at.seq) {
+            recent.clear();
+        }
+        match FeedSigner::new(&self.key).entry(at, entry) {
+            Ok(line) => recent.push_back((at.clone(), line)),
+            Err(_) => recent.clear(),
+        }
+        let mut bytes: usize = recent.iter().map(|(_, line)| line.len()).sum();
+        while recent.len() > RECENT_LINES_MAX || bytes > RECENT_LINES_BYTES_MAX {
+            let Some((_, line)) = recent.pop_front() else { return };
+            bytes -= line.len();
+        }
+    }
+
     fn apply(&self, at: &Position, changes: &[Change]) {
         let now_ms = self.now_ms();
         {
@@ -283,12 +332,17 @@ impl Ledger {
                 match change {
                     Change::Promoted { worker, .. } => fleet.committed(worker, at.seq, now_ms),
                     Change::WorkerDeleted { worker } => fleet.deleted(worker),
-                    Change::NodeRemoved { node } => fleet.removed(node),
+                    Change::NodeRemoved { node } => {
+                        fleet.removed(node);
+                        self.followers.lock().removed(node);
+                    }
+                    Change::Purged(_) => self.followers.lock().committed(at.seq, now_ms),
                     Change::VersionCreated(_) | Change::RoutesSet { .. } | Change::NodeJoined { .. } => {}
                 }
             }
             applied.at = at.clone();
         }
+        self.head.send_replace(at.seq);
         self.announce();
     }
 

@@ -111,16 +111,43 @@ pub const REASON_BYTES_MAX: usize = 4096;
 /// How far a node's clock may be away from the registry's: also how long a signed request could be replayed.
 pub const NODE_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
+// Purges.
+
+/// Things that one purge names. A release that touches more purges a prefix, a host or a tag.
+pub const PURGE_TARGETS_MAX: usize = 1_000;
+/// Bytes of a purged URL or host: requests' own bound, with the host.
+pub const PURGE_URL_BYTES_MAX: usize = 17 << 10;
+/// Bytes of a purged prefix: nodes keep it as text.
+pub const PURGE_PREFIX_BYTES_MAX: usize = 1_024;
+/// Bytes of a purged tag.
+pub const PURGE_TAG_BYTES_MAX: usize = 1_024;
+/// Things that the holders of the admin token may purge at once, and per second over time; beyond it 429. Nodes remember 100,000 by name.
+pub const PURGE_BURST: u32 = 10_000;
+/// See [`PURGE_BURST`].
+pub const PURGE_TARGETS_PER_SECOND: u32 = 500;
+/// The same for each worker, over all nodes.
+pub const WORKER_PURGE_BURST: u32 = 500;
+/// See [`WORKER_PURGE_BURST`].
+pub const WORKER_PURGE_TARGETS_PER_SECOND: u32 = 20;
+/// Purges whose time of commit is remembered, so that nodes' milliseconds can be shown.
+pub const PURGES_TIMED: usize = 1_000;
+/// Acknowledgements that are remembered of each node.
+pub const ACKNOWLEDGEMENTS_KEPT: usize = 64;
+/// A node that has no feed open for this long is away. It opens a lost one again after 0.2 s, where it can.
+pub const FEED_AWAY_AFTER: Duration = Duration::from_secs(2);
+
 // The log and the feed.
 
-/// Entries of the log that are kept. A node that is further behind gets a snapshot.
+/// Entries of the log that are kept. A node that is further behind gets a snapshot, and has all it stored confirmed: it may have missed purges.
 pub const LOG_ENTRIES_KEPT: u64 = 100_000;
 /// Entries that an operator is shown at once, where none says how many.
 pub const LOG_PAGE: u64 = 50;
 /// The most of them: each may have to be read from megabytes.
 pub const LOG_PAGE_MAX: u64 = 200;
-/// Entries that a follower gets one by one; beyond it a snapshot is cheaper.
-pub const FEED_BACKLOG_MAX: u64 = 1_000;
+/// Signed lines of the last entries that are kept for followers, and their bytes: all nodes want the newest at once.
+pub const RECENT_LINES_MAX: usize = 256;
+/// See [`RECENT_LINES_MAX`].
+pub const RECENT_LINES_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one entry of the log.
 pub const ENTRY_JSON_BYTES_MAX: usize = 16 << 20;
 /// Bytes of one line of the feed: a snapshot is the largest.

@@ -41,6 +41,7 @@ fn sentence(change: &Changed) -> String {
         },
         Changed::NodeJoined { node, region, .. } => format!("node {node} joined in {region}"),
         Changed::NodeRemoved { node } => format!("node {node} removed"),
+        Changed::Purged(purge) => super::purge::sentence(purge),
     }
 }
 

@@ -10,6 +10,7 @@ mod log;
 mod logging;
 mod nodes;
 mod origin;
+mod purge;
 mod registry;
 mod rollback;
 mod rollout;
@@ -60,6 +61,7 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<u8> {
         Command::Status(args) => status::run(args, output).await,
         Command::Versions(args) => versions::run(args, output).await,
         Command::Log(args) => log::run(args, output).await,
+        Command::Purge(args) => purge::run(args, output).await,
         Command::Rollback(args) => rollback::run(args, output).await,
         Command::Delete(args) => delete::run(args, output).await,
         Command::Nodes(args) => nodes::run(args, output).await,

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use selvedge_origin::client::{Client, ClientError};
+use futures::FutureExt;
+use parking_lot::Mutex;
+use selvedge_origin::client::{Client, ClientError, FeedLines};
 use selvedge_origin::feed::{Accepted, FeedError, FeedVerifier, Position};
 use selvedge_origin::keys::PublicKey;
 use selvedge_origin::registry::{Change, Desired, Entry, NodeName};
 use tokio::sync::watch;
 
+use super::journal::Journal;
 use super::report::Board;
 use super::{Link, REVOKED, limits};
 use crate::peers::Peers;
+use crate::request::Clock;
 
 /// What the registry wants, as of a position in its log.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +34,14 @@ pub(super) struct Follow {
     pub(super) wanted: watch::Sender<Wanted>,
     pub(super) board: Arc<Board>,
     pub(super) peers: Arc<Peers>,
+    journal: Arc<Mutex<Journal>>,
+    clock: Clock,
+    /// A snapshot that is accepted, and not in `wanted` yet.
+    reset: Option<Box<Desired>>,
+    /// Entries after it that are accepted, and whose purges are applied, but that are not in `wanted` yet.
+    batch: Vec<Entry>,
+    /// An acknowledgement is due when the batch is taken.
+    owes: bool,
 }
 
 /// Why one opening of the feed ended.
@@ -53,9 +65,11 @@ impl Follow {
         key: PublicKey,
         wanted: watch::Sender<Wanted>,
         (board, peers): (Arc<Board>, Arc<Peers>),
+        journal: Journal,
     ) -> Self {
         let verifier = FeedVerifier::new(key, wanted.borrow().position.clone());
-        Self { client, node, verifier, wanted, board, peers }
+        let (journal, clock) = (Arc::new(Mutex::new(journal)), Clock::default());
+        Self { client, node, verifier, wanted, board, peers, journal, clock, reset: None, batch: Vec::new(), owes: false }
     }
 
     /// Follows until it is dropped; after the registry has removed the node, without asking it any more.
@@ -101,8 +115,24 @@ impl Follow {
             Ok(lines) => lines,
             Err(error) => return ended(error),
         };
+        // Whoever asks the registry may have come back to one that knows nothing of this node's acknowledgements.
+        self.owes = true;
+        let ended = self.lines(&mut lines, taken).await;
+        self.settle().await.err().unwrap_or(ended)
+    }
+
+    /// Takes lines in until the feed ends. Those that have arrived together are settled together.
+    async fn lines(&mut self, lines: &mut FeedLines, taken: &mut u64) -> Ended {
         loop {
-            match lines.next().await {
+            let here = if self.batch.len() < limits::ENTRIES_TOGETHER_MAX { lines.next().now_or_never() } else { None };
+            let next = match here {
+                Some(next) => next,
+                None => match self.settle().await {
+                    Ok(()) => lines.next().await,
+                    Err(ended) => return ended,
+                },
+            };
+            match next {
                 Ok(Some(line)) => {
                     if let Err(ended) = self.line(line).await {
                         return ended;
@@ -113,6 +143,33 @@ impl Follow {
                 Err(error) => return ended(error),
             }
         }
+    }
+
+    /// Makes the applied purges last, then takes what was accepted into the wanted state: that is saved with its position, so nothing before that position may be forgotten.
+    /// Then it acknowledges.
+    async fn settle(&mut self) -> Result<(), Ended> {
+        if self.journal.lock().is_behind() {
+            let journal = self.journal.clone();
+            let synced = tokio::task::spawn_blocking(move || journal.lock().sync()).await;
+            let synced = synced.map_err(|error| Ended::Lost(error.to_string()))?;
+            synced.map_err(|error| Ended::Lost(format!("the purges can be neither written nor removed: {error}")))?;
+        }
+        let (reset, batch) = (self.reset.take(), std::mem::take(&mut self.batch));
+        if reset.is_some() || !batch.is_empty() {
+            self.take(|wanted| {
+                if let Some(reset) = reset {
+                    *wanted = Arc::new(*reset);
+                }
+                let desired = Arc::make_mut(wanted);
+                batch.iter().flat_map(|entry| &entry.changes).for_each(|change| desired.apply(change));
+            });
+        }
+        if std::mem::take(&mut self.owes)
+            && let Some(position) = self.verifier.position()
+        {
+            self.board.applied(position);
+        }
+        Ok(())
     }
 
     /// Takes one line in, or says why not.
@@ -131,10 +188,16 @@ impl Follow {
             self.peers.hears(position);
         }
         match accepted {
-            Accepted::Entry(entry) => self.entry(&entry)?,
+            Accepted::Entry(entry) => self.entry(*entry)?,
             Accepted::Reset(desired) => {
                 tracing::info!(position = ?self.verifier.position(), "took the registry's snapshot");
-                self.take(|wanted| *wanted = Arc::new(*desired));
+                // Purges may be among what the snapshot stands for.
+                if let Some(position) = self.verifier.position() {
+                    self.journal.lock().missed(position, self.clock.now());
+                }
+                self.owes = true;
+                self.batch.clear();
+                self.reset = Some(desired);
             }
             // Something is being held back where the registry is ahead of a follower that has read all before this line; the next opening of the
             // feed tells. Up to date, nothing is refused any more.
@@ -150,18 +213,17 @@ impl Follow {
         Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<(), Ended> {
-        self.take(|wanted| {
-            let desired = Arc::make_mut(wanted);
-            for change in &entry.changes {
-                desired.apply(change);
+    fn entry(&mut self, entry: Entry) -> Result<(), Ended> {
+        for change in &entry.changes {
+            if let (Change::Purged(purge), Some(position)) = (change, self.verifier.position()) {
+                self.journal.lock().apply(&position.epoch, position.seq, purge, self.clock.now());
+                self.owes = true;
             }
-        });
-        let of_this_node = |change: &Change| matches!(change, Change::NodeRemoved { node } if *node == self.node);
-        match entry.changes.iter().any(of_this_node) {
-            true => Err(Ended::Removed(format!("removed by {}", entry.actor))),
-            false => Ok(()),
         }
+        let of_this_node = |change: &Change| matches!(change, Change::NodeRemoved { node } if *node == self.node);
+        let removed = entry.changes.iter().any(of_this_node).then(|| format!("removed by {}", entry.actor));
+        self.batch.push(entry);
+        removed.map_or(Ok(()), |reason| Err(Ended::Removed(reason)))
     }
 
     fn take(&self, change: impl FnOnce(&mut Arc<Desired>)) {

@@ -46,5 +46,19 @@ pub const SAVE_DELAY: Duration = Duration::from_millis(250);
 pub const STATE_BYTES_MAX: u64 = 2 * selvedge_origin::limits::FEED_LINE_BYTES_MAX as u64;
 /// Bytes of the identity file.
 pub const IDENTITY_BYTES_MAX: u64 = 16 << 10;
+/// Bytes of the purges' file.
+pub const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+/// The purges' file is written anew, without what later purges say too, when it has grown beyond this many bytes.
+pub const JOURNAL_REWRITE_BYTES: u64 = 8 << 20;
+/// Entries of the log that are taken in together: one sync of the purges' file does for all.
+pub const ENTRIES_TOGETHER_MAX: usize = 256;
+/// First and longest wait before an acknowledgement is sent again that did not arrive.
+pub const ACKNOWLEDGE_RETRY_MIN: Duration = Duration::from_millis(50);
+/// See [`ACKNOWLEDGE_RETRY_MIN`].
+pub const ACKNOWLEDGE_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Purges of workers that are on their way to the registry at the same time; more are refused.
+pub const WORKER_PURGES_MAX: usize = 64;
+/// After a worker's purge is durable: how long its call waits until this node has applied it.
+pub const WORKER_PURGE_APPLY_WAIT: Duration = Duration::from_secs(2);
 /// Feed lines longer than this are checked on a thread that may block.
 pub const LINE_BYTES_INLINE: usize = 256 << 10;

@@ -1,4 +1,5 @@
 //! The other path of an edge: [`follow`] the registry's feed → [`plan`] what changes → [`pull`] bundles → [`activate`] them → [`report`].
+//! Purges come the same way, and take effect before anything else: a [`journal`] keeps them.
 //!
 //! The request path never waits for any of this. Whatever fails here leaves the last good state in place, and is reported.
 
@@ -8,9 +9,11 @@ mod activate;
 mod contact;
 mod follow;
 mod join;
+mod journal;
 mod load;
 mod plan;
 mod pull;
+mod purge;
 mod report;
 mod state;
 
@@ -24,16 +27,20 @@ use selvedge_origin::registry::{NodeName, WorkerName};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::cache::purge::Purges;
 use crate::peers::Peers;
+use crate::request::Clock;
 use crate::routes::ActiveRoutes;
 use crate::tasks;
 use activate::Activator;
 pub use contact::Contact;
 use follow::{Follow, Wanted};
 use join::{JoinError, Member};
+use journal::Journal;
 use load::Loader;
 pub use load::Warm;
 use pull::BundleStore;
+pub use purge::{PurgeError, Purger};
 use report::{Board, Place};
 
 /// The registry's code for a node whose key it has revoked.
@@ -63,6 +70,7 @@ pub struct FollowerConfig {
 /// Follows the registry in the background, until it is stopped or dropped.
 pub struct Follower {
     board: Arc<Board>,
+    purger: Purger,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -127,11 +135,16 @@ impl Follower {
 
     /// Activates the last state from the data folder, without the registry, and then follows in the background. Returns when the last state is
     /// active: the node may answer requests then. A node that has never joined joins first; where the registry is away it goes on
-    /// trying in the background, where the registry refuses it this fails.
-    pub async fn start(config: FollowerConfig, supervisor: impl Warm, routes: Arc<ActiveRoutes>) -> Result<Self, FollowError> {
+    /// trying in the background, where the registry refuses it this fails. What was purged before is in `purges` when this returns.
+    pub async fn start(
+        config: FollowerConfig,
+        supervisor: impl Warm,
+        routes: Arc<ActiveRoutes>,
+        purges: Arc<Purges>,
+    ) -> Result<Self, FollowError> {
         let supervisor: Arc<dyn Warm> = Arc::new(supervisor);
         let files = config.clone();
-        let (saved, store, member) = blocking(&config, move || open(&files)).await?;
+        let Opened { saved, store, member, journal } = blocking(&config, move || open(&files, purges)).await?;
         let member = match (member, &config.origin) {
             (Some(member), _) => Some(member),
             (None, None) => None,
@@ -155,12 +168,12 @@ impl Follower {
             (Some(member), Some(origin)) => Some(member.client(origin).map_err(|error| refused_address(origin, error))?),
             _ => None,
         };
-        let shown = board.clone();
+        let (shown, purger) = (board.clone(), Purger::new(board.clone()));
         let mut running = Vec::new();
         match (member, config.origin.clone()) {
             (None, Some(origin)) => {
                 // Never joined: nothing can be restored, and everything else has to wait.
-                let parts = Parts { config, supervisor, routes, store, board, wanted, receiver };
+                let parts = Parts { config, supervisor, routes, store, board, wanted, receiver, journal, purger: purger.clone() };
                 running.push(tasks::owned("join the registry", join_later(parts, origin)));
             }
             (member, _) => {
@@ -178,21 +191,29 @@ impl Follower {
                             member.signing_key,
                             wanted,
                             (board.clone(), config.peers.clone()),
+                            journal,
                         );
+                        purger.connected(client.clone());
                         running.push(tasks::owned("activate", activator.run()));
                         running.push(tasks::owned("follow the feed", follow.run()));
+                        running.push(tasks::owned("acknowledge", report::acknowledge(client.clone(), board.clone())));
                         running.push(tasks::owned("report", report::report(client, board, Place::of(&config))));
                     }
                     _ => board.link(Link::Disconnected("no registry is configured".into())),
                 }
             }
         }
-        Ok(Self { board: shown, _tasks: running })
+        Ok(Self { board: shown, purger, _tasks: running })
     }
 
     /// How it goes now.
     pub fn status(&self) -> Arc<FollowerStatus> {
         Arc::new(self.board.status())
+    }
+
+    /// How workers purge.
+    pub fn purger(&self) -> Purger {
+        self.purger.clone()
     }
 
     /// Stops following. What is active stays active.
@@ -214,11 +235,13 @@ struct Parts {
     board: Arc<Board>,
     wanted: watch::Sender<Wanted>,
     receiver: watch::Receiver<Wanted>,
+    journal: Journal,
+    purger: Purger,
 }
 
 /// Joins as soon as the registry is there, then follows.
 async fn join_later(parts: Parts, origin: String) {
-    let Parts { config, supervisor, routes, store, board, wanted, receiver } = parts;
+    let Parts { config, supervisor, routes, store, board, wanted, receiver, journal, purger } = parts;
     let mut wait = limits::RECONNECT_MIN;
     let (member, client) = loop {
         tokio::time::sleep(wait.mul_f64(0.5 + crate::routes::draw() / 2.0)).await;
@@ -243,16 +266,27 @@ async fn join_later(parts: Parts, origin: String) {
     let place = Place::of(&config);
     let loader = Arc::new(Loader { store, client: Some(client.clone()), key: Some(member.signing_key), supervisor });
     let activator = Activator::restore(state::Saved::default(), receiver, loader, routes, board.clone(), config.data).await;
-    let follow = Follow::new(client.clone(), name, member.signing_key, wanted, (board.clone(), config.peers));
-    futures::join!(activator.run(), follow.run(), report::report(client, board, place));
+    let follow = Follow::new(client.clone(), name, member.signing_key, wanted, (board.clone(), config.peers), journal);
+    purger.connected(client.clone());
+    let acknowledge = report::acknowledge(client.clone(), board.clone());
+    futures::join!(activator.run(), follow.run(), acknowledge, report::report(client, board, place));
 }
 
-fn open(config: &FollowerConfig) -> Result<(state::Saved, Arc<BundleStore>, Option<Member>), FollowError> {
+/// What a start reads from the data folder.
+struct Opened {
+    saved: state::Saved,
+    store: Arc<BundleStore>,
+    member: Option<Member>,
+    journal: Journal,
+}
+
+fn open(config: &FollowerConfig, purges: Arc<Purges>) -> Result<Opened, FollowError> {
     let data = |path: PathBuf| move |error: std::io::Error| FollowError::Data { path, reason: error.to_string() };
     let saved = state::load(&config.data).map_err(data(config.data.join(state::FILE)))?;
     let bundles = config.data.join("bundles");
     let store = BundleStore::open(bundles.clone()).map_err(data(bundles))?;
-    Ok((saved, Arc::new(store), Member::load(config)?))
+    let journal = Journal::open(&config.data, purges, Clock::default().now()).map_err(data(config.data.clone()))?;
+    Ok(Opened { saved, store: Arc::new(store), member: Member::load(config)?, journal })
 }
 
 async fn blocking<T: Send + 'static>(

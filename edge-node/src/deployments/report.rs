@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use selvedge_origin::api::wire::{NodeReport, WorkerReport, WorkerState};
+use selvedge_origin::api::wire::{Applied, NodeReport, WorkerReport, WorkerState};
 use selvedge_origin::client::Client;
 use selvedge_origin::feed::Position;
 use selvedge_origin::registry::{NodeName, VersionId, WorkerName};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Contact, FollowerConfig, FollowerStatus, Link, limits};
@@ -19,6 +19,8 @@ pub(super) struct Board {
     status: Mutex<FollowerStatus>,
     news: Notify,
     pub(super) contact: Arc<Contact>,
+    /// The last entry whose purges are applied, and will not be forgotten.
+    applied: watch::Sender<Option<Position>>,
 }
 
 impl Board {
@@ -31,7 +33,7 @@ impl Board {
             feed_refusal: None,
             workers: BTreeMap::new(),
         };
-        Self { status: Mutex::new(status), news: Notify::new(), contact: Arc::default() }
+        Self { status: Mutex::new(status), news: Notify::new(), contact: Arc::default(), applied: watch::Sender::new(None) }
     }
 
     /// What it says now.
@@ -53,6 +55,16 @@ impl Board {
         if !matches!(status.link, Link::Removed(_)) {
             status.link = link;
         }
+    }
+
+    /// All purges up to here are applied, and will not be forgotten.
+    pub(super) fn applied(&self, position: &Position) {
+        self.applied.send_replace(Some(position.clone()));
+    }
+
+    /// Follows what is applied.
+    pub(super) fn watch_applied(&self) -> watch::Receiver<Option<Position>> {
+        self.applied.subscribe()
     }
 
     /// Why the feed's next frame is not taken; none: it is.
@@ -111,6 +123,31 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn of(config: &FollowerConfig) -> Self {
         Self { region: config.region.clone(), address: config.address.clone(), peer: config.peer.clone() }
+    }
+}
+
+/// Acknowledges purges: at once, and only the latest where they come faster than the registry answers.
+pub(super) async fn acknowledge(client: Client, board: Arc<Board>) {
+    let mut applied = board.watch_applied();
+    let mut wait = limits::ACKNOWLEDGE_RETRY_MIN;
+    loop {
+        let latest = applied.borrow_and_update().clone();
+        if let Some(Position { epoch, seq, .. }) = latest
+            && let Err(error) = client.applied(&Applied { epoch, seq }).await
+        {
+            tracing::debug!(%error, "acknowledge purges");
+            if error.is_transient() {
+                // Something newer need not wait, and a lost acknowledgement is sent again when the feed is opened anew.
+                let _ = tokio::time::timeout(wait, applied.changed()).await;
+                wait = (wait * 2).min(limits::ACKNOWLEDGE_RETRY_MAX);
+                continue;
+            }
+        }
+        wait = limits::ACKNOWLEDGE_RETRY_MIN;
+        // Ends with the board, which this task holds: with the task.
+        if applied.changed().await.is_err() {
+            return;
+        }
     }
 }
 

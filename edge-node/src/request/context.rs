@@ -9,6 +9,7 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request};
 use ipnet::IpNet;
+pub(super) use selvedge_origin::registry::authority as normalise;
 use tokio::time::Instant;
 
 use super::error::RequestError;
@@ -246,38 +247,6 @@ fn authority<B>(request: &Request<B>, secure: bool) -> Result<Box<str>, &'static
         }
         (None, None) => Err("no Host field"),
     }
-}
-
-/// Lower case, without a default port and a final dot. Only what can stand in a host and port.
-pub(super) fn normalise(authority: &str, secure: bool) -> Result<Box<str>, &'static str> {
-    let host = host_of(authority);
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    let allowed =
-        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') || (bracketed && matches!(b, b'[' | b']' | b':'));
-    if host.is_empty() || host.ends_with('.') || host.len() > 255 || !host.bytes().all(allowed) || (host.starts_with('[') && !bracketed) {
-        return Err("the host is not a name or an address");
-    }
-    let after = if bracketed {
-        authority.get(host.len()..).unwrap_or_default()
-    } else {
-        authority.rsplit_once(':').map_or("", |(before, _)| &authority[before.len()..])
-    };
-    let port = match after.strip_prefix(':') {
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) && !digits.is_empty() => {
-            Some(digits.parse::<u16>().map_err(|_| "the port is not one")?)
-        }
-        // RFC 3986, section 3.2.3: an empty port is the default one.
-        Some("") => None,
-        None if after.is_empty() => None,
-        _ => return Err("the port is not one"),
-    };
-    let port = port.filter(|port| *port != if secure { 443 } else { 80 });
-    let mut normal = host.to_ascii_lowercase();
-    if let Some(port) = port {
-        normal.push(':');
-        normal.push_str(&port.to_string());
-    }
-    Ok(normal.into())
 }
 
 /// `.` and `..` segments, also percent-encoded: a client resolves them before it sends, so what is left is meant to reach another path than the one that is

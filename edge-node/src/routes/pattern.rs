@@ -119,14 +119,3 @@ pub(super) fn glob(pattern: &str, text: &str) -> bool {
     }
     text.ends_with(pieces)
 }
-
-/// The host of an authority without its port, for [`super::RouteTable::find`] and keys: `Example.org:8443` gives `Example.org`, `[::1]:80` gives `[::1]`.
-/// A name's final dot is left off (RFC 3986, section 3.2.2). The case stays.
-pub fn host_of(authority: &str) -> &str {
-    let host = if authority.starts_with('[') {
-        authority.find(']').and_then(|end| authority.get(..=end)).unwrap_or(authority)
-    } else {
-        authority.rsplit_once(':').map_or(authority, |(host, _)| host)
-    };
-    host.strip_suffix('.').unwrap_or(host)
-}

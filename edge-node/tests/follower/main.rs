@@ -4,5 +4,6 @@
 
 mod hostile;
 mod ordinary;
+mod purges;
 mod real;
 mod registry;

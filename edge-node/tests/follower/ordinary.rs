@@ -127,10 +127,12 @@ async fn a_registry_that_refuses_the_join_fails_the_start_by_name() {
     let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
     registry.book.lock().refusal = Some((StatusCode::CONFLICT, "node_name_taken"));
     let config = TestNode::config(&registry, data.path());
-    let started = Follower::start(config.clone(), Runs::default(), ActiveRoutes::default().into()).await;
+    let started = Follower::start(config.clone(), Runs::default(), ActiveRoutes::default().into(), Default::default()).await;
     let error = started.err().expect("the name is taken");
     assert!(matches!(&error, FollowError::Join { reason, .. } if reason.contains("node_name_taken")), "{error}");
-    let started = Follower::start(FollowerConfig { token_file: None, ..config }, Runs::default(), ActiveRoutes::default().into()).await;
+    let started =
+        Follower::start(FollowerConfig { token_file: None, ..config }, Runs::default(), ActiveRoutes::default().into(), Default::default())
+            .await;
     assert!(matches!(started.err(), Some(FollowError::Token { .. })));
 }
 

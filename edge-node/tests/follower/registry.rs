@@ -17,9 +17,10 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
+use selvedge_edge::cache::purge::Purges;
 use selvedge_edge::deployments::{Follower, FollowerConfig, FollowerStatus, Warm};
 use selvedge_edge::routes::{ActiveRoutes, Target};
-use selvedge_origin::api::wire::{ErrorReply, Joined, NodeReport, WorkerReport, WorkerState};
+use selvedge_origin::api::wire::{Applied, ErrorReply, Joined, NodeReport, WorkerReport, WorkerState};
 use selvedge_origin::bundle::{ModuleKind, PackModule, Packed, pack, sign_version};
 use selvedge_origin::feed::{FeedSigner, Position, next_chain};
 use selvedge_origin::keys::SigningKey;
@@ -42,6 +43,7 @@ pub(crate) struct Registry {
     pub(crate) book: Mutex<Book>,
     said: broadcast::Sender<Bytes>,
     reports: watch::Sender<Option<NodeReport>>,
+    pub(crate) acknowledged: watch::Sender<Option<Applied>>,
 }
 
 /// What it knows.
@@ -80,6 +82,7 @@ impl Registry {
             book: Mutex::new(book),
             said: broadcast::channel(100).0,
             reports: watch::channel(None).0,
+            acknowledged: watch::channel(None).0,
         });
         tokio::spawn(serve(Arc::downgrade(&registry), listener));
         registry
@@ -218,6 +221,11 @@ impl Registry {
                 self.reports.send_replace(Some(serde_json::from_slice(&body).unwrap()));
                 json(&())
             }
+            "/v1/nodes/self/applied" => {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                self.acknowledged.send_replace(Some(serde_json::from_slice(&body).unwrap()));
+                json(&())
+            }
             "/v1/feed" => {
                 let said = self.said.subscribe();
                 let opening = futures::stream::iter(self.opening(&query));
@@ -347,6 +355,7 @@ pub(crate) struct TestNode {
     pub(crate) follower: Follower,
     pub(crate) routes: Arc<ActiveRoutes>,
     pub(crate) runs: Runs,
+    pub(crate) purges: Arc<Purges>,
 }
 
 impl TestNode {
@@ -369,8 +378,9 @@ impl TestNode {
 
     pub(crate) async fn start(config: FollowerConfig) -> Self {
         let (routes, runs) = (Arc::new(ActiveRoutes::default()), Runs::default());
-        let follower = Follower::start(config, runs.clone(), routes.clone()).await.unwrap();
-        Self { follower, routes, runs }
+        let purges = Arc::new(Purges::default());
+        let follower = Follower::start(config, runs.clone(), routes.clone(), purges.clone()).await.unwrap();
+        Self { follower, routes, runs, purges }
     }
 
     /// The version that answers for a worker's host.

@@ -14,7 +14,7 @@ use super::reply::{Answer, ApiError};
 use super::{Api, Asked, Caller};
 use crate::feed::{FeedSigner, Position};
 use crate::ledger::{Ledger, LedgerError};
-use crate::limits::{FEED_BACKLOG_MAX, FEED_BATCH, FEED_HEARTBEAT};
+use crate::limits::{FEED_BATCH, FEED_HEARTBEAT};
 use crate::registry::{Digest, Epoch, NodeName};
 
 impl Api {
@@ -37,6 +37,7 @@ impl Api {
             at,
             ready: VecDeque::new(),
             greeted: false,
+            _open: OpenFeed::new(&self.ledger, node),
         };
         let lines = futures::stream::unfold(follower, |mut follower| async move {
             let line = follower.next().await?;
@@ -52,8 +53,7 @@ impl Api {
     async fn usable(&self, position: Option<Position>) -> Result<Option<Position>, ApiError> {
         let head = self.ledger.meta().head();
         let Some(position) = position.filter(|position| position.epoch == head.epoch) else { return Ok(None) };
-        let is_near = head.seq.checked_sub(position.seq).is_some_and(|behind| behind <= FEED_BACKLOG_MAX);
-        let leads_on = is_near && self.ledger.meta().chain_at(position.seq).await?.as_ref() == Some(&position.chain);
+        let leads_on = self.ledger.meta().chain_at(position.seq).await?.as_ref() == Some(&position.chain);
         Ok(leads_on.then_some(position))
     }
 }
@@ -68,6 +68,28 @@ struct Follower {
     ready: VecDeque<Bytes>,
     /// Whether it has heard anything yet: the first line comes at once, so that it knows that it is connected.
     greeted: bool,
+    _open: OpenFeed,
+}
+
+/// A feed counts as open until it is dropped.
+struct OpenFeed {
+    ledger: Arc<Ledger>,
+    node: NodeName,
+}
+
+impl OpenFeed {
+    fn new(ledger: &Arc<Ledger>, node: &NodeName) -> Self {
+        ledger.followers(|followers, _| followers.opened(node));
+        Self { ledger: ledger.clone(), node: node.clone() }
+    }
+}
+
+impl Drop for OpenFeed {
+    fn drop(&mut self) {
+        let now_ms = self.ledger.now_ms();
+        self.ledger.followers(|followers, _| followers.closed(&self.node, now_ms));
+        self.ledger.announce();
+    }
 }
 
 impl Follower {
@@ -102,6 +124,12 @@ impl Follower {
             self.at = Some(at);
             return Ok(());
         };
+        let recent = self.ledger.recent_lines(&at);
+        if let Some((last, _)) = recent.last() {
+            self.at = Some(last.clone());
+            self.ready.extend(recent.into_iter().map(|(_, line)| line));
+            return Ok(());
+        }
         // Before the log is read: a commit between the two must not look like a log that no longer reaches back.
         let head = self.ledger.meta().head();
         let entries = self.ledger.meta().read_log(at.seq, FEED_BATCH).await?;
@@ -113,7 +141,7 @@ impl Follower {
             }
             let heartbeat = if self.greeted { FEED_HEARTBEAT } else { std::time::Duration::ZERO };
             let is_silent = tokio::select! {
-                moved = self.ledger.meta().wait(at.seq) => { moved?; false }
+                moved = self.ledger.wait(at.seq) => { moved?; false }
                 () = self.stop.cancelled() => false,
                 () = tokio::time::sleep(heartbeat) => true,
             };

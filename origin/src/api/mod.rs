@@ -6,6 +6,8 @@ mod body;
 mod feed;
 mod log;
 mod nodes;
+mod purges;
+mod quota;
 mod reply;
 mod serve;
 mod sites;
@@ -30,6 +32,7 @@ use crate::limits::{BLOB_BYTES_MAX, BODIES_IN_MEMORY_MAX, REQUEST_JSON_BYTES_MAX
 use crate::registry::{Digest, NodeName, RequestId, WorkerName};
 use crate::tokens::TokenFile;
 use auth::{Access, Admitted, Auth, Caller};
+use quota::Quotas;
 use reply::{Answer, ApiError, Body};
 
 pub(crate) use serve::{Listener, serve};
@@ -55,6 +58,10 @@ enum Endpoint {
     Join,
     RemoveNode(NodeName),
     Report,
+    Purge,
+    PurgeNodes(u64),
+    PurgeOfWorker,
+    Applied,
     Feed,
     Log,
 }
@@ -64,6 +71,7 @@ impl Endpoint {
     fn find(method: &Method, path: &str) -> Result<(Self, Access, usize), ApiError> {
         use Access::{Admin, Join, Node, NodeOrAdmin, Public};
         const JSON: usize = REQUEST_JSON_BYTES_MAX;
+        const SMALL: usize = 1 << 10;
         const BLOB: usize = BLOB_BYTES_MAX as usize;
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         Ok(match (method.as_str(), segments.as_slice()) {
@@ -86,6 +94,10 @@ impl Endpoint {
             ("POST", ["v1", "nodes"]) => (Self::Join, Join, JSON),
             ("DELETE", ["v1", "nodes", name]) => (Self::RemoveNode(name.parse()?), Admin, 0),
             ("POST", ["v1", "nodes", "self", "report"]) => (Self::Report, Node, JSON),
+            ("POST", ["v1", "nodes", "self", "applied"]) => (Self::Applied, Node, SMALL),
+            ("POST", ["v1", "nodes", "self", "purges"]) => (Self::PurgeOfWorker, Node, JSON),
+            ("POST", ["v1", "purges"]) => (Self::Purge, Admin, JSON),
+            ("GET", ["v1", "purges", seq, "nodes"]) => (Self::PurgeNodes(number(seq)?), Admin, 0),
             ("GET", ["v1", "feed"]) => (Self::Feed, Node, 0),
             ("GET", ["v1", "log"]) => (Self::Log, Admin, 0),
             (_, known) if is_path(known) => return Err(ApiError::Method),
@@ -98,11 +110,17 @@ impl Endpoint {
 fn is_path(segments: &[&str]) -> bool {
     matches!(
         segments,
-        ["v1", "health" | "status" | "workers" | "sites" | "nodes" | "feed" | "log"]
+        ["v1", "health" | "status" | "workers" | "sites" | "nodes" | "purges" | "feed" | "log"]
             | ["v1", "blobs" | "workers" | "sites" | "nodes", _]
             | ["v1", "workers", _, "versions" | "deployments" | "rollback" | "nodes"]
-            | ["v1", "nodes", "self", "report"]
+            | ["v1", "nodes", "self", "report" | "applied" | "purges"]
+            | ["v1", "purges", _, "nodes"]
     )
+}
+
+/// The number of an entry of the log.
+fn number(text: &str) -> Result<u64, ApiError> {
+    text.parse().map_err(|_| ApiError::Malformed("the number of a log's entry cannot be read".to_owned()))
 }
 
 /// A request whose caller is known and whose body is here.
@@ -116,6 +134,7 @@ struct Asked {
 pub(crate) struct Api {
     ledger: Arc<Ledger>,
     auth: Auth,
+    quotas: Quotas,
     /// Kibibytes of bodies that may be in memory.
     memory: Semaphore,
     /// Ends feeds and long polls.
@@ -126,7 +145,7 @@ impl Api {
     /// The API of a ledger, for the holders of these tokens, until `stop`.
     pub(crate) fn new(ledger: Arc<Ledger>, admin: &TokenFile, node: &TokenFile, stop: CancellationToken) -> Result<Self, BadKey> {
         let auth = Auth::new(&admin.token, &node.token)?;
-        Ok(Self { ledger, auth, memory: Semaphore::new(BODIES_IN_MEMORY_MAX >> 10), stop })
+        Ok(Self { ledger, auth, quotas: Quotas::default(), memory: Semaphore::new(BODIES_IN_MEMORY_MAX >> 10), stop })
     }
 
     /// Answers one request: find the endpoint, know the caller, read the body, do it.
@@ -169,6 +188,10 @@ impl Api {
             Endpoint::Join => self.join(&asked).await,
             Endpoint::RemoveNode(node) => self.remove_node(node, &asked).await,
             Endpoint::Report => self.report(&asked).await,
+            Endpoint::Purge => self.purge(&asked).await,
+            Endpoint::PurgeNodes(seq) => self.purge_nodes(seq, &asked).await,
+            Endpoint::PurgeOfWorker => self.purge_of_worker(&asked).await,
+            Endpoint::Applied => self.applied(&asked),
             Endpoint::Feed => self.feed(&asked).await,
             Endpoint::Log => self.log(&asked).await,
         }

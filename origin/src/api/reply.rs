@@ -41,6 +41,8 @@ pub(super) enum ApiError {
     Incomplete(String),
     #[error("the bundle is refused: {0}")]
     BadBundle(String),
+    #[error("more is purged than this token may: try again in {} s", seconds(retry_after))]
+    Quota { retry_after: std::time::Duration },
     #[error("too many requests at once")]
     Overloaded,
     #[error(transparent)]
@@ -81,6 +83,7 @@ impl ApiError {
             Self::NoBlob(_) => (StatusCode::NOT_FOUND, "no_blob", None),
             Self::Incomplete(_) => (StatusCode::CONFLICT, "bundle_incomplete", hint("upload its blobs first")),
             Self::BadBundle(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_bundle", None),
+            Self::Quota { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota", hint("purge a prefix, a host or a tag instead of many URLs")),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", hint("try again in a moment")),
             Self::Ledger(LedgerError::Refused(refusal)) => (status_of(refusal), refusal.code(), refusal.hint()),
             Self::Ledger(LedgerError::RequestReused(_)) => (StatusCode::CONFLICT, "request_reused", None),
@@ -111,8 +114,16 @@ impl ApiError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        if let Self::Quota { retry_after } = self {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds(retry_after)));
+        }
         response
     }
+}
+
+/// Whole seconds, 1 at least (RFC 9110, section 10.2.3).
+fn seconds(wait: &std::time::Duration) -> u64 {
+    wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1)
 }
 
 fn status_of(refusal: &Refusal) -> StatusCode {

@@ -19,8 +19,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::wire::{
-    BlobDigests, Deleted, DeploymentList, Joined, LogPage, NewDeployment, NewVersion, NodeJoin, NodeReport, NodeStatus, Promoted, Rollback,
-    SiteApplied, SiteApply, SiteSummary, Status, VersionList, WorkerNodes, WorkerSummary, join_message,
+    Applied, BlobDigests, Deleted, DeploymentList, Joined, LogPage, NewDeployment, NewPurge, NewVersion, NodeJoin, NodeReport, NodeStatus,
+    Promoted, PurgeNodes, Purged, Rollback, SiteApplied, SiteApply, SiteSummary, Status, VersionList, WorkerNodes, WorkerPurge,
+    WorkerSummary, join_message,
 };
 use crate::bundle::Packed;
 use crate::feed::Position;
@@ -172,6 +173,19 @@ impl Client {
         self.json(Method::PUT, &format!("/v1/sites/{site}"), Some(apply), CLIENT_CALL_TIMEOUT).await
     }
 
+    /// Purges: answers when the purge is durable in the log. [`Self::purge_nodes`] tells when the nodes have applied it.
+    pub async fn purge(&self, purge: &NewPurge) -> Result<Purged, ClientError> {
+        self.post("/v1/purges", purge).await
+    }
+
+    /// A purge on all nodes. Answers at once where no node is pending or any differs from `seen`, else after `wait` (30 s at most).
+    pub async fn purge_nodes(&self, seq: u64, wait: Duration, seen: Option<&PurgeNodes>) -> Result<PurgeNodes, ClientError> {
+        let wait = wait.min(LONG_POLL_MAX);
+        let seen = seen.map(|seen| format!("&seen={}", seen.fingerprint())).unwrap_or_default();
+        let path = format!("/v1/purges/{seq}/nodes?wait_ms={}{seen}", wait.as_millis());
+        self.json::<(), _>(Method::GET, &path, None, CLIENT_CALL_TIMEOUT.saturating_add(wait)).await
+    }
+
     // Nodes.
 
     /// Joins, with the node token: announces the node's key. Joining again with the same key changes nothing but region and address.
@@ -192,6 +206,16 @@ impl Client {
     /// Reports about the node.
     pub async fn report(&self, report: &NodeReport) -> Result<(), ClientError> {
         self.post("/v1/nodes/self/report", report).await
+    }
+
+    /// Says that all purges up to an entry of the log are applied here.
+    pub async fn applied(&self, applied: &Applied) -> Result<(), ClientError> {
+        self.post("/v1/nodes/self/applied", applied).await
+    }
+
+    /// Purges what was stored for a worker, on its behalf.
+    pub async fn purge_of_worker(&self, purge: &WorkerPurge) -> Result<Purged, ClientError> {
+        self.post("/v1/nodes/self/purges", purge).await
     }
 
     /// The feed after a position (a snapshot first, where there is none or it is of no use). Lines are as received: a

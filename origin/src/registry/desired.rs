@@ -67,7 +67,7 @@ impl Desired {
                 None => drop(self.peers.remove(node)),
             },
             Change::NodeRemoved { node } => drop(self.peers.remove(node)),
-            Change::VersionCreated(_) => {}
+            Change::VersionCreated(_) | Change::Purged(_) => {}
         }
     }
 }

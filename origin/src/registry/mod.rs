@@ -3,14 +3,17 @@
 //! [`State`] is what the log adds up to. A rule looks at it and gives a [`Plan`] (changes to commit and what to answer) or a [`Refusal`]
 //! that names what is in the way. Nothing here changes the state but [`State::apply`], with a change that was committed.
 
+mod address;
 mod cache;
 mod compress;
 mod deployment;
 mod desired;
 mod fleet;
+mod followers;
 mod names;
 mod node;
 mod pattern;
+mod purge;
 mod records;
 mod refusal;
 mod route;
@@ -20,14 +23,17 @@ mod tests;
 mod upstream;
 mod version;
 
+pub use address::{authority, host_of};
 pub use cache::{CacheSettings, QueryRule, RequestDirectives, VaryRule, fuzz as fuzz_cache_settings};
 pub use compress::{Coding, CompressSettings};
 pub use deployment::{Made, delete, promote, rollback};
 pub use desired::{Desired, DesiredWorker, PeerRecord};
 pub use fleet::Fleet;
+pub use followers::Followers;
 pub use names::{BadName, Digest, Epoch, NodeName, RequestId, VersionId, WorkerName};
 pub use node::{join, moved, remove};
 pub use pattern::normalise;
+pub use purge::{purge, purge_of_worker};
 pub use records::*;
 pub use refusal::Refusal;
 pub use route::{RouteChange, RouteDiff, RouteSpec, SiteRoutes, TakenOver, apply_site};

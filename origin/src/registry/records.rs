@@ -156,6 +156,53 @@ pub enum Change {
         /// Its name.
         node: NodeName,
     },
+    /// What is stored is not to be used any more.
+    Purged(Box<PurgeRecord>),
+}
+
+/// What a purge names, each in its one spelling.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PurgeRecord {
+    /// Only what was stored for this worker; without it, whatever is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerName>,
+    /// What it names is stale from now on, rather than gone.
+    pub soft: bool,
+    /// All.
+    pub everything: bool,
+    /// Hosts, on every port or with one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// `AUTHORITY/PATH?QUERY`, of every scheme.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// What authority, path and query begin with; the authority is whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefixes: Vec<String>,
+    /// Tags, in lower case.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+impl PurgeRecord {
+    /// How many things it names.
+    pub fn len(&self) -> usize {
+        usize::from(self.everything) + self.hosts.len() + self.urls.len() + self.prefixes.len() + self.tags.len()
+    }
+
+    /// All that it names, each with what it is, in words.
+    pub fn names(&self) -> Vec<String> {
+        let of = |what: &'static str, names: &[String]| names.iter().map(move |name| format!("{what} {name}")).collect::<Vec<_>>();
+        let everything = self.everything.then(|| "everything".to_owned());
+        let named = [of("URL", &self.urls), of("prefix", &self.prefixes), of("host", &self.hosts), of("tag", &self.tags)];
+        everything.into_iter().chain(named.into_iter().flatten()).collect()
+    }
+
+    /// Whether it names nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// One entry of the log: what one commit changed, who did it, why, and what was there before.

@@ -179,7 +179,8 @@ impl State {
             Change::WorkerDeleted { worker } => {
                 self.workers.remove(worker);
             }
-            Change::RoutesSet { .. } => {}
+            // Nodes have applied a purge or will, by the log; nothing of it is left.
+            Change::RoutesSet { .. } | Change::Purged(_) => {}
             Change::NodeJoined { node, region, address, peer, key } => {
                 let record = NodeRecord { region: region.clone(), address: address.clone(), peer: peer.clone(), key: *key };
                 self.nodes.insert(node.clone(), record);
@@ -235,6 +236,7 @@ impl State {
                     set(format!("revoked/{}", record.key), encode(node));
                 }
             }
+            Change::Purged(_) => {}
         }
         writes
     }

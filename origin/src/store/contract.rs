@@ -24,7 +24,6 @@ pub(super) async fn meta<M: Meta>(open: impl Fn() -> M) {
     numbers_rise_by_one_and_the_head_is_checked(&store).await;
     records_are_read_as_written(&store).await;
     requests_are_remembered(&store).await;
-    waiting_ends_with_the_next_commit(&store).await;
     concurrent_commits_leave_one_winner_for_each_number(&store).await;
     chain_holds(&store).await;
     let head = store.head();
@@ -61,13 +60,6 @@ async fn requests_are_remembered(store: &impl Meta) {
     store.commit(Batch { request: Some(request.clone()), ..batch(seq, "b", Some("x")) }).await.expect("commits");
     assert_eq!(store.find_request(&request.id).await.expect("reads"), Some(request));
     assert_eq!(store.find_request(&RequestId::generate()).await.expect("reads"), None);
-}
-
-async fn waiting_ends_with_the_next_commit(store: &impl Meta) {
-    let seq = store.head().seq;
-    assert_eq!(store.wait(seq - 1).await.expect("at once").seq, seq);
-    let (waited, committed) = tokio::join!(store.wait(seq), store.commit(batch(seq, "c", Some("x"))));
-    assert_eq!(waited.expect("ends"), committed.expect("commits"));
 }
 
 async fn concurrent_commits_leave_one_winner_for_each_number(store: &impl Meta) {

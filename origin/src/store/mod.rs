@@ -92,8 +92,6 @@ pub(crate) trait Meta: Send + Sync + 'static {
     fn scan(&self, after: &str, limit: usize) -> Answer<'_, Vec<(String, Vec<u8>)>>;
     /// The end of the log. Costs nothing.
     fn head(&self) -> Position;
-    /// Waits until the log is longer than `after`.
-    fn wait(&self, after: u64) -> Answer<'_, Position>;
     /// Entries after a number, ascending, at most `limit`, fewer where they are large. Empty where the first of them is no longer kept.
     fn read_log(&self, after: u64, limit: usize) -> Answer<'_, Vec<LogEntry>>;
     /// The chain's value after an entry; `None` where the log does not reach that far (back).

@@ -88,15 +88,6 @@ impl Meta for Sqlite {
         self.head.borrow().clone()
     }
 
-    fn wait(&self, after: u64) -> Answer<'_, Position> {
-        let mut head = self.head.clone();
-        async move {
-            let moved = head.wait_for(|head| head.seq > after).await;
-            moved.map(|head| head.clone()).map_err(|_| StoreError::Engine("the writer has stopped".to_owned()))
-        }
-        .boxed()
-    }
-
     fn read_log(&self, after: u64, limit: usize) -> Answer<'_, Vec<LogEntry>> {
         self.read(move |connection| {
             let mut statement =

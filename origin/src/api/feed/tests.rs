@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::Follower;
+use super::{Follower, OpenFeed};
 use crate::api::wire::{NodeJoin, join_message};
 use crate::feed::{Accepted, FeedVerifier, Position};
 use crate::keys::{Purpose, SigningKey};
@@ -51,10 +51,6 @@ impl Meta for Staged {
         self.store.head()
     }
 
-    fn wait(&self, after: u64) -> Answer<'_, Position> {
-        self.store.wait(after)
-    }
-
     fn chain_at(&self, seq: u64) -> Answer<'_, Option<Digest>> {
         self.store.chain_at(seq)
     }
@@ -85,8 +81,15 @@ async fn a_commit_between_head_and_log_reaches_a_follower_as_an_entry() {
     join(&ledger, "edge-1").await;
 
     let node = "edge-1".parse().expect("a name");
-    let mut follower =
-        Follower { ledger: ledger.clone(), stop: CancellationToken::new(), node, at: None, ready: VecDeque::new(), greeted: false };
+    let mut follower = Follower {
+        _open: OpenFeed::new(&ledger, &node),
+        ledger: ledger.clone(),
+        stop: CancellationToken::new(),
+        node,
+        at: None,
+        ready: VecDeque::new(),
+        greeted: false,
+    };
     let line = follower.next().await.expect("a snapshot");
     assert!(matches!(verifier.accept(&line), Ok(Accepted::Reset(_))), "a follower without a position begins with a snapshot");
 

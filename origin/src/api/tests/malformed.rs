@@ -12,7 +12,7 @@ async fn pour(address: SocketAddr, bytes: &[u8]) -> String {
 }
 
 /// Sends a request; gives what came back until the registry closed the connection.
-async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+pub(super) async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     exchange_and(address, bytes, false).await
 }
 
@@ -31,7 +31,7 @@ async fn exchange_and(address: SocketAddr, bytes: &[u8], shutdown: bool) -> Stri
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn request(token: &str, method: &str, path: &str, body: &str) -> Vec<u8> {
+pub(super) fn request(token: &str, method: &str, path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("{method} {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}").into_bytes()
 }

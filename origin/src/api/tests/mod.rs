@@ -370,3 +370,80 @@ async fn a_signed_request_holds_once_and_only_as_it_was_signed() {
         assert!(send(broken, &body).await.starts_with("HTTP/1.1 401"), "{broken}");
     }
 }
+
+#[tokio::test]
+async fn a_purge_is_in_the_log_with_who_and_why_and_is_followed_until_the_nodes_have_it() {
+    use super::wire::{Applied, NewPurge, PurgeState};
+    let fixture = fixture().await;
+    let node = join(&fixture, "edge-1").await;
+    let _away = join(&fixture, "edge-2").await;
+    let mut lines = node.feed(None).await.expect("a feed");
+    let mut verifier = FeedVerifier::new(fixture.origin.admin_token().signing_key, None);
+    let snapshot = lines.next().await.expect("a line").expect("a line");
+    assert!(matches!(verifier.accept(&snapshot), Ok(Accepted::Reset(_))));
+
+    let asked = NewPurge { urls: vec!["https://A.org/x".into()], reason: Some("typo".into()), ..NewPurge::default() };
+    let purged = fixture.admin.purge(&asked).await.expect("purges");
+    assert_eq!(purged.purge.urls, ["a.org/x"]);
+    let line = lines.next().await.expect("a line").expect("a line");
+    let Ok(Accepted::Entry(entry)) = verifier.accept(&line) else { panic!("an entry") };
+    assert_eq!((entry.actor.as_str(), entry.reason.as_deref()), ("admin", Some("typo")));
+    assert_eq!(entry.changes, [crate::registry::Change::Purged(Box::new(purged.purge.clone()))]);
+
+    let before = fixture.admin.purge_nodes(purged.seq, Duration::ZERO, None).await.expect("nodes");
+    assert_eq!(before.nodes[0].state, PurgeState::Pending);
+    let position = verifier.position().expect("a position").clone();
+    let ahead = Applied { epoch: position.epoch.clone(), seq: purged.seq + 1 };
+    assert!(node.applied(&ahead).await.is_err(), "nobody has applied what there is not");
+    let wait = fixture.admin.purge_nodes(purged.seq, Duration::from_secs(20), Some(&before));
+    let applied = Applied { epoch: position.epoch, seq: purged.seq };
+    let (nodes, said) = tokio::join!(wait, node.applied(&applied));
+    said.expect("acknowledges");
+    let nodes = nodes.expect("nodes");
+    assert_eq!(nodes.nodes[0].state, PurgeState::Applied);
+    assert!(nodes.nodes[0].ms.is_some());
+    // A node that closes its feed is away, once it had the time to come back.
+    drop(lines);
+    let next = fixture.admin.purge(&asked).await.expect("purges");
+    let settled = fixture.admin.purge_nodes(next.seq, Duration::from_secs(30), None).await.expect("nodes");
+    assert_eq!(settled.nodes[0].state, PurgeState::Away);
+}
+
+#[tokio::test]
+async fn purges_are_bounded_by_a_quota_that_says_when_to_try_again() {
+    use super::wire::NewPurge;
+    use crate::limits::{PURGE_BURST, PURGE_TARGETS_MAX};
+    let fixture = fixture().await;
+    let many = NewPurge { tags: (0..PURGE_TARGETS_MAX).map(|n| n.to_string()).collect(), ..NewPurge::default() };
+    let mut refused = None;
+    for _ in 0..=PURGE_BURST as usize / PURGE_TARGETS_MAX + 5 {
+        refused = fixture.admin.purge(&many).await.err();
+        if refused.is_some() {
+            break;
+        }
+    }
+    let refused = refused.expect("a bound");
+    assert_eq!(refused.code(), Some("quota"));
+    assert!(refused.to_string().contains("try again in"), "{refused}");
+    let body = serde_json::to_string(&many).expect("JSON");
+    let request = malformed::request(fixture.origin.admin_token().token.secret(), "POST", "/v1/purges", &body);
+    let raw = malformed::exchange(fixture.origin.address(), &request).await;
+    assert!(raw.starts_with("HTTP/1.1 429"), "{raw}");
+    assert!(raw.to_ascii_lowercase().contains("retry-after: "), "{raw}");
+}
+
+#[tokio::test]
+async fn a_node_purges_for_workers_that_there_are_and_for_nobody_else() {
+    use super::wire::{NewPurge, WorkerPurge};
+    let fixture = fixture().await;
+    let node = join(&fixture, "edge-1").await;
+    let purge = |worker: &str| WorkerPurge { worker: name(worker), tags: vec!["T".into()], prefixes: vec![], everything: false };
+    let refused = node.purge_of_worker(&purge("shop")).await.expect_err("there is none");
+    assert_eq!(refused.code(), Some("no_worker"));
+    let version = upload(&fixture.admin, "shop", "export default {}").await;
+    fixture.admin.promote(&name("shop"), &all_to(&version, None)).await.expect("promotes");
+    let purged = node.purge_of_worker(&purge("shop")).await.expect("purges");
+    assert_eq!((purged.purge.worker, purged.purge.tags), (Some(name("shop")), vec!["t".to_owned()]));
+    let forbidden = node.purge(&NewPurge { everything: true, ..NewPurge::default() }).await.expect_err("nodes are no operators");
+    assert_eq!(forbidden.code(), Some("forbidden"));
+}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::registry::{Before, Change, Entry, NodeName, RouteOwner, Share, VersionId, WorkerName};
+use crate::registry::{Before, Change, Entry, NodeName, PurgeRecord, RouteOwner, Share, VersionId, WorkerName};
 
 /// A part of the log, newest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +80,8 @@ pub enum Changed {
         /// Its name.
         node: NodeName,
     },
+    /// What is stored was purged.
+    Purged(PurgeRecord),
 }
 
 impl Logged {
@@ -116,6 +118,7 @@ impl Changed {
                 Self::NodeJoined { node: node.clone(), region: region.clone(), address: address.clone() }
             }
             Change::NodeRemoved { node } => Self::NodeRemoved { node: node.clone() },
+            Change::Purged(purge) => Self::Purged(PurgeRecord::clone(purge)),
         }
     }
 }

@@ -1,0 +1,96 @@
+//! Purges on their way from the registry's log to the cache, and back as acknowledgements.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use selvedge_edge::cache::key::{CacheKey, Space};
+use selvedge_edge::cache::purge::{Purgeable, Purges, Realm, Stamp, Verdict};
+use selvedge_edge::cache::tags::Tags;
+use selvedge_edge::deployments::Link;
+use selvedge_origin::registry::{Change, Epoch, PurgeRecord};
+
+use crate::registry::{Registry, TestNode};
+
+fn purge_url(text: &str) -> Vec<Change> {
+    vec![Change::Purged(Box::new(PurgeRecord { urls: vec![text.to_owned()], ..PurgeRecord::default() }))]
+}
+
+fn verdict(purges: &Purges, stamp: Stamp, target: &str) -> Verdict {
+    let key = CacheKey::new(Space::Upstream, "https", "a.org", target);
+    purges.verdict(&Purgeable::new(stamp, Tags::default()), key.as_bytes())
+}
+
+async fn acknowledged(registry: &Registry, seq: u64) {
+    let mut said = registry.acknowledged.subscribe();
+    let waited = tokio::time::timeout(Duration::from_secs(20), said.wait_for(|said| said.as_ref().is_some_and(|said| said.seq >= seq)));
+    assert!(waited.await.is_ok(), "the last acknowledgement: {:?}", registry.acknowledged.borrow());
+}
+
+async fn following() -> (Arc<Registry>, tempfile::TempDir, TestNode) {
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    node.until(|status| status.link == Link::Following).await;
+    (registry, data, node)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_is_applied_before_it_is_acknowledged_and_survives_a_restart_without_the_registry() {
+    let (registry, data, node) = following().await;
+    let stamp = node.purges.stamp(Realm::NONE);
+    registry.commit(purge_url("a.org/x"));
+    acknowledged(&registry, 1).await;
+    assert_eq!([verdict(&node.purges, stamp, "/x"), verdict(&node.purges, stamp, "/y")], [Verdict::Gone, Verdict::Valid]);
+    node.follower.stop().await;
+    registry.book.lock().refusal = Some((http::StatusCode::SERVICE_UNAVAILABLE, "away"));
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    assert_eq!([verdict(&node.purges, stamp, "/x"), verdict(&node.purges, stamp, "/y")], [Verdict::Gone, Verdict::Valid]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_away_applies_all_missed_purges_before_it_acknowledges_anything_later() {
+    let (registry, data, node) = following().await;
+    registry.commit(purge_url("a.org/first"));
+    acknowledged(&registry, 1).await;
+    node.until(|status| status.position.as_ref().is_some_and(|position| position.seq == 1)).await;
+    let stamp = node.purges.stamp(Realm::NONE);
+    node.follower.stop().await;
+    for number in 0..2_000 {
+        registry.append(purge_url(&format!("a.org/{number}")));
+    }
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    acknowledged(&registry, 2).await;
+    let all_gone = (0..2_000).all(|number| verdict(&node.purges, stamp, &format!("/{number}")) == Verdict::Gone);
+    let said = registry.acknowledged.borrow().clone().unwrap().seq;
+    assert!(all_gone || said < 2_001, "{said} is acknowledged, and not all before it is applied");
+    acknowledged(&registry, 2_001).await;
+    assert!((0..2_000).all(|number| verdict(&node.purges, stamp, &format!("/{number}")) == Verdict::Gone));
+    assert_eq!(verdict(&node.purges, stamp, "/other"), Verdict::Valid, "the log reached back: nothing else is touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_log_does_not_lead_on_everything_stored_has_to_be_confirmed() {
+    let (registry, data, node) = following().await;
+    registry.commit(purge_url("a.org/x"));
+    acknowledged(&registry, 1).await;
+    let stamp = node.purges.stamp(Realm::NONE);
+    node.follower.stop().await;
+    // A registry that was set up anew.
+    registry.book.lock().position.epoch = Epoch::generate();
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    assert_eq!(verdict(&node.purges, stamp, "/y"), Verdict::Valid, "not before the node knows");
+    node.until(|status| status.link == Link::Following).await;
+    acknowledged(&registry, 1).await;
+    assert_eq!(verdict(&node.purges, stamp, "/y"), Verdict::Unproven);
+    assert_eq!(verdict(&node.purges, node.purges.stamp(Realm::NONE), "/y"), Verdict::Valid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_registry_a_worker_cannot_purge_and_is_told_so() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start().await;
+    let config = selvedge_edge::deployments::FollowerConfig { origin: None, ..TestNode::config(&registry, data.path()) };
+    let node = TestNode::start(config).await;
+    let purge = serde_json::from_value(serde_json::json!({ "worker": "shop", "everything": true })).unwrap();
+    let refused = node.follower.purger().submit(&purge).await.unwrap_err().to_string();
+    assert!(refused.contains("follows no registry"), "{refused}");
+}

@@ -1,0 +1,82 @@
+//! Purges: made by operators and by workers, followed until every node has applied them.
+
+use std::time::Duration;
+
+use super::body::parameter;
+use super::reply::{self, Answer, ApiError};
+use super::wire::{Applied, NewPurge, PurgeNodes, Purged, WorkerPurge};
+use super::{Api, Asked, Caller};
+use crate::limits::{LONG_POLL_LOOK, LONG_POLL_MAX};
+use crate::registry::{self, Digest, PurgeRecord, WorkerName};
+
+impl Api {
+    pub(super) async fn purge(&self, asked: &Asked) -> Answer {
+        let new: NewPurge = asked.json()?;
+        let act = self.act(asked, new.reason.clone(), new.request_id.clone());
+        // Asked before the log is: what the rule refuses costs no quota.
+        let plan = registry::purge(&new)?;
+        self.within_quota(None, &plan.answer)?;
+        let purged =
+            self.ledger.commit(act, move |_, _| registry::purge(&new), |seq, purge| Purged { seq: seq.unwrap_or_default(), purge });
+        let purged = purged.await?;
+        tracing::info!(seq = purged.seq, targets = purged.purge.len(), soft = purged.purge.soft, "purged");
+        reply::ok(&purged)
+    }
+
+    pub(super) async fn purge_of_worker(&self, asked: &Asked) -> Answer {
+        let new: WorkerPurge = asked.json()?;
+        let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes purge for workers".to_owned())) };
+        let mut act = self.act(asked, None, None);
+        act.actor = format!("worker {} on node {node}", new.worker);
+        let plan = self.ledger.read(|state, _| registry::purge_of_worker(state, &new))?;
+        self.within_quota(Some(&new.worker), &plan.answer)?;
+        let rule = move |state: &registry::State, _: &registry::Moment| registry::purge_of_worker(state, &new);
+        reply::ok(&self.ledger.commit(act, rule, |seq, purge| Purged { seq: seq.unwrap_or_default(), purge }).await?)
+    }
+
+    fn within_quota(&self, who: Option<&WorkerName>, purge: &PurgeRecord) -> Result<(), ApiError> {
+        self.quotas.take(who, purge.len(), self.ledger.now_ms()).map_err(|retry_after| ApiError::Quota { retry_after })
+    }
+
+    /// A node has applied purges.
+    pub(super) fn applied(&self, asked: &Asked) -> Answer {
+        let applied: Applied = asked.json()?;
+        let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes acknowledge".to_owned())) };
+        let head = self.ledger.read(|_, at| at.clone());
+        if applied.epoch != head.epoch || applied.seq > head.seq {
+            return Err(ApiError::Malformed(format!("this log has no entry {} of epoch {}", applied.seq, applied.epoch)));
+        }
+        let now_ms = self.ledger.now_ms();
+        if self.ledger.followers(|followers, _| followers.applied(node, applied.seq, now_ms)) {
+            self.ledger.announce();
+        }
+        reply::ok(&())
+    }
+
+    /// Answers when no node is pending or any differs from what the caller has seen, at the latest after `wait_ms`.
+    pub(super) async fn purge_nodes(&self, seq: u64, asked: &Asked) -> Answer {
+        let [wait_ms, seen] = asked.query(["wait_ms", "seen"])?;
+        let wait = Duration::from_millis(parameter("wait_ms", wait_ms)?.unwrap_or(0)).min(LONG_POLL_MAX);
+        let seen: Option<Digest> = parameter("seen", seen)?;
+        if seq > self.ledger.read(|_, at| at.seq) {
+            return Err(ApiError::Malformed(format!("the log has no entry {seq}")));
+        }
+        let deadline = tokio::time::Instant::now() + wait;
+        let mut news = self.ledger.news();
+        loop {
+            news.mark_unchanged();
+            let now_ms = self.ledger.now_ms();
+            let now: PurgeNodes = self.ledger.followers(|followers, state| followers.purge_nodes(state, seq, now_ms));
+            let is_news = seen.as_ref().is_some_and(|seen| now.fingerprint() != *seen);
+            if now.settled || is_news || tokio::time::Instant::now() >= deadline || self.stop.is_cancelled() {
+                return reply::ok(&now);
+            }
+            let look = tokio::time::sleep(LONG_POLL_LOOK.min(deadline.saturating_duration_since(tokio::time::Instant::now())));
+            tokio::select! {
+                _ = news.changed() => {}
+                () = look => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+}
