@@ -125,7 +125,8 @@ mod tests {
             if !response.headers().contains_key(CONTENT_LENGTH) {
                 made.push("content-length: 5".into());
             }
-            (written.sort(), made.sort());
+            written.sort();
+            made.sort();
             assert_eq!(written, made);
             assert!(text.contains("age: 12345\r\n") && text.ends_with("\r\n"), "{text}");
         }

@@ -322,10 +322,8 @@ async fn whoever_answered_may_read_the_rest_of_the_body() {
     let mut stream = TcpStream::connect(server.http).await.unwrap();
     stream.write_all(format!("POST /late HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
     read_until(&mut stream, "early").await;
-    let mut pieces = 0;
-    for _ in 0..3 {
+    for pieces in 1..=3 {
         stream.write_all(b"1\r\nx\r\n").await.unwrap();
-        pieces += 1;
         soon(async {
             while server.site.pieces.load(std::sync::atomic::Ordering::Relaxed) < pieces {
                 tokio::task::yield_now().await;
