@@ -79,6 +79,15 @@ async fn a_worker_that_passes_through_is_stood_in_for_by_its_upstream() {
         let answer = cluster.send(Over::H2, request).await;
         assert_eq!((answer.status, answer.body.len()), (200, "upstream: POST ".len() + 100_000), "{path}");
     }
+    // What the worker has not read it has not been sent; what it has read is kept up to a bound.
+    for (path, status) in [("/throw", 200), ("/read", 500)] {
+        let mut request = client::get("pass.test", path);
+        *request.method_mut() = Method::POST;
+        *request.body_mut() = vec![b'x'; 400_000].into();
+        let answer = cluster.send(Over::H2, request).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert!(status != 200 || answer.body.len() == "upstream: POST ".len() + 400_000);
+    }
     assert_eq!(cluster.get("pass.test", "/strict").await.status, 500);
     assert_eq!(cluster.get("alone.test", "/throw").await.status, 500);
 }

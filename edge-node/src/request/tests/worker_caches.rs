@@ -206,32 +206,6 @@ async fn a_worker_that_passes_through_is_stood_in_for_by_its_upstream() {
 }
 
 #[tokio::test]
-async fn a_body_of_which_too_much_was_taken_is_not_sent_twice() {
-    let server = Server::fixed(&[], "upstream").await;
-    let mut route = to_worker("www.example.org/*", "w");
-    route.upstream = to_upstream("/", &server).upstream;
-    let world = World::with_worker(vec![route], |invocation: Invocation| async move {
-        invocation.host.pass_through();
-        let _ = invocation.request.into_body().collect(u64::MAX).await;
-        Err(failing(Outcome::Exception))
-    });
-    let piece = || Ok(bytes::Bytes::from_static(&[0; 100]));
-    let request =
-        Request::post("/").header("host", "www.example.org").body(Body::chunks(futures::stream::repeat_with(piece).take_enough()));
-    assert_eq!(world.send(request.expect("a request")).await.status(), 413, "the worker's own bound comes first");
-    assert_eq!(server.requests(), 0);
-}
-
-trait TakeEnough: futures::Stream + Sized {
-    /// More than is kept of a body.
-    fn take_enough(self) -> futures::stream::Take<Self> {
-        futures::StreamExt::take(self, crate::limits::PASS_THROUGH_BODY_BYTES_MAX as usize / 100 + 2)
-    }
-}
-
-impl<S: futures::Stream> TakeEnough for S {}
-
-#[tokio::test]
 async fn a_worker_that_passes_through_is_stood_in_for_by_what_is_stored_before_its_upstream() {
     let server = Server::fixed(&[("cache-control", "max-age=60")], "upstream").await;
     let mut route = to_worker("www.example.org/*", "w");
