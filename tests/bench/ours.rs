@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use selvedge_origin::api::wire::{NewDeployment, NewVersion, RouteSpec, SiteApply};
+use selvedge_origin::api::wire::{NewDeployment, NewPurge, NewVersion, RouteSpec, SiteApply};
 use selvedge_origin::bundle::{ModuleKind, PackModule, pack};
 use selvedge_origin::client::Client;
 use selvedge_origin::registry::{CacheSettings, Share};
@@ -130,15 +130,14 @@ impl Ours {
         })
     }
 
-    /// Invalidates stored objects by number, from a thread of its own.
+    /// Purges stored objects by number, from a thread of its own.
     pub(crate) fn purger(&self) -> anyhow::Result<impl FnMut(u32) -> anyhow::Result<()> + Send + 'static> {
-        let mut socket = std::net::TcpStream::connect(&self.http)?;
-        let host = self.http.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = Client::connect(&self.origin_url, &TokenFile::read(&self.dir.path().join("origin/admin.token"))?)?;
+        let http = self.http.clone();
         Ok(move |number: u32| {
-            use std::io::{Read, Write};
-            socket.write_all(format!("POST /1024/{number} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n").as_bytes())?;
-            let mut answer = [0; 4096];
-            anyhow::ensure!(socket.read(&mut answer)? > 0, "the connection ended");
+            let purge = NewPurge { urls: vec![format!("http://{http}/1024/{number}")], ..NewPurge::default() };
+            runtime.block_on(client.purge(&purge))?;
             Ok(())
         })
     }

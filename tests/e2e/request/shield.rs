@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use selvedge_edge::config::NodeConfig;
+use selvedge_origin::api::wire::NewPurge;
 use selvedge_tests::client::{self, Answer, Over};
 use selvedge_tests::{Cluster, Upstream, eventually, fixture, route};
 
@@ -199,4 +200,44 @@ async fn what_a_post_makes_invalid_does_not_come_back_from_the_shield() {
             assert_eq!(ask(&cluster, node, path).await.text(), posted.text(), "{path} of node {node}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_every_node_has_purged_does_not_come_back_from_a_shield_that_hears_of_it_late() {
+    let version = Arc::new(AtomicUsize::new(0));
+    let shown = version.clone();
+    let (cluster, _upstream) = region(with_peers, move |_| {
+        let answer = http::Response::builder().header("cache-control", "max-age=60").header("cache-tag", "page");
+        answer.body(shown.load(Ordering::SeqCst).to_string().into()).expect("an answer")
+    })
+    .await;
+    let stop = AtomicBool::new(false);
+    // Readers at every node, so that fetches by way of shields are under way whenever a purge arrives anywhere.
+    let read = join_all((0..NODES).map(|node| {
+        let (cluster, stop) = (&cluster, &stop);
+        async move {
+            while !stop.load(Ordering::SeqCst) {
+                ask(cluster, node, "/page").await;
+            }
+        }
+    }));
+    let purge = async {
+        for round in 1..=20 {
+            version.store(round, Ordering::SeqCst);
+            let purge = match round % 2 {
+                0 => NewPurge { urls: vec!["http://site.test/page".into()], ..NewPurge::default() },
+                _ => NewPurge { tags: vec!["page".into()], ..NewPurge::default() },
+            };
+            let seq = cluster.client.purge(&purge).await.expect("it is accepted").seq;
+            eventually("every node has acknowledged", Duration::from_secs(10), async || {
+                cluster.client.purge_nodes(seq, Duration::from_secs(1), None).await.ok()?.settled.then_some(())
+            })
+            .await;
+            for (node, answer) in ask_all(&cluster, "/page").await.iter().enumerate() {
+                assert_eq!(answer.text(), round.to_string(), "node {node} after purge {round}: {:?}", members(answer));
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(read, purge);
 }
