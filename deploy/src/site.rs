@@ -238,6 +238,18 @@ mod tests {
     }
 
     #[test]
+    fn the_site_file_of_the_readme_reads() {
+        let readme = include_str!("../../README.md");
+        let blocks: Vec<&str> = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = rcgen::generate_simple_self_signed(["ca.internal".to_owned()]).expect("a certificate");
+        std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).expect("writes");
+        std::fs::write(folder.path().join("site.toml"), blocks.concat()).expect("writes");
+        let site = Site::load(&folder.path().join("site.toml")).expect("reads");
+        assert_eq!((site.name.as_str(), site.routes.len()), ("www", 3));
+    }
+
+    #[test]
     fn an_authority_is_in_the_file_or_in_one_beside_it() {
         let made = rcgen::generate_simple_self_signed(["ca.internal".to_owned()]).expect("a certificate");
         let folder = tempfile::tempdir().expect("a folder");

@@ -208,6 +208,9 @@ impl Entry {
     }
 
     fn finish(&mut self, wakers: &mut Vec<Waker>, outcome: Outcome, (cpu_us, heap_bytes): (u64, u64)) -> Event {
+        // A handler that fails because the request's body stalled is not what failed: the limit on that wait has ended it.
+        let stalled = matches!(self.request_body, Some(BodyError::Stalled { .. }));
+        let outcome = if outcome == Outcome::Exception && stalled { Outcome::ExceededWallTime } else { outcome };
         if matches!(self.head, Head::Waiting) {
             let outcome = if outcome == Outcome::Ok { Outcome::InternalError } else { outcome };
             let message = "the invocation ended without a response".to_owned();
