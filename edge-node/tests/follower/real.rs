@@ -12,7 +12,7 @@ use selvedge_origin::{Origin, OriginConfig};
 
 use crate::registry::TestNode;
 
-fn config(origin: &Origin, data: &std::path::Path, name: &str) -> FollowerConfig {
+pub(crate) fn config(origin: &Origin, data: &std::path::Path, name: &str) -> FollowerConfig {
     FollowerConfig {
         origin: Some(origin.url()),
         token_file: Some(origin.node_token_path()),
