@@ -1,16 +1,16 @@
 //! What the API's bodies say, in both directions. All of it is JSON; unknown fields are refused.
 
 mod log;
+mod purge;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::log::{Changed, LogPage, Logged};
+pub use self::purge::{Applied, NewPurge, PurgeNode, PurgeNodes, PurgeState, Purged, WorkerPurge};
 use crate::keys::{PublicKey, Signature};
-use crate::registry::{
-    Deployment, Digest, Epoch, NodeName, PurgeRecord, RequestId, RouteRecord, Share, VersionId, VersionRecord, WorkerName,
-};
+use crate::registry::{Deployment, Digest, Epoch, NodeName, RequestId, RouteRecord, Share, VersionId, VersionRecord, WorkerName};
 pub use crate::registry::{RouteChange, RouteDiff, RouteSpec, TakenOver};
 
 /// Every answer that is no success.
@@ -345,124 +345,6 @@ pub struct WorkerNode {
     pub reason: Option<String>,
     /// From the commit until the node said that it is active, in milliseconds.
     pub ms: Option<u64>,
-}
-
-/// A purge to be made.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NewPurge {
-    /// URLs, of every scheme; without one, https is meant for the default port.
-    pub urls: Vec<String>,
-    /// URLs' beginnings: the host whole, then at least `/`.
-    pub prefixes: Vec<String>,
-    /// Hosts.
-    pub hosts: Vec<String>,
-    /// Tags of `Cache-Tag` and `Surrogate-Key`; case says nothing.
-    pub tags: Vec<String>,
-    /// All that is stored.
-    pub everything: bool,
-    /// Make stale instead of gone: to be validated before use, or used as the rules for stale responses allow.
-    pub soft: bool,
-    /// Why, for the log.
-    pub reason: Option<String>,
-    /// Makes a retry give the first result.
-    pub request_id: Option<RequestId>,
-}
-
-/// A purge that a worker makes, sent by a node that runs it: of what was stored for the worker, nothing else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WorkerPurge {
-    /// The worker.
-    pub worker: WorkerName,
-    /// Tags.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// URLs' beginnings.
-    #[serde(default)]
-    pub prefixes: Vec<String>,
-    /// All of its own.
-    #[serde(default)]
-    pub everything: bool,
-}
-
-/// A purge is in the log: it is durable, and every node will apply it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Purged {
-    /// The log's entry.
-    pub seq: u64,
-    /// What it names.
-    pub purge: PurgeRecord,
-}
-
-/// A node has applied all purges up to an entry of the log, and will not forget them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Applied {
-    /// The log's epoch.
-    pub epoch: Epoch,
-    /// The entry.
-    pub seq: u64,
-}
-
-/// A purge on all nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PurgeNodes {
-    /// The log's entry.
-    pub seq: u64,
-    /// No node is pending.
-    pub settled: bool,
-    /// One line per node.
-    pub nodes: Vec<PurgeNode>,
-}
-
-/// A purge on one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PurgeNode {
-    /// The node.
-    pub node: NodeName,
-    /// Where it stands.
-    pub region: String,
-    /// What became of it there.
-    pub state: PurgeState,
-    /// From the commit until the node's acknowledgement was here, in milliseconds.
-    pub ms: Option<u64>,
-}
-
-/// What became of a purge on a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PurgeState {
-    /// Nothing that it names is served there any more.
-    Applied,
-    /// Not yet heard.
-    Pending,
-    /// The node does not follow the log now: it serves what it has, and applies the purge before anything later when it is back.
-    Away,
-}
-
-impl PurgeNodes {
-    /// Differs where any node's state differs: what a long poll waits for.
-    pub fn fingerprint(&self) -> Digest {
-        let mut text = self.seq.to_string();
-        for node in &self.nodes {
-            text.push_str(&format!("\n{}\n{}", node.node, node.state));
-        }
-        Digest::of(text.as_bytes())
-    }
-}
-
-impl std::fmt::Display for PurgeState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Applied => "applied",
-            Self::Pending => "pending",
-            Self::Away => "away",
-        })
-    }
 }
 
 /// What became of a deployment on a node, as the registry sees it.
