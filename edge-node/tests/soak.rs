@@ -114,7 +114,7 @@ fn purge(random: &mut Random, cache: &Cache) {
 
 async fn step(random: &mut Random, cache: &Cache) {
     let number = random.below(200_000);
-    let language = (number % 5 == 0).then(|| random.below(40));
+    let language = number.is_multiple_of(5).then(|| random.below(40));
     match random.below(1_000) {
         0..500 => {
             let size = random.size();

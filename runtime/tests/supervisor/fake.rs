@@ -148,22 +148,7 @@ impl Thread {
                 }
                 _ => self.say(&ToEdge::Credit { stream, part: 0, bytes: bytes.len() as u32 }),
             },
-            ToRunner::BodyEnd { stream, error, .. } => match (self.echoes.get_mut(&stream), error) {
-                (None, _) => {}
-                (Some(Some(echo)), None) => {
-                    echo.ended = true;
-                    self.echo(stream);
-                }
-                (Some(None), None) => {
-                    self.respond(stream, 200, Bytes::new());
-                    self.done(stream, Outcome::Ok);
-                }
-                (Some(_), Some(message)) => {
-                    self.echoes.remove(&stream);
-                    self.say(&ToEdge::Failed { stream, outcome: Outcome::Exception, message });
-                    self.done(stream, Outcome::Exception);
-                }
-            },
+            ToRunner::BodyEnd { stream, error, .. } => self.body_end(stream, error),
             ToRunner::Credit { stream, bytes, .. } => {
                 if let Some(Some(echo)) = self.echoes.get_mut(&stream) {
                     echo.credit += bytes as usize;
@@ -200,6 +185,25 @@ impl Thread {
                 self.done(stream, Outcome::Ok);
             }
             ToRunner::LoadModule { .. } | ToRunner::LoadBytes { .. } => {}
+        }
+    }
+
+    fn body_end(&mut self, stream: StreamId, error: Option<String>) {
+        match (self.echoes.get_mut(&stream), error) {
+            (None, _) => {}
+            (Some(Some(echo)), None) => {
+                echo.ended = true;
+                self.echo(stream);
+            }
+            (Some(None), None) => {
+                self.respond(stream, 200, Bytes::new());
+                self.done(stream, Outcome::Ok);
+            }
+            (Some(_), Some(message)) => {
+                self.echoes.remove(&stream);
+                self.say(&ToEdge::Failed { stream, outcome: Outcome::Exception, message });
+                self.done(stream, Outcome::Exception);
+            }
         }
     }
 
@@ -332,6 +336,15 @@ impl Thread {
                 self.respond(stream, 200, "logged".into());
                 self.done(stream, Outcome::Ok);
             }
+            "fetch" | "keep" | "cut" | "missing" | "refused" | "pass" => self.call(stream, path),
+            "fetch-body" => self.respond(stream, 200, "unused".into()),
+            _ => self.misbehave(stream, slot, path, head),
+        }
+    }
+
+    /// What it asks of its host.
+    fn call(&mut self, stream: StreamId, path: &str) {
+        match path {
             "fetch" => self.fetch(stream, 1),
             "keep" => {
                 self.keep(stream, 1, "kept");
@@ -354,8 +367,7 @@ impl Thread {
                 self.say(&ToEdge::Failed { stream, outcome: Outcome::Exception, message: "Error: no".to_owned() });
                 self.done(stream, Outcome::Exception);
             }
-            "fetch-body" => self.respond(stream, 200, "unused".into()),
-            _ => self.misbehave(stream, slot, path, head),
+            _ => {}
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! There is no test harness, because the program must become a runner when it is told to. Each test is a sentence below.
 
+mod capabilities;
 mod fake;
 mod stage;
 mod tests;

@@ -21,6 +21,7 @@ const SHARDS: usize = 16;
 #[derive(Debug)]
 enum Places {
     One(Place),
+    #[allow(clippy::box_collection, reason = "rare, and every key pays for the larger variant")]
     Many(Box<Vec<Place>>),
 }
 

@@ -12,6 +12,7 @@ use super::record::Kind;
 use super::segment::{Segment, number_of};
 
 /// The segments of a folder, and the seed of their names. Files that were segments and are not readable as such go; other files stay where they are.
+#[allow(clippy::type_complexity, reason = "segments by number, seed")]
 pub(super) fn open(folder: &Path, bytes_max: u64, segment_bytes: u32) -> io::Result<(BTreeMap<NonZeroU32, Arc<Segment>>, Option<u64>)> {
     let mut numbers = Vec::new();
     for file in std::fs::read_dir(folder)? {

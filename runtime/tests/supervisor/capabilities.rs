@@ -1,0 +1,59 @@
+//! What a worker asks of its host: subrequests, caches, and another to take its place.
+
+use http::Method;
+use selvedge_runtime::{Body, Limits};
+
+use crate::fake::CALLS;
+use crate::stage::{get, limited, request, supervisor, worker};
+
+pub(crate) async fn a_subrequest_goes_through_the_host() {
+    let supervisor = supervisor().await;
+    let (invocation, host) = request(Method::GET, "fetch", Body::empty());
+    let response = supervisor.run(&worker("fetch", "v1"), invocation).await.expect("an answer");
+    assert_eq!(response.into_body().as_whole().expect("whole"), "200 ask");
+    assert_eq!(host.report().await.subrequests, 1);
+}
+
+pub(crate) async fn subrequests_beyond_the_limit_are_refused() {
+    let supervisor = supervisor().await;
+    let source = limited("fetch", "v1", Limits { subrequests_max: 0, ..Limits::default() });
+    let (_, text) = get(&supervisor, &source, "fetch").await.expect("an answer");
+    assert_eq!(text, "Too many subrequests: the limit of one invocation is 0.");
+}
+
+pub(crate) async fn what_is_put_streams_to_the_host_and_is_matched() {
+    let supervisor = supervisor().await;
+    let (invocation, host) = request(Method::GET, "keep", Body::empty());
+    let response = supervisor.run(&worker("keep", "v1"), invocation).await.expect("an answer");
+    assert_eq!(response.into_body().as_whole().expect("whole"), "200 kept");
+    assert_eq!(host.report().await.subrequests, 2);
+}
+
+pub(crate) async fn a_put_that_is_cut_keeps_nothing() {
+    let supervisor = supervisor().await;
+    let (invocation, host) = request(Method::GET, "cut", Body::empty());
+    let response = supervisor.run(&worker("cut", "v1"), invocation).await.expect("an answer");
+    assert_eq!(response.into_body().as_whole().expect("whole"), "body aborted: cut");
+    assert!(host.kept.lock().is_empty());
+}
+
+pub(crate) async fn a_match_of_nothing_says_so() {
+    let supervisor = supervisor().await;
+    assert_eq!(get(&supervisor, &worker("missing", "v1"), "missing").await.expect("an answer").1, "false None");
+    let source = limited("missing", "v2", Limits { subrequests_max: 0, ..Limits::default() });
+    let (_, text) = get(&supervisor, &source, "missing").await.expect("an answer");
+    assert_eq!(text, "Too many subrequests: the limit of one invocation is 0.");
+}
+
+pub(crate) async fn puts_that_are_refused_leave_nothing_behind() {
+    let supervisor = supervisor().await;
+    let source = limited("refused", "v1", Limits { subrequests_max: CALLS, ..Limits::default() });
+    assert_eq!(get(&supervisor, &source, "refused").await.expect("an answer").1, "refused");
+}
+
+pub(crate) async fn passing_through_is_heard_before_the_failure() {
+    let supervisor = supervisor().await;
+    let (invocation, host) = request(Method::GET, "pass", Body::empty());
+    supervisor.run(&worker("pass", "v1"), invocation).await.expect_err("it failed");
+    assert!(host.passes.load(std::sync::atomic::Ordering::SeqCst));
+}
