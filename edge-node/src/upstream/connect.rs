@@ -19,6 +19,7 @@ use selvedge_origin::registry::Protocol;
 use super::manner::Manner;
 use super::policy::Policy;
 use super::resolve::{self, Resolver};
+use super::socket::{Look, Socket};
 use super::{Reach, UpstreamError, UpstreamsConfig, UpstreamsConfigError, limits};
 
 /// Where a request goes: what connections are shared by.
@@ -75,20 +76,22 @@ impl Connector {
         let addresses = self.within_reach(to, &addresses)?;
         let tcp = race(addresses).await.map_err(|error| UpstreamError::Connect { host: to.host.to_string(), reason: error.to_string() })?;
         let _ = tcp.set_nodelay(true);
+        let socket = Socket::new(tcp);
+        let look = socket.look();
         if !to.secure {
             // By prior knowledge, or not at all (RFC 9113, section 3.3).
             let speaks = if manner.protocol == Protocol::H2 { Speaks::Http2 } else { Speaks::Http1 };
-            return Ok((Transport::new(Io::Plain(tcp)), speaks));
+            return Ok((Transport::new(Io::Plain(socket), look), speaks));
         }
         let tls_error = |reason: String| UpstreamError::Tls { host: to.host.to_string(), reason };
         let name = manner.server_name.clone().map_or_else(|| server_name(&to.host), Ok).map_err(tls_error)?;
-        let stream = manner.tls.connect(name, tcp).await.map_err(|error| tls_error(error.to_string()))?;
+        let stream = manner.tls.connect(name, socket).await.map_err(|error| tls_error(error.to_string()))?;
         let speaks = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Speaks::Http2,
             _ if manner.protocol == Protocol::H2 => return Err(tls_error("the server does not offer HTTP/2".to_owned())),
             _ => Speaks::Http1,
         };
-        Ok((Transport::new(Io::Tls(Box::new(stream))), speaks))
+        Ok((Transport::new(Io::Tls(Box::new(stream)), look), speaks))
     }
 
     /// The addresses that this destination may reach, with the port; an error where there is none.
@@ -169,16 +172,22 @@ fn server_name(host: &str) -> Result<ServerName<'static>, String> {
 pub(super) struct Transport {
     io: Io,
     received: Arc<AtomicU64>,
+    look: Look,
 }
 
 enum Io {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Transport {
-    fn new(io: Io) -> Self {
-        Self { io, received: Arc::default() }
+    fn new(io: Io, look: Look) -> Self {
+        Self { io, received: Arc::default(), look }
+    }
+
+    /// Has the next read ask the kernel.
+    pub(super) fn look(&self) -> Look {
+        self.look.clone()
     }
 
     /// Bytes received until now (of the plain text), as it rises.

@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::body::Outgoing;
 use super::connect::{Speaks, Transport};
 use super::limits;
+use super::socket::Look;
 use crate::tasks;
 
 /// One HTTP/1.1 connection. Dropping it closes it.
@@ -20,6 +21,8 @@ pub(super) struct Http1 {
     /// Sends requests.
     pub(super) sender: http1::SendRequest<Outgoing>,
     received: Arc<AtomicU64>,
+    /// Has its task look whether the server has closed it, before it sends anything.
+    pub(super) look: Look,
     /// When it was made.
     pub(super) born: Instant,
     /// When it was given back last.
@@ -84,7 +87,7 @@ impl Http2 {
 }
 
 async fn http1_connection(transport: Transport, open: OwnedSemaphorePermit) -> hyper::Result<Connection> {
-    let received = transport.received();
+    let (received, look) = (transport.received(), transport.look());
     let (sender, connection) = http1::Builder::new()
         .max_headers(limits::HEAD_FIELDS_MAX)
         .max_header_size(limits::HEAD_BYTES_MAX)
@@ -97,7 +100,7 @@ async fn http1_connection(transport: Transport, open: OwnedSemaphorePermit) -> h
         }
     });
     let now = Instant::now();
-    Ok(Connection::Http1(Http1 { sender, received, born: now, idle_since: now, served: 0, _task: task, _open: open }))
+    Ok(Connection::Http1(Http1 { sender, received, look, born: now, idle_since: now, served: 0, _task: task, _open: open }))
 }
 
 async fn http2_connection(transport: Transport, open: OwnedSemaphorePermit) -> hyper::Result<Connection> {

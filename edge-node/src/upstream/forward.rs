@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::body::{Answer, Outgoing, Progress};
 use super::connection::Connection;
-use super::pool::{self, Lease, Pool, Pools, Want};
+use super::pool::{self, Lease, Pool, Pools, Slot, Want};
 use super::{UpstreamError, head as heads, limits};
 
 /// A request that got no head; with itself, where sending it again cannot do harm.
@@ -24,11 +24,19 @@ pub(super) struct Unanswered {
 
 /// Sends the request to the server of the pool, and once or twice more where a connection was lost on the way.
 pub(super) async fn send(pools: &Arc<Pools>, pool: &Arc<Pool>, request: Request<Body>) -> Result<Response<Body>, Unanswered> {
-    let mut slot = match pool.slot().await {
-        Ok(slot) => slot,
-        Err(error) => return Err(Unanswered { error, request: Some(request) }),
-    };
-    let mut request = request;
+    match pool.slot().await {
+        Ok(slot) => send_in(pools, pool, slot, request).await,
+        Err(error) => Err(Unanswered { error, request: Some(request) }),
+    }
+}
+
+/// The same with a place that is held already.
+pub(super) async fn send_in(
+    pools: &Arc<Pools>,
+    pool: &Arc<Pool>,
+    mut slot: Slot,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Unanswered> {
     for attempt in 1..=limits::ATTEMPTS_MAX {
         let want = if attempt == limits::ATTEMPTS_MAX { Want::New } else { Want::Any };
         let lease = match pool::lease(pools, pool, slot, want).await {

@@ -13,6 +13,7 @@ mod manner;
 mod policy;
 mod pool;
 mod resolve;
+mod socket;
 
 use std::sync::Arc;
 
@@ -136,6 +137,11 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Whether it speaks against the server: everything of [`Self::is_of_the_server`] but bounds of this node's own.
+    pub(crate) fn is_failure(&self) -> bool {
+        self.is_of_the_server() && !matches!(self, Self::Overloaded { .. } | Self::AllDown { .. })
+    }
+
     /// Whether another server may do better: this one is away or does not speak HTTP.
     pub fn is_of_the_server(&self) -> bool {
         match self {

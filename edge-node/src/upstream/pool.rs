@@ -74,7 +74,14 @@ pub(super) struct Lease {
 }
 
 /// One of the requests in flight that an upstream may have.
-pub(super) struct Slot(#[allow(dead_code, reason = "held for its Drop")] OwnedSemaphorePermit);
+pub(super) struct Slot(#[allow(dead_code, reason = "held for its Drop")] Option<OwnedSemaphorePermit>);
+
+impl Slot {
+    /// Beside the requests in flight: for a health check, which asks a server and not how busy this node keeps it.
+    pub(super) fn beside() -> Self {
+        Self(None)
+    }
+}
 
 impl Pools {
     /// Nothing is connected yet.
@@ -211,16 +218,21 @@ impl Pool {
         (self.manner.requests_max.saturating_sub(self.slots.available_permits()), self.queued.load(Ordering::Relaxed))
     }
 
+    /// As many requests are in flight as may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.available_permits() == 0
+    }
+
     /// Waits for a place among the requests in flight, in a bounded queue, for a bounded time.
     pub(super) async fn slot(&self) -> Result<Slot, UpstreamError> {
         if let Ok(permit) = self.slots.clone().try_acquire_owned() {
-            return Ok(Slot(permit));
+            return Ok(Slot(Some(permit)));
         }
         let overloaded = || UpstreamError::Overloaded { host: self.host().to_string() };
         let place = Queued::enter(&self.queued, self.manner.queue_max).ok_or_else(overloaded)?;
         let permit = timeout(self.manner.queue_wait, self.slots.clone().acquire_owned()).await;
         drop(place);
-        permit.ok().and_then(Result::ok).map(Slot).ok_or_else(overloaded)
+        permit.ok().and_then(Result::ok).map(|permit| Slot(Some(permit))).ok_or_else(overloaded)
     }
 }
 
@@ -280,6 +292,7 @@ async fn open_connection(pools: &Pools, pool: &Pool, want: Want) -> Option<Conne
         // Its last response has ended, but its task may still be about to notice. One that does not settle (the request's body is still
         // going out, or bytes came that nobody asked for) is closed by being dropped.
         if candidate.sender.is_ready() || matches!(timeout(limits::SETTLE_TIME, candidate.sender.ready()).await, Ok(Ok(()))) {
+            candidate.look.again();
             return Some(Connection::Http1(candidate));
         }
     }

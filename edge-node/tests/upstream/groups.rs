@@ -303,3 +303,69 @@ async fn a_connection_that_ends_without_an_answer_is_named_so() {
     assert!(matches!(error, UpstreamError::Terminated { .. }), "{error}");
     assert_eq!(connections.load(SeqCst), 1, "a new connection that the server closed is not tried again on the same server");
 }
+
+/// A server that answers a health check at once and a client only when the gate opens.
+async fn busy() -> (SocketAddr, Arc<tokio::sync::Notify>, Arc<AtomicUsize>) {
+    let (gate, checks) = (Arc::new(tokio::sync::Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let (waiting, checked) = (gate.clone(), checks.clone());
+    let (address, _) = plain(move |request| {
+        let (gate, checked) = (waiting.clone(), checked.clone());
+        async move {
+            if request.uri().path() == "/ok" {
+                checked.fetch_add(1, SeqCst);
+            } else {
+                gate.notified().await;
+            }
+            Answer::new(whole("answer"))
+        }
+    })
+    .await;
+    (address, gate, checks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_all_its_requests_is_neither_down_nor_failing() {
+    let (address, gate, checks) = busy().await;
+    let health = HealthCheck { path: "/ok".into(), interval_ms: 100, timeout_ms: 50, up_after: 1, down_after: 1 };
+    let declared = Upstream {
+        requests_max: Some(1),
+        queue_max: Some(0),
+        health: Some(health),
+        ejection: selvedge_origin::registry::Ejection { failures: 1, ms: 60_000 },
+        ..upstream([server(address)])
+    };
+    let (groups, upstreams) = (Arc::new(Groups::default()), upstreams(UpstreamsConfig::default()));
+    let group = groups.get(&declared).unwrap();
+    upstreams.watch(groups.clone());
+    let (first, refused) = tokio::join!(ask(&upstreams, &group, a_get()), async {
+        until(|| groups.read().0[0].in_flight == 1).await;
+        let refused = ask(&upstreams, &group, a_get()).await;
+        let before = checks.load(SeqCst);
+        until(|| checks.load(SeqCst) >= before + 3 || !groups.read().0[0].up).await;
+        let reading = groups.read().0.remove(0);
+        assert!(reading.up && reading.failures == 0 && reading.ejections == 0, "{reading:?}");
+        gate.notify_one();
+        refused
+    });
+    assert_eq!(first.unwrap().1, "answer");
+    assert!(matches!(refused, Err(UpstreamError::Overloaded { .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_goes_to_the_server_that_has_room() {
+    let (full, gate, _) = busy().await;
+    let (free, _, _) = named("free").await;
+    let servers = [Server { weight: 1000, ..server(full) }, server(free)];
+    let declared = Upstream { requests_max: Some(1), queue_wait_ms: Some(60_000), ..upstream(servers) };
+    let (groups, upstreams) = (Groups::default(), upstreams(UpstreamsConfig::default()));
+    let group = groups.get(&declared).unwrap();
+    // Nearly every request is the first one's, until it has all that it may have.
+    let holding = async { while ask(&upstreams, &group, a_get()).await.unwrap().1 != "answer" {} };
+    tokio::join!(holding, async {
+        until(|| groups.read().0[0].in_flight == 1).await;
+        for _ in 0..20 {
+            assert_eq!(ask(&upstreams, &group, a_get()).await.unwrap().1, "free");
+        }
+        gate.notify_one();
+    });
+}

@@ -219,3 +219,39 @@ async fn waiting_for_a_full_upstream_has_an_end() {
         error = second => assert!(matches!(error, UpstreamError::Overloaded { .. }), "{error}"),
     }
 }
+
+/// The runtime has one thread, which this test keeps from looking: that the server has closed, only the kernel knows.
+#[tokio::test]
+async fn a_connection_that_the_server_has_just_closed_is_found_out_before_a_request_is_sent() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer_one = move |listener: &std::net::TcpListener| {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
+        stream
+    };
+    let (close, closing) = std::sync::mpsc::channel();
+    let (closed, has_closed) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let first = answer_one(&listener);
+        closing.recv().unwrap();
+        drop(first);
+        closed.send(()).unwrap();
+        drop(answer_one(&listener));
+    });
+    let upstreams = upstreams(UpstreamsConfig::default());
+    fetch(&upstreams, get(format!("http://{address}/"))).await.unwrap();
+    assert_eq!(upstreams.connections(), (1, 1));
+    close.send(()).unwrap();
+    has_closed.recv().unwrap();
+    // Not one that may be sent twice.
+    assert_eq!(fetch(&upstreams, post(format!("http://{address}/"), Body::empty())).await.unwrap().1, "ok");
+    server.join().unwrap();
+}

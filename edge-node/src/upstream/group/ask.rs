@@ -83,6 +83,7 @@ impl Group {
             backup: server.backup,
             healthy: server.standing.is_healthy(),
             ejected: server.standing.is_ejected(now),
+            full: server.is_full(),
             tried: tried.has(index),
         });
         choose(candidates, draw())
@@ -113,7 +114,7 @@ impl Group {
         let answer = forward::send(pools, &pool, request).await;
         match &answer {
             Ok(response) if !self.is_failure(response) => server.standing.answered(),
-            Err(unanswered) if !unanswered.error.is_of_the_server() => {}
+            Err(unanswered) if !unanswered.error.is_failure() => {}
             _ => {
                 server.failures.fetch_add(1, Relaxed);
                 if let Some(ms) = server.standing.failed(&self.declared.ejection, self.now_ms()) {
@@ -133,6 +134,10 @@ impl Server {
         let base = self.base.path().trim_end_matches('/');
         parts.path_and_query = if base.is_empty() { Some(target.clone()) } else { Some(format!("{base}{target}").parse().ok()?) };
         Uri::from_parts(parts).ok()
+    }
+
+    fn is_full(&self) -> bool {
+        self.pool.get().and_then(|pool| pool.as_ref().ok()).is_some_and(|pool| pool.is_full())
     }
 
     /// Its connections.

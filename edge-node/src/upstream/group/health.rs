@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::{Group, Groups, Server};
 use crate::routes::draw;
 use crate::tasks;
-use crate::upstream::pool::Pools;
+use crate::upstream::pool::{Pools, Slot};
 use crate::upstream::{Reach, destination, forward, limits};
 
 /// When a server is asked next, and whether it is being asked.
@@ -86,7 +86,7 @@ impl Group {
         }
         let Ok(to) = destination(&request, Reach::Operator) else { return false };
         let Ok(pool) = server.pool(self, pools, to) else { return false };
-        match forward::send(pools, &pool, request).await {
+        match forward::send_in(pools, &pool, Slot::beside(), request).await {
             Ok(response) if response.status().is_success() || response.status().is_redirection() => {
                 response.into_body().collect(limits::HEALTH_BODY_BYTES_MAX).await.is_ok()
             }
