@@ -28,7 +28,7 @@ use crate::cache::purge::Realm;
 use crate::upstream::{Group, Groups};
 use crate::workers::LogBudget;
 use paths::PathTable;
-pub use pattern::{HostPattern, PATTERN_BYTES_MAX, Pattern, PatternError, WILDCARDS_MAX};
+pub use pattern::{HostPattern, Pattern, PatternError};
 pub use selvedge_origin::registry::host_of;
 
 /// One pattern and what answers it, ready for the request path.

@@ -24,6 +24,10 @@ pub(super) struct Unanswered {
 
 /// Sends the request to the server of the pool, and once or twice more where a connection was lost on the way.
 pub(super) async fn send(pools: &Arc<Pools>, pool: &Arc<Pool>, request: Request<Body>) -> Result<Response<Body>, Unanswered> {
+    if request.method() == Method::CONNECT {
+        let error = UpstreamError::BadRequest { reason: "CONNECT makes a tunnel, not a request" };
+        return Err(Unanswered { error, request: None });
+    }
     match pool.slot().await {
         Ok(slot) => send_in(pools, pool, slot, request).await,
         Err(error) => Err(Unanswered { error, request: Some(request) }),

@@ -193,7 +193,8 @@ impl Upstreams {
     /// one. Resolves at the response's head; dropping the future, or the response's body before its end, closes the
     /// connection or resets its stream.
     pub async fn send(&self, request: http::Request<Body>, reach: Reach) -> Result<http::Response<Body>, UpstreamError> {
-        let pool = self.pools.pool(destination(&request, reach)?);
+        let to = destination(request.uri(), reach).map_err(|reason| UpstreamError::BadRequest { reason })?;
+        let pool = self.pools.pool(to);
         forward::send(&self.pools, &pool, request).await.map_err(|unanswered| unanswered.error)
     }
 
@@ -219,19 +220,15 @@ impl Upstreams {
     }
 }
 
-/// Where the request goes.
-fn destination(request: &http::Request<Body>, reach: Reach) -> Result<Destination, UpstreamError> {
-    let bad = |reason| UpstreamError::BadRequest { reason };
-    if request.method() == http::Method::CONNECT {
-        return Err(bad("CONNECT makes a tunnel, not a request"));
-    }
-    let secure = match request.uri().scheme_str() {
+/// Where an address is; or why it is none.
+fn destination(address: &http::Uri, reach: Reach) -> Result<Destination, &'static str> {
+    let secure = match address.scheme_str() {
         Some("https") => true,
         Some("http") => false,
-        _ => return Err(bad("the address is neither http nor https")),
+        _ => return Err("the address is neither http nor https"),
     };
-    let host = request.uri().host().filter(|host| !host.is_empty()).ok_or_else(|| bad("the address has no host"))?;
+    let host = address.host().filter(|host| !host.is_empty()).ok_or("the address has no host")?;
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    let port = request.uri().port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let port = address.port_u16().unwrap_or(if secure { 443 } else { 80 });
     Ok(Destination { secure, host: host.into(), port, reach })
 }

@@ -32,7 +32,7 @@ pub use fleet::Fleet;
 pub use followers::Followers;
 pub use names::{BadName, Digest, Epoch, NodeName, RequestId, VersionId, WorkerName};
 pub use node::{join, moved, remove};
-pub use pattern::normalise;
+pub use pattern::normalise as normalise_pattern;
 pub use purge::{purge, purge_of_worker};
 pub use records::*;
 pub use refusal::Refusal;

@@ -10,10 +10,9 @@ use selvedge_runtime::Body;
 use super::choose::{Candidate, choose};
 use super::{Group, Server};
 use crate::routes::draw;
-use crate::upstream::connect::Destination;
+use crate::upstream::UpstreamError;
 use crate::upstream::forward::{self, Unanswered};
 use crate::upstream::pool::{Pool, Pools};
-use crate::upstream::{Reach, UpstreamError, destination};
 
 /// The servers that one request has asked, by their index: there are at most 32.
 #[derive(Default)]
@@ -51,24 +50,21 @@ impl Group {
         let mut server = self.next(&tried).ok_or_else(|| UpstreamError::AllDown { upstream: self.declared.title().to_owned() })?;
         loop {
             tried.add(server);
-            let more = self.next(&tried).filter(|_| tried.count() <= self.declared.retries.max);
-            let copy = if more.is_some() { forward::replayable(&request) } else { None };
-            let (error, unsent) = match self.try_one(pools, server, target, request).await {
+            let is_last = tried.count() > self.declared.retries.max || tried.count() as usize >= self.servers.len();
+            let copy = if is_last { None } else { forward::replayable(&request) };
+            let (answer, again) = match self.try_one(pools, server, target, request).await {
                 Ok(response) if !self.is_failure(&response) => return Ok(response),
-                // The answer of the last one is an answer; so is one that no other server can replace.
-                Ok(response) => match copy.filter(|_| self.may_retry(began)) {
-                    Some(copy) => (None, Some(copy)),
-                    None => return Ok(response),
-                },
-                Err(Unanswered { error, request }) => (Some(error), request.or(copy)),
+                Ok(response) => (Ok(response), copy),
+                Err(Unanswered { error, request }) => (Err(error), request.or(copy)),
             };
-            let next = more.filter(|_| error.as_ref().is_none_or(|error| error.is_of_the_server() && self.may_retry(began)));
-            (server, request) = match (next, unsent, error) {
-                (Some(next), Some(unsent), _) => (next, unsent),
-                (_, _, Some(error)) => return Err(error),
-                // A copy is only made where there is another server.
-                (_, _, None) => return Err(UpstreamError::AllDown { upstream: self.declared.title().to_owned() }),
-            };
+            let helps = !is_last && answer.as_ref().err().is_none_or(UpstreamError::is_of_the_server);
+            let next = if helps { self.next(&tried) } else { None };
+            // Where there is no other, the failure is the answer.
+            let (Some(next), Some(again)) = (next, again) else { return answer };
+            if !self.may_retry(began) {
+                return answer;
+            }
+            (server, request) = (next, again);
             self.retries.fetch_add(1, Relaxed);
         }
     }
@@ -108,8 +104,7 @@ impl Group {
         let unanswered = |error| Unanswered { error, request: None };
         let server = self.servers.get(index).ok_or_else(|| unanswered(UpstreamError::BadRequest { reason: "no such server" }))?;
         *request.uri_mut() = server.address(target).ok_or_else(|| unanswered(UpstreamError::BadRequest { reason: "no address" }))?;
-        let to = destination(&request, Reach::Operator).map_err(unanswered)?;
-        let pool = server.pool(self, pools, to).map_err(unanswered)?;
+        let pool = server.pool(self, pools).map_err(unanswered)?;
         server.requests.fetch_add(1, Relaxed);
         let answer = forward::send(pools, &pool, request).await;
         match &answer {
@@ -141,9 +136,9 @@ impl Server {
     }
 
     /// Its connections.
-    pub(super) fn pool(&self, group: &Group, pools: &Pools, to: Destination) -> Result<Arc<Pool>, UpstreamError> {
-        let made = self.pool.get_or_init(|| Ok(pools.declared(to, pools.manner(&group.declared)?)));
-        let tls = |reason: &String| UpstreamError::Tls { host: self.base.host().unwrap_or_default().to_owned(), reason: reason.clone() };
+    pub(super) fn pool(&self, group: &Group, pools: &Pools) -> Result<Arc<Pool>, UpstreamError> {
+        let made = self.pool.get_or_init(|| Ok(pools.declared(self.destination.clone(), pools.manner(&group.declared)?)));
+        let tls = |reason: &String| UpstreamError::Tls { host: self.destination.host.to_string(), reason: reason.clone() };
         made.as_ref().map(Arc::clone).map_err(tls)
     }
 }

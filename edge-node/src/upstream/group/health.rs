@@ -15,7 +15,7 @@ use super::{Group, Groups, Server};
 use crate::routes::draw;
 use crate::tasks;
 use crate::upstream::pool::{Pools, Slot};
-use crate::upstream::{Reach, destination, forward, limits};
+use crate::upstream::{forward, limits};
 
 /// When a server is asked next, and whether it is being asked.
 #[derive(Debug, Default)]
@@ -84,8 +84,7 @@ impl Group {
         if let Some(host) = &self.host {
             request.headers_mut().insert(HOST, host.clone());
         }
-        let Ok(to) = destination(&request, Reach::Operator) else { return false };
-        let Ok(pool) = server.pool(self, pools, to) else { return false };
+        let Ok(pool) = server.pool(self, pools) else { return false };
         match forward::send_in(pools, &pool, Slot::beside(), request).await {
             Ok(response) if response.status().is_success() || response.status().is_redirection() => {
                 response.into_body().collect(limits::HEALTH_BODY_BYTES_MAX).await.is_ok()

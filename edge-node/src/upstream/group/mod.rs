@@ -19,7 +19,9 @@ use parking_lot::Mutex;
 use selvedge_origin::registry::{self, BadUpstream};
 use tokio::time::Instant;
 
+use super::connect::Destination;
 use super::pool::Pool;
+use super::{Reach, destination};
 use budget::Budget;
 use health::Schedule;
 use standing::Standing;
@@ -40,6 +42,7 @@ pub struct Group {
 #[derive(Debug)]
 struct Server {
     base: Uri,
+    destination: Destination,
     weight: u32,
     backup: bool,
     standing: Standing,
@@ -107,9 +110,10 @@ impl Group {
     pub fn new(declared: &registry::Upstream) -> Result<Self, BadUpstream> {
         declared.check()?;
         let server = |(index, server): (usize, &registry::Server)| {
-            let base = registry::check_address(&server.address)
-                .map_err(|rule| BadUpstream { key: format!("servers[{index}].address"), rule: rule.to_owned() })?;
+            let bad = |rule: &str| BadUpstream { key: format!("servers[{index}].address"), rule: rule.to_owned() };
+            let base = registry::check_address(&server.address).map_err(bad)?;
             Ok(Server {
+                destination: destination(&base, Reach::Operator).map_err(bad)?,
                 base,
                 weight: server.weight,
                 backup: server.backup,
