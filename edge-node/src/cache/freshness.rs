@@ -113,14 +113,11 @@ pub fn age_of(headers: &HeaderMap) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::tests::headers;
     use http::HeaderValue;
-    use http::header::{CACHE_CONTROL, HeaderName};
+    use http::header::CACHE_CONTROL;
 
     const NOW: Time = Time(784_111_777_000);
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
-    }
 
     fn lifetime(fields: &[(&'static str, &'static str)]) -> Option<u64> {
         let headers = headers(fields);

@@ -335,4 +335,4 @@ impl Drop for Filling {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

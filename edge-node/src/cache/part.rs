@@ -172,11 +172,7 @@ pub fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header::HeaderName;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
-    }
+    use crate::cache::tests::headers;
 
     fn read(text: &'static str) -> Option<ContentRange> {
         ContentRange::of(&headers(&[("content-range", text)]))

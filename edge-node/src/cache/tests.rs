@@ -21,7 +21,8 @@ pub(super) fn entry(body: &[u8]) -> Arc<Entry> {
     varied(body, &[], &[])
 }
 
-fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+/// Fields in the order in which they came, several of one name among them.
+pub(crate) fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
 }
 

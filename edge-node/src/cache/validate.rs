@@ -165,16 +165,9 @@ pub fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::tests::headers;
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        headers
-    }
 
     #[test]
     fn a_client_has_what_its_tags_or_its_date_name() {

@@ -150,14 +150,7 @@ fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        headers
-    }
+    use crate::cache::tests::headers;
 
     fn variant(vary: &'static str, request: &[(&'static str, &'static str)]) -> Variant {
         match Vary::of(&headers(&[("vary", vary)])) {

@@ -95,6 +95,7 @@ pub(crate) fn mark_passage(headers: &mut HeaderMap, context: &Context, via: &Hea
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::tests::headers;
     use crate::listen::{Connection, Protocol};
 
     fn context(peer: &str) -> Context {
@@ -106,14 +107,6 @@ mod tests {
         };
         let request = http::Request::builder().uri("/").header("host", "A.org:8080").body(()).expect("a request");
         Context::of_client(&request, &connection, &[])
-    }
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        headers
     }
 
     #[test]

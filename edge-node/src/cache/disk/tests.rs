@@ -7,18 +7,14 @@ use super::*;
 use crate::cache::Cache;
 use crate::cache::Found;
 use crate::cache::key::{CacheKey, Space};
+use crate::cache::tests::headers;
 use crate::cache::tests::{entry, varied};
 use crate::cache::time::Time;
-use http::header::{HeaderName, HeaderValue};
 
 const NOW: Time = Time(784_111_777_000);
 
 fn key(target: &str) -> CacheKey {
     CacheKey::new(Space::Upstream, "https", "a.org", target)
-}
-
-fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-    fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
 }
 
 struct Opened {
