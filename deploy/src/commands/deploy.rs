@@ -88,10 +88,9 @@ pub(super) async fn publish(
     let sent = registry::retry(|| client.upload(packed)).await.context("uploading the bundle")?;
     output.progress(format!("uploaded {sent} of {} blobs", packed.blobs.len()));
     let record = registry::retry(|| client.create_version(worker, version)).await.context("making the version")?;
-    let routes = project.routes.iter().map(|pattern| route(project, pattern)).collect();
     let deployment = NewDeployment {
         versions: vec![Share { version: record.id.clone(), percentage: 100.0 }],
-        routes: Some(routes),
+        routes: Some(routes(project)),
         take_over,
         message: version.message.clone(),
         request_id: Some(RequestId::generate()),
@@ -100,16 +99,18 @@ pub(super) async fn publish(
     Ok((record, promoted))
 }
 
-fn route(project: &Project, pattern: &str) -> RouteSpec {
-    RouteSpec {
-        pattern: pattern.to_owned(),
+/// Its routes as the registry is told of them; `dev` uses it too.
+pub(super) fn routes(project: &Project) -> Vec<RouteSpec> {
+    let route = |pattern: &String| RouteSpec {
+        pattern: pattern.clone(),
         worker: Some(project.name.clone()),
         upstream: None,
         redirect_to_https: false,
         compress: project.compress.clone(),
         early_hints: project.early_hints,
         cache: CacheSettings { enabled: project.cache_enabled, cross_version: project.cache_cross_version, ..CacheSettings::default() },
-    }
+    };
+    project.routes.iter().map(route).collect()
 }
 
 fn document(record: &VersionRecord, promoted: &Promoted) -> serde_json::Value {

@@ -18,17 +18,21 @@ mod workers;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::keys::BadKey;
 use crate::ledger::{Act, Ledger};
-use crate::limits::{BLOB_BYTES_MAX, BODIES_IN_MEMORY_MAX, REQUEST_JSON_BYTES_MAX, REQUEST_TARGET_BYTES_MAX};
+use crate::limits::{
+    BLOB_BYTES_MAX, BODIES_IN_MEMORY_MAX, LONG_POLL_LOOK, LONG_POLL_MAX, REQUEST_JSON_BYTES_MAX, REQUEST_TARGET_BYTES_MAX,
+};
 use crate::registry::{Digest, NodeName, RequestId, WorkerName};
 use crate::tokens::TokenFile;
 use auth::{Access, Admitted, Auth, Caller};
@@ -152,6 +156,25 @@ impl Api {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let answer = self.try_answer(request).await;
         answer.unwrap_or_else(|error| error.respond())
+    }
+
+    /// Looks at what the ledger holds until there is something to answer: whenever there is news, and once more when `wait` (at most [`LONG_POLL_MAX`]) is
+    /// over or the API stops. Then `look` is told so, and must not give none.
+    async fn long_poll<T>(&self, wait: Duration, mut look: impl FnMut(bool) -> Result<Option<T>, ApiError>) -> Result<T, ApiError> {
+        let deadline = Instant::now() + wait.min(LONG_POLL_MAX);
+        let mut news = self.ledger.news();
+        loop {
+            news.mark_unchanged();
+            if let Some(found) = look(Instant::now() >= deadline || self.stop.is_cancelled())? {
+                return Ok(found);
+            }
+            let rest = tokio::time::sleep(LONG_POLL_LOOK.min(deadline.saturating_duration_since(Instant::now())));
+            tokio::select! {
+                _ = news.changed() => {}
+                () = rest => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
     }
 
     async fn try_answer(&self, request: Request<Incoming>) -> Answer {

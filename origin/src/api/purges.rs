@@ -6,7 +6,6 @@ use super::body::parameter;
 use super::reply::{self, Answer, ApiError};
 use super::wire::{Applied, NewPurge, PurgeNodes, Purged, WorkerPurge};
 use super::{Api, Asked, Caller};
-use crate::limits::{LONG_POLL_LOOK, LONG_POLL_MAX};
 use crate::registry::{self, Digest, PurgeRecord, WorkerName};
 
 impl Api {
@@ -17,8 +16,7 @@ impl Api {
         let plan = registry::purge(&new)?;
         self.within_quota(None, &plan.answer)?;
         let purged =
-            self.ledger.commit(act, move |_, _| registry::purge(&new), |seq, purge| Purged { seq: seq.unwrap_or_default(), purge });
-        let purged = purged.await?;
+            self.ledger.commit(act, move |_, _| Ok(plan.clone()), |seq, purge| Purged { seq: seq.unwrap_or_default(), purge }).await?;
         tracing::info!(seq = purged.seq, targets = purged.purge.len(), soft = purged.purge.soft, "purged");
         reply::ok(&purged)
     }
@@ -56,27 +54,17 @@ impl Api {
     /// Answers when no node is pending or any differs from what the caller has seen, at the latest after `wait_ms`.
     pub(super) async fn purge_nodes(&self, seq: u64, asked: &Asked) -> Answer {
         let [wait_ms, seen] = asked.query(["wait_ms", "seen"])?;
-        let wait = Duration::from_millis(parameter("wait_ms", wait_ms)?.unwrap_or(0)).min(LONG_POLL_MAX);
+        let wait = Duration::from_millis(parameter("wait_ms", wait_ms)?.unwrap_or(0));
         let seen: Option<Digest> = parameter("seen", seen)?;
         if seq > self.ledger.read(|_, at| at.seq) {
             return Err(ApiError::Malformed(format!("the log has no entry {seq}")));
         }
-        let deadline = tokio::time::Instant::now() + wait;
-        let mut news = self.ledger.news();
-        loop {
-            news.mark_unchanged();
+        let nodes = self.long_poll(wait, |is_over| {
             let now_ms = self.ledger.now_ms();
             let now: PurgeNodes = self.ledger.followers(|followers, state| followers.purge_nodes(state, seq, now_ms));
             let is_news = seen.as_ref().is_some_and(|seen| now.fingerprint() != *seen);
-            if now.settled || is_news || tokio::time::Instant::now() >= deadline || self.stop.is_cancelled() {
-                return reply::ok(&now);
-            }
-            let look = tokio::time::sleep(LONG_POLL_LOOK.min(deadline.saturating_duration_since(tokio::time::Instant::now())));
-            tokio::select! {
-                _ = news.changed() => {}
-                () = look => {}
-                () = self.stop.cancelled() => {}
-            }
-        }
+            Ok((now.settled || is_news || is_over).then_some(now))
+        });
+        reply::ok(&nodes.await?)
     }
 }

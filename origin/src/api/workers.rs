@@ -7,7 +7,7 @@ use super::reply::{self, Answer, ApiError};
 use super::wire::{Deleted, DeploymentList, NewDeployment, NewVersion, Promoted, Rollback, VersionList, WorkerNodes, WorkerSummary};
 use super::{Api, Asked};
 use crate::bundle::{Bundle, Manifest, sign_version};
-use crate::limits::{LONG_POLL_LOOK, LONG_POLL_MAX, MANIFEST_BYTES_MAX};
+use crate::limits::MANIFEST_BYTES_MAX;
 use crate::registry::{self, Digest, Refusal, Sealed, State, WorkerName, WorkerState};
 
 impl Api {
@@ -105,28 +105,20 @@ impl Api {
     pub(super) async fn worker_nodes(&self, worker: &WorkerName, asked: &Asked) -> Answer {
         let [seq, wait_ms, seen] = asked.query(["seq", "wait_ms", "seen"])?;
         let seq: u64 = parameter("seq", seq)?.unwrap_or(0);
-        let wait = Duration::from_millis(parameter("wait_ms", wait_ms)?.unwrap_or(0)).min(LONG_POLL_MAX);
+        let wait = Duration::from_millis(parameter("wait_ms", wait_ms)?.unwrap_or(0));
         let seen: Option<Digest> = parameter("seen", seen)?;
-        let deadline = tokio::time::Instant::now() + wait;
-        let mut news = self.ledger.news();
-        loop {
-            news.mark_unchanged();
+        let nodes = self.long_poll(wait, |is_over| {
             let now = self.worker_nodes_now(worker)?;
             let is_news = seen.as_ref().is_none_or(|seen| now.fingerprint() != *seen);
-            let is_over = tokio::time::Instant::now() >= deadline || self.stop.is_cancelled();
             if now.seq >= seq && (now.settled || is_news || is_over) {
-                return reply::ok(&now);
+                return Ok(Some(now));
             }
             if is_over {
                 return Err(ApiError::Malformed(format!("worker {worker} has no deployment of entry {seq} or later")));
             }
-            let look = tokio::time::sleep(LONG_POLL_LOOK.min(deadline.saturating_duration_since(tokio::time::Instant::now())));
-            tokio::select! {
-                _ = news.changed() => {}
-                () = look => {}
-                () = self.stop.cancelled() => {}
-            }
-        }
+            Ok(None)
+        });
+        reply::ok(&nodes.await?)
     }
 
     fn worker_nodes_now(&self, worker: &WorkerName) -> Result<WorkerNodes, Refusal> {

@@ -3,13 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
-
-use super::download::Download;
-use super::fetch;
 use super::link::Link;
-use crate::protocol::{BodyKind, CacheCallHead, CacheHead, Part, StreamId, ToRunner};
-use crate::{Body, CacheAnswer, CacheAsk, CacheCall, Fetched};
+use super::{download, fetch};
+use crate::protocol::{CacheCallHead, CacheHead, Part, StreamId, ToRunner};
+use crate::{CacheAnswer, CacheAsk, CacheCall, Fetched};
 
 /// The operation as the host gets it; the body of a `put` comes as the worker sends it.
 pub(super) fn ask(link: &Arc<Link>, (stream, part): (StreamId, Part), head: CacheHead) -> CacheAsk {
@@ -17,17 +14,7 @@ pub(super) fn ask(link: &Arc<Link>, (stream, part): (StreamId, Part), head: Cach
     let call = match call {
         CacheCallHead::Match => CacheCall::Match,
         CacheCallHead::Delete => CacheCall::Delete,
-        CacheCallHead::Put(head, body) => {
-            let body = match body {
-                BodyKind::Empty => Body::empty(),
-                BodyKind::Whole(bytes) => Body::full(bytes),
-                BodyKind::Stream(len) => Body::stream(Download::new(link.clone(), stream, part, len)),
-            };
-            let mut response = Response::new(body);
-            *response.status_mut() = head.status;
-            *response.headers_mut() = head.headers;
-            CacheCall::Put(response)
-        }
+        CacheCallHead::Put(head, body) => CacheCall::Put(download::response(link, stream, part, head, body)),
     };
     CacheAsk { name, url, headers, call }
 }

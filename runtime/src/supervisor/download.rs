@@ -6,11 +6,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::Response;
 use http_body::{Frame, SizeHint};
 
 use super::link::{Link, State, index};
-use crate::BodyError;
-use crate::protocol::{Part, StreamId, ToRunner, encode};
+use crate::protocol::{BodyKind, Part, ResponseHead, StreamId, ToRunner, encode};
+use crate::{Body, BodyError};
 
 /// The response's body of an invocation (part 0), or a subrequest's request body. Dropping the former before its end cancels the
 /// invocation; dropping the latter lets the worker write into the void.
@@ -25,9 +26,26 @@ pub(super) struct Download {
 }
 
 impl Download {
-    pub(super) fn new(link: Arc<Link>, stream: StreamId, part: Part, len: Option<u64>) -> Self {
+    fn new(link: Arc<Link>, stream: StreamId, part: Part, len: Option<u64>) -> Self {
         Self { link, stream, part, len, given: 0, ended: false }
     }
+}
+
+/// The body that a message of the runner announces.
+pub(super) fn body(link: &Arc<Link>, stream: StreamId, part: Part, kind: BodyKind) -> Body {
+    match kind {
+        BodyKind::Empty => Body::empty(),
+        BodyKind::Whole(bytes) => Body::full(bytes),
+        BodyKind::Stream(len) => Body::stream(Download::new(link.clone(), stream, part, len)),
+    }
+}
+
+/// The response that a message of the runner announces.
+pub(super) fn response(link: &Arc<Link>, stream: StreamId, part: Part, head: ResponseHead, kind: BodyKind) -> Response<Body> {
+    let mut response = Response::new(body(link, stream, part, kind));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response
 }
 
 impl http_body::Body for Download {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Request, Uri};
 
-use super::download::Download;
+use super::download;
 use super::limits::REDIRECTS_MAX;
 use super::link::Link;
 use super::upload::{Gathered, Upload};
@@ -26,12 +26,7 @@ pub(super) fn subrequest(
     if uri.scheme().is_none() || uri.authority().is_none() {
         return Err(format!("Invalid URL: {}", head.url));
     }
-    let body = match body {
-        BodyKind::Empty => Body::empty(),
-        BodyKind::Whole(bytes) => Body::full(bytes),
-        BodyKind::Stream(len) => Body::stream(Download::new(link.clone(), stream, part, len)),
-    };
-    let mut request = Request::new(body);
+    let mut request = Request::new(download::body(link, stream, part, body));
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;
     *request.headers_mut() = head.headers;

@@ -13,7 +13,7 @@ use http_body::Body as _;
 
 use super::counters::count;
 use super::dispatch::lost;
-use super::download::Download;
+use super::download;
 use super::fleet::shed;
 use super::limits::{PLACE_WAIT_MAX, RETRY_AFTER};
 use super::link::{Heard, Link, Refused};
@@ -21,7 +21,7 @@ use super::placement::Placement;
 use super::ticket::Ticket;
 use super::upload::{self, Gathered, Upload};
 use super::{Inner, tasks};
-use crate::protocol::{BodyKind, BodyRef, CHUNK_BYTES_MAX, ResponseHead, StreamId};
+use crate::protocol::{BodyRef, CHUNK_BYTES_MAX, StreamId};
 use crate::{Body, BodyError, ClientInfo, Invocation, Limits, Outcome, RunError, WorkerSource};
 
 /// An invocation that has not been answered.
@@ -72,7 +72,7 @@ impl Inner {
             };
             let stream = running.stream;
             ticket = match job.hear(running).await {
-                Heard::Response(head, body) => return Ok(answer(&placement.link, stream, *head, body)),
+                Heard::Response(head, body) => return Ok(download::response(&placement.link, stream, 0, *head, body)),
                 Heard::Failed(error) => return Err(error),
                 Heard::Bounced(Some(ticket)) => ticket,
                 Heard::Lost(Some(ticket), started) => {
@@ -178,18 +178,6 @@ impl Job {
             JobBody::Stream(upload, _) => upload.rewind(),
         }
     }
-}
-
-fn answer(link: &Arc<Link>, stream: StreamId, head: ResponseHead, body: BodyKind) -> Response<Body> {
-    let body = match body {
-        BodyKind::Empty => Body::empty(),
-        BodyKind::Whole(bytes) => Body::full(bytes),
-        BodyKind::Stream(len) => Body::stream(Download::new(link.clone(), stream, 0, len)),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers;
-    response
 }
 
 fn end(ticket: Ticket, error: RunError) -> RunError {

@@ -208,20 +208,10 @@ impl Session {
     }
 }
 
-/// Everything of a version that is not in its bundle.
+/// Everything that the registry is told beside the bundle.
 fn settings(project: &Project, version: &NewVersion) -> String {
-    format!(
-        "{} {:?} {:?} {} {:?} {:?} {:?} {:?} {}",
-        project.name,
-        project.routes,
-        version.vars,
-        version.compatibility_date,
-        version.compatibility_flags,
-        version.cpu_ms,
-        version.subrequests_max,
-        project.cache_enabled,
-        project.cache_cross_version
-    )
+    let version = NewVersion { request_id: None, ..version.clone() };
+    format!("{} {:?} {version:?}", project.name, deploy::routes(project))
 }
 
 /// The files that say what to bundle.

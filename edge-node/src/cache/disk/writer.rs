@@ -403,8 +403,11 @@ impl Writer {
         self.batch.clear();
         self.pending.clear();
         self.seal();
-        while !self.sealed.is_empty() {
-            self.retire_oldest(0);
+        while let Some((number, _)) = self.sealed.pop_first() {
+            let segment = self.shared.segments.write().remove(&number);
+            if let Some(segment) = segment {
+                segment.remove();
+            }
         }
         self.shared.index.clear();
         self.count_bytes();
