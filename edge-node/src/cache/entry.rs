@@ -436,11 +436,6 @@ impl Slot {
         Self { variants, uncollapsed_until: self.uncollapsed_until }
     }
 
-    /// The same.
-    pub fn copy(&self) -> Self {
-        Self { variants: self.variants.clone(), uncollapsed_until: self.uncollapsed_until }
-    }
-
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.variants.is_empty() && self.uncollapsed_until.is_none()

@@ -193,7 +193,7 @@ impl Cache {
     fn keep(&self, key: &[u8], entry: Arc<Entry>, wanted: impl Fn() -> bool) {
         let fits = entry.weight() as u64 <= self.memory_entry_max;
         self.tier.change(key, &mut |slot| {
-            let old = slot.map(Slot::copy).unwrap_or_default();
+            let old = slot.cloned().unwrap_or_default();
             if !wanted() {
                 return (!old.is_empty()).then_some(old);
             }

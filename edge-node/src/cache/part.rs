@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use http::header::{CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
+use http::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue};
 
 use super::range::{self, Selected};
-use super::time::parse_date;
+use super::validate::strong_date;
 
 /// Where the bytes of a stored part lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,9 +134,7 @@ pub fn strong_validator(headers: &HeaderMap) -> Option<&HeaderValue> {
     if let Some(tag) = headers.get(ETAG) {
         return tag.as_bytes().starts_with(b"\"").then_some(tag);
     }
-    let modified = headers.get(LAST_MODIFIED)?;
-    let date = headers.get(DATE).and_then(parse_date)?;
-    (date.ms_since(parse_date(modified)?) >= 1000).then_some(modified)
+    strong_date(headers)
 }
 
 /// Whether both are of one representation (RFC 9111, section 3.4): they share a strong validator.

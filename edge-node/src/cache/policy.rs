@@ -163,11 +163,15 @@ pub fn may_store(
     if !(lives || validates || stale_use) {
         return Err(Refusal::Useless);
     }
-    let stated = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()).and_then(|length| length.parse::<u64>().ok());
-    if stated.is_some_and(|length| length > settings.entry_bytes_max) {
+    if stated_length(headers).is_some_and(|length| length > settings.entry_bytes_max) {
         return Err(Refusal::TooLarge);
     }
     Ok(Storable { control, freshness, vary })
+}
+
+/// The length that a response says it has, in bytes; none where it says none, or nothing that is a number.
+pub fn stated_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// How long a response is fresh: as it says; else as the route says of its status; else by a guess, where one is allowed. None: there is no default lifetime.

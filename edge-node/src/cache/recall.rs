@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::disk::{Disk, Recalled};
-use super::entry::{Entry, Slot};
+use super::entry::Entry;
 use super::key::CacheKey;
 use super::purge::Verdict;
 use super::time::Time;
@@ -101,7 +101,7 @@ impl Cache {
         let mut is_current = false;
         self.tier.change(key, &mut |slot| {
             is_current = disk.is_current(&recalled);
-            let old = slot.map(Slot::copy).unwrap_or_default();
+            let old = slot.cloned().unwrap_or_default();
             let new = if is_current && fits { old.with_older(recalled.entry.clone()) } else { old };
             (!new.is_empty()).then_some(new)
         });

@@ -111,13 +111,14 @@ pub fn range_applies(request: &HeaderMap, stored: &HeaderMap) -> bool {
     if condition.starts_with(b"W/") {
         return false;
     }
-    // Section 8.8.2.2: a date is strong where it is at least a second before the response's own.
-    let modified = stored.get(LAST_MODIFIED);
-    let strong = match (modified.and_then(parse_date), stored.get(http::header::DATE).and_then(parse_date)) {
-        (Some(modified), Some(date)) => date.ms_since(modified) >= 1000,
-        _ => false,
-    };
-    strong && modified.is_some_and(|modified| modified.as_bytes() == condition)
+    strong_date(stored).is_some_and(|modified| modified.as_bytes() == condition)
+}
+
+/// `Last-Modified` where it is strong: at least a second before the response's own date (section 8.8.2.2).
+pub(super) fn strong_date(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let modified = headers.get(LAST_MODIFIED)?;
+    let date = headers.get(DATE).and_then(parse_date)?;
+    (date.ms_since(parse_date(modified)?) >= 1000).then_some(modified)
 }
 
 /// Whether a line of `If-Match` names the tag (strong comparison, section 8.8.3.2).

@@ -26,6 +26,14 @@ pub enum Vary {
 }
 
 impl Vary {
+    /// Which requests a response that varies so answers, when it answered this one.
+    pub fn variant(&self, request: &HeaderMap) -> Variant {
+        match self {
+            Self::On(names) => Variant::new(names, request),
+            Self::Nothing | Self::Anything => Variant::default(),
+        }
+    }
+
     /// Of a response.
     pub fn of(headers: &HeaderMap) -> Self {
         let mut lines = headers.get_all(VARY).iter().peekable();

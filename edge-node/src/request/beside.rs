@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_LOCATION, HeaderMap};
+use http::header::{CONTENT_LOCATION, HeaderMap};
 use http::{Method, Request, Response, StatusCode, response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
@@ -16,6 +16,7 @@ use super::context::Context;
 use super::error::RequestError;
 use super::invalidate::same_authority;
 use super::lookup::Question;
+use super::pass_through;
 use super::respond::{self, Say};
 use super::route::Aim;
 use super::store::{freshened, is_unreachable};
@@ -27,7 +28,7 @@ use crate::cache::policy::{self, Storable};
 use crate::cache::purge::Stamp;
 use crate::cache::status::Detail;
 use crate::cache::time::Time;
-use crate::cache::vary::{Variant, Vary};
+use crate::cache::vary::Variant;
 use crate::cache::{Filling, Found, deception, query, validate};
 use crate::limits::FILL_CHUNK_OVERHEAD_BYTES;
 use crate::metrics::CacheResult;
@@ -62,7 +63,7 @@ impl Beside {
         context: &Context,
         response: Response<Body>,
     ) -> Response<Body> {
-        if response.status() != StatusCode::OK {
+        if response.status() != StatusCode::OK || pass_through::is_passed(&response) {
             return response;
         }
         if self.method == Method::HEAD {
@@ -140,10 +141,7 @@ impl Beside {
         let differs = settings.deception_check && deception::differs(context.target.path(), headers);
         let (Ok(storable), true, false) = (verdict, explicit, differs) else { return response };
         let (head, body) = response.into_parts();
-        let variant = match &storable.vary {
-            Vary::On(names) => Variant::new(names, &self.headers),
-            Vary::Nothing | Vary::Anything => Variant::default(),
-        };
+        let variant = storable.vary.variant(&self.headers);
         let passing = Passing {
             body,
             chunks: Vec::new(),
@@ -169,8 +167,7 @@ struct Keep {
 impl Keep {
     fn store(self, chunks: &[Bytes]) {
         let body = StoredBody::new(chunks);
-        let stated = self.head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if stated.is_some_and(|stated| stated != body.len()) {
+        if policy::stated_length(&self.head.headers).is_some_and(|stated| stated != body.len()) {
             return;
         }
         let withheld = control::withheld(&self.head.headers);

@@ -20,6 +20,7 @@ use super::fields;
 use super::pass_through::Saved;
 use super::route::Aim;
 use super::trail::Trail;
+use crate::cache::policy::stated_length;
 use crate::routes::{ActiveVersion, ActiveWorker};
 use crate::workers::WorkerHost;
 
@@ -94,7 +95,7 @@ fn correct_length(response: &mut Response<Body>, method: &Method) {
     if *method == Method::HEAD || !response.headers().contains_key(CONTENT_LENGTH) {
         return;
     }
-    let said = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let said = stated_length(response.headers());
     if said.is_none() || said != response.body().size_hint().exact() {
         response.headers_mut().remove(CONTENT_LENGTH);
     }

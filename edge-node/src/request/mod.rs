@@ -241,7 +241,9 @@ impl RequestPath {
         if let Some(wish) = &aim.wish {
             wish.tag(response.headers_mut());
         }
-        if let Some(lesson) = lesson {
+        if let Some(lesson) = lesson
+            && !pass_through::is_passed(&response)
+        {
             lesson.learn(self, &response);
         }
         Ok(response)

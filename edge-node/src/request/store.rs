@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, COOKIE, HeaderMap, RANGE};
+use http::header::{AGE, COOKIE, HeaderMap, RANGE};
 use http::{Method, Request, Response, StatusCode, Uri, response};
 use http_body::Body as HttpBody;
 use selvedge_origin::registry::CacheSettings;
@@ -32,7 +32,7 @@ use crate::cache::policy::{self, Refusal, RequestFacts, Storable};
 use crate::cache::purge::Stamp;
 use crate::cache::surrogate::{CAPABILITY, SURROGATE_CAPABILITY};
 use crate::cache::time::Time;
-use crate::cache::vary::{Variant, Vary};
+use crate::cache::vary::Variant;
 use crate::cache::{Hint, deception, validate};
 use crate::routes::draw;
 
@@ -264,11 +264,8 @@ fn decline(path: &RequestPath, obligation: Obligation, response: Response<Body>,
 /// Feeds the readers while the body arrives, and stores it when it is whole.
 async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, response: Response<Body>, storable: Storable) {
     let (mut head, body) = response.into_parts();
-    let variant = match &storable.vary {
-        Vary::On(names) => Variant::new(names, &order.headers),
-        Vary::Nothing | Vary::Anything => Variant::default(),
-    };
-    let length = stated_length(&head.headers).or_else(|| body.size_hint().exact());
+    let variant = storable.vary.variant(&order.headers);
+    let length = policy::stated_length(&head.headers).or_else(|| body.size_hint().exact());
     compress::prepare(&order.aim, head.status, &mut head.headers, length);
     let withheld = control::withheld(&head.headers);
     let stream = Arc::new(StreamHead { head: head.clone(), variant: variant.clone(), withheld, length });
@@ -341,8 +338,4 @@ fn keep(
     let entry = Arc::new(entry);
     path.cache().fulfil(obligation, entry.clone());
     obligation.became(entry);
-}
-
-fn stated_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use http::header::{AGE, HeaderMap, HeaderValue};
-use http::{HeaderName, StatusCode, Uri};
+use http::{StatusCode, Uri};
 use selvedge_origin::registry::{CacheSettings, CompressSettings, RequestDirectives};
 use selvedge_runtime::FetchCache;
 
@@ -14,9 +14,8 @@ use crate::cache::control::CDN_CACHE_CONTROL;
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::purge::Realm;
 use crate::cache::query;
+use crate::cache::tags::CACHE_TAG;
 use crate::routes::{Route, Target};
-
-const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 
 /// The rules for what comes from outside: what says how long it is fresh is stored, nothing is guessed, and the worker's own directives count.
 static OUTSIDE: LazyLock<Arc<Route>> = LazyLock::new(|| {

@@ -20,7 +20,7 @@ use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::policy::{self, Refusal, RequestFacts};
 use crate::cache::purge::Realm;
-use crate::cache::vary::{Variant, Vary};
+use crate::cache::vary::Vary;
 use crate::cache::{Found, control};
 use crate::limits::{FILL_CHUNK_OVERHEAD_BYTES, FILL_IDLE_TIMEOUT};
 use crate::listen::Interim;
@@ -96,10 +96,7 @@ impl RequestPath {
             Err(refusal) => return Ok(CacheAnswer::No(Some(refusal.name()))),
         };
         let pieces = self.gather(body).await?;
-        let variant = match &storable.vary {
-            Vary::On(names) => Variant::new(names, request),
-            Vary::Nothing | Vary::Anything => Variant::default(),
-        };
+        let variant = storable.vary.variant(request);
         let withheld = control::withheld(&head.headers);
         let body = StoredBody::new(&pieces);
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));

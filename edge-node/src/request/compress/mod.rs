@@ -30,6 +30,7 @@ use super::trail::Trail;
 use crate::cache::coding::{encodable, encode_fields, offer, wanted};
 use crate::cache::entry::{Encoding, Entry, StoredBody};
 use crate::cache::fill::{Reader, StreamHead};
+use crate::cache::policy::stated_length;
 use crate::cache::time::Time;
 use crate::cache::validate::client_has;
 use crate::limits::{COMPRESS_AT_ONCE_BYTES_MAX, COMPRESSORS_MAX};
@@ -79,13 +80,14 @@ pub(super) fn prepare(aim: &Aim, status: http::StatusCode, headers: &mut HeaderM
     }
 }
 
-/// Which stored response the client gets, where nothing has to be made for it.
-fn at_hand<'a>(asked: Asked<'_>, entry: &'a Arc<Entry>) -> Option<&'a Arc<Entry>> {
-    let Some(coding) = asked.wanted() else { return Some(entry) };
+/// Which stored response the client gets, where nothing has to be made for it; else the coding in which it has to be made.
+fn at_hand<'a>(asked: Asked<'_>, entry: &'a Arc<Entry>) -> Result<&'a Arc<Entry>, Coding> {
+    let Some(coding) = asked.wanted() else { return Ok(entry) };
     match entry.encoding(coding) {
-        Some(Encoding::Smaller(coded)) => Some(coded),
-        Some(Encoding::NotSmaller) => Some(entry),
-        None => (!encodable(&asked.aim.route.compress, entry.status, entry.fields(), Some(entry.body.len()))).then_some(entry),
+        Some(Encoding::Smaller(coded)) => Ok(coded),
+        Some(Encoding::NotSmaller) => Ok(entry),
+        None if encodable(&asked.aim.route.compress, entry.status, entry.fields(), Some(entry.body.len())) => Err(coding),
+        None => Ok(entry),
     }
 }
 
@@ -98,7 +100,7 @@ pub(super) async fn fresh(
     left_ms: u64,
     now: Time,
 ) -> Reply {
-    match at_hand(asked, entry).and_then(|entry| respond::ready(path, entry, asked, left_ms, now)) {
+    match at_hand(asked, entry).ok().and_then(|entry| respond::ready(path, entry, asked, left_ms, now)) {
         Some(ready) => ready.into(),
         None => stored(path, question, asked, entry, respond::fresh(left_ms), now).await.into(),
     }
@@ -114,10 +116,10 @@ pub(super) async fn stored(
     now: Time,
 ) -> Response<Body> {
     let respond = |entry: &Entry, say: Say| respond::from_entry(path, entry, asked.headers, asked.trail, say, now);
-    if let Some(entry) = at_hand(asked, entry) {
-        return respond(entry, say);
-    }
-    let Some(coding) = asked.wanted() else { return respond(entry, say) };
+    let coding = match at_hand(asked, entry) {
+        Ok(entry) => return respond(entry, say),
+        Err(coding) => coding,
+    };
     let head = entry.coded(coding, None);
     if asked.trail.context.method == Method::HEAD || client_has(asked.headers, head.fields()) {
         // Nothing of the body is sent, so there is nothing to compress.
@@ -181,7 +183,7 @@ pub(super) fn one(path: &RequestPath, aim: &Aim, coding: Option<Coding>, trail: 
     }
     let is_head = trail.context.method == Method::HEAD;
     let length = match is_head {
-        true => response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()),
+        true => stated_length(response.headers()),
         false => response.body().size_hint().exact(),
     };
     if !encodable(&aim.route.compress, response.status(), response.headers(), length) {

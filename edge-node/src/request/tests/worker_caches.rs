@@ -243,6 +243,26 @@ async fn a_worker_that_passes_through_is_stood_in_for_by_what_is_stored_before_i
 }
 
 #[tokio::test]
+async fn what_stands_in_for_a_worker_teaches_the_cache_nothing() {
+    let server = Server::fixed(&[("cache-control", "max-age=60"), ("content-location", "/own"), ("etag", "\"u\"")], "upstream").await;
+    let mut route = to_worker("www.example.org/*", "w");
+    route.upstream = to_upstream("/", &server).upstream;
+    route.cache.enabled = Some(true);
+    let world = World::with_worker(vec![route], |invocation: Invocation| async move {
+        invocation.host.pass_through();
+        match *invocation.request.method() {
+            http::Method::GET => Ok(response(200, &[("cache-control", "max-age=60"), ("etag", "\"w\"")], "worker")),
+            _ => Err(failing(Outcome::RunnerLost)),
+        }
+    });
+    let post = Request::post("/own").header("host", "www.example.org").body(Body::full("x")).expect("a request");
+    assert_eq!(text(world.send(post).await).await, "upstream");
+    let (_, cache, body) = world.look("/own").await;
+    assert_eq!(body, "worker", "{cache}");
+    assert!(!cache.contains("hit"), "{cache}");
+}
+
+#[tokio::test]
 async fn a_worker_that_passes_through_with_nobody_behind_it_fails_as_before() {
     let world = World::with_worker(vec![to_worker("www.example.org/*", "w")], |invocation: Invocation| async move {
         invocation.host.pass_through();
