@@ -5,6 +5,7 @@ use selvedge_origin::registry::{RequestId, RouteOwner, RouteRecord};
 
 use super::{DONE, registry};
 use crate::args::ApplyArgs;
+use crate::difference;
 use crate::output::{Output, Tone};
 use crate::site::Site;
 
@@ -39,8 +40,8 @@ fn print(diff: &RouteDiff, output: Output) {
         output.line(output.paint(&format!("+ {}{from}", describe(route)), Tone::Good));
     }
     for change in &diff.changed {
-        output.line(output.paint(&format!("- {}", describe(&change.before)), Tone::Bad));
-        output.line(output.paint(&format!("+ {}", describe(&change.after)), Tone::Good));
+        output.line(format!("~ {}", describe(&change.after)));
+        difference::keys(&change.before, &change.after).iter().for_each(|key| output.line(format!("    {key}")));
     }
     for route in &diff.removed {
         output.line(output.paint(&format!("- {}", describe(route)), Tone::Bad));

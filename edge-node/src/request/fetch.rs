@@ -10,7 +10,7 @@ use super::context::CDN_LOOP;
 use super::error::RequestError;
 use super::fields;
 use super::trail::Trail;
-use crate::upstream::{Group, Reach, UpstreamError};
+use crate::upstream::{Group, OnInterim, Reach, UpstreamError};
 
 /// Forwards: fields of the hop taken off, who asks written anew, passage marked.
 pub(super) async fn get(
@@ -30,7 +30,7 @@ pub(super) async fn get(
     if trail.interim.is_heard() {
         // RFC 9110, section 15.2: a proxy passes them on.
         let interim = trail.interim.clone();
-        hyper::ext::on_informational(&mut request, move |response| interim.send(response.status(), response.headers().clone()));
+        request.extensions_mut().insert(OnInterim::new(move |status, headers| interim.send(status, headers.clone())));
     }
     let mut response = path.upstreams().ask(upstream, trail.context.asked(), request).await?;
     clean(response.headers_mut());

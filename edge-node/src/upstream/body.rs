@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use selvedge_runtime::{Body, BodyError};
 use tokio::time::{Instant, Sleep};
 
+use super::http2;
 use super::limits;
 use super::pool::Lease;
 
@@ -54,6 +54,43 @@ impl http_body::Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// A response's body as it comes from its connection.
+pub(super) enum Incoming {
+    /// All that is on it.
+    Http1(hyper::body::Incoming),
+    /// What is on one of its streams.
+    Http2(http2::Incoming),
+}
+
+impl http_body::Body for Incoming {
+    type Data = Bytes;
+    type Error = String;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, String>>> {
+        match &mut *self {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(|error| match error.source() {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            }),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|error| error.to_string()),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
     }
 }
 
@@ -137,9 +174,8 @@ impl http_body::Body for Answer {
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(reason))) => {
                     this.fail();
-                    let reason = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
                     return Poll::Ready(Some(Err(BodyError::Aborted(reason))));
                 }
                 Poll::Ready(None) => {

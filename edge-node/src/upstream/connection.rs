@@ -1,17 +1,17 @@
 //! One connection that speaks HTTP, with the task that drives it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::body::Outgoing;
 use super::connect::{Speaks, Transport};
+use super::http2::Http2;
 use super::limits;
 use super::socket::Look;
 use crate::tasks;
@@ -33,21 +33,6 @@ pub(super) struct Http1 {
     _open: OwnedSemaphorePermit,
 }
 
-/// One HTTP/2 connection, shared by its streams. Dropped with the last of them, it is closed.
-pub(super) struct Http2 {
-    /// Sends requests; cloned for each.
-    pub(super) sender: http2::SendRequest<Outgoing>,
-    received: Arc<AtomicU64>,
-    /// When it was made.
-    pub(super) born: Instant,
-    /// When a stream was opened or ended on it last.
-    pub(super) used: Mutex<Instant>,
-    /// Requests that it has been given.
-    begun: AtomicU32,
-    _task: AbortOnDropHandle<()>,
-    _open: OwnedSemaphorePermit,
-}
-
 /// A connection on loan.
 pub(super) enum Connection {
     /// All of it.
@@ -58,10 +43,10 @@ pub(super) enum Connection {
 
 impl Connection {
     /// Begins to speak on a connected stream; `open` is its place among all connections.
-    pub(super) async fn begin(transport: Transport, speaks: Speaks, open: OwnedSemaphorePermit) -> hyper::Result<Self> {
+    pub(super) async fn begin(transport: Transport, speaks: Speaks, open: OwnedSemaphorePermit) -> Result<Self, String> {
         match speaks {
-            Speaks::Http1 => http1_connection(transport, open).await,
-            Speaks::Http2 => http2_connection(transport, open).await,
+            Speaks::Http1 => http1_connection(transport, open).await.map_err(|error| error.to_string()),
+            Speaks::Http2 => Http2::begin(transport, open).await.map(Self::Http2).map_err(|error| error.to_string()),
         }
     }
 
@@ -71,18 +56,6 @@ impl Connection {
             Self::Http1(connection) => connection.received.load(Ordering::Relaxed),
             Self::Http2(connection) => connection.received(),
         }
-    }
-}
-
-impl Http2 {
-    /// Gives it one more request, unless it has had `max`.
-    pub(super) fn begin_request(&self, max: u32) -> bool {
-        self.begun.fetch_add(1, Ordering::Relaxed) < max
-    }
-
-    /// Bytes received on it until now.
-    pub(super) fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
     }
 }
 
@@ -101,43 +74,4 @@ async fn http1_connection(transport: Transport, open: OwnedSemaphorePermit) -> h
     });
     let now = Instant::now();
     Ok(Connection::Http1(Http1 { sender, received, look, born: now, idle_since: now, served: 0, _task: task, _open: open }))
-}
-
-async fn http2_connection(transport: Transport, open: OwnedSemaphorePermit) -> hyper::Result<Connection> {
-    let received = transport.received();
-    let (sender, connection) = http2::Builder::new(Streams)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(limits::HEAD_BYTES_MAX as u32)
-        .max_send_buf_size(limits::H2_SEND_BUFFER_BYTES)
-        .keep_alive_interval(limits::H2_PING_INTERVAL)
-        .keep_alive_timeout(limits::H2_PING_TIMEOUT)
-        .handshake(TokioIo::new(transport))
-        .await?;
-    let task = tasks::owned("upstream h2", async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "upstream connection closed");
-        }
-    });
-    let now = Instant::now();
-    Ok(Connection::Http2(Arc::new(Http2 {
-        sender,
-        received,
-        born: now,
-        used: Mutex::new(now),
-        begun: AtomicU32::new(1),
-        _task: task,
-        _open: open,
-    })))
-}
-
-/// Where hyper runs what belongs to one HTTP/2 stream; each ends with its connection.
-#[derive(Clone)]
-struct Streams;
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
-    fn execute(&self, future: F) {
-        tasks::spawn("upstream h2 stream", future);
-    }
 }

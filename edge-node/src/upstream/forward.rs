@@ -1,20 +1,20 @@
 //! One exchange with an upstream: the request out, the head in, the body as it is asked for; and once more on another connection where
 //! that cannot do harm.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, Response, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use selvedge_runtime::Body;
 use tokio::time::Instant;
 
-use super::body::{Answer, Outgoing, Progress};
+use super::body::{Answer, Incoming, Outgoing, Progress};
 use super::connection::Connection;
+use super::interim::OnInterim;
+use super::lost::Lost;
 use super::pool::{self, Lease, Pool, Pools, Slot, Want};
-use super::{UpstreamError, head as heads, limits};
+use super::{UpstreamError, head as heads, http2, limits};
 
 /// A request that got no head; with itself, where sending it again cannot do harm.
 pub(super) struct Unanswered {
@@ -85,18 +85,28 @@ async fn exchange(host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> 
     let (mut head, body) = request.into_parts();
     let (original_uri, original_host) = (head.uri.clone(), head.headers.get(header::HOST).cloned());
     let head_timeout = lease.manner().head_timeout;
+    let stall = head_timeout.max(lease.manner().body_idle_timeout);
     let answer = match lease.connection() {
         Some(Connection::Http1(connection)) => {
             heads::for_http1(&mut head, &body, host)?;
-            let outgoing = Request::from_parts(head, Outgoing { body, progress: progress.clone() });
-            let answer = connection.sender.try_send_request(outgoing);
-            within(head_timeout, &progress, answer).await
+            let mut outgoing = Request::from_parts(head, Outgoing { body, progress: progress.clone() });
+            if let Some(interim) = outgoing.extensions().get::<OnInterim>().cloned() {
+                hyper::ext::on_informational(&mut outgoing, move |response| interim.tell(response.status(), response.headers()));
+            }
+            let answer = within(head_timeout, &progress, connection.sender.try_send_request(outgoing)).await;
+            answer.map(|answer| match answer {
+                Ok(response) => Ok(response.map(Incoming::Http1)),
+                Err(mut failed) => Err((failed.take_message(), Lost::Http1(failed.into_error()))),
+            })
         }
         Some(Connection::Http2(connection)) => {
             heads::for_http2(&mut head, &body, host)?;
             let outgoing = Request::from_parts(head, Outgoing { body, progress: progress.clone() });
-            let answer = connection.sender.clone().try_send_request(outgoing);
-            within(head_timeout, &progress, answer).await
+            let answer = within(head_timeout, &progress, http2::ask(connection, outgoing, stall)).await;
+            answer.map(|answer| match answer {
+                Ok(response) => Ok(response.map(Incoming::Http2)),
+                Err(failed) => Err((failed.unsent, Lost::Http2(failed.error))),
+            })
         }
         None => return Err(terminated(host, "connection lost").into()),
     };
@@ -106,8 +116,8 @@ async fn exchange(host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> 
             lease.suspect();
             Err(UpstreamError::HeadTimeout { host: host.to_string(), ms: head_timeout.as_millis() as u64 }.into())
         }
-        Some(Err(mut failed)) => {
-            let unsent = failed.take_message().map(|unsent| {
+        Some(Err((unsent, lost))) => {
+            let unsent = unsent.map(|unsent| {
                 let (mut head, outgoing) = unsent.into_parts();
                 head.uri = original_uri;
                 if let Some(host) = original_host {
@@ -115,12 +125,11 @@ async fn exchange(host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> 
                 }
                 Request::from_parts(head, outgoing.body)
             });
-            let error = failed.into_error();
-            let again = unsent.or_else(|| copy.filter(|_| lease.reused && lost_before_answer(&lease, &error)));
+            let again = unsent.or_else(|| copy.filter(|_| lost.is_before_answer(&lease)));
             if again.is_some() {
                 lease.retire();
             }
-            Err(Failed { error: describe(host, &error, &progress), again: again.map(|request| (request, lease)) })
+            Err(Failed { error: lost.describe(host, &progress), again: again.map(|request| (request, lease)) })
         }
     }
 }
@@ -153,44 +162,6 @@ pub(super) fn replayable(request: &Request<Body>) -> Option<Request<Body>> {
     *copy.headers_mut() = request.headers().clone();
     *copy.extensions_mut() = request.extensions().clone();
     Some(copy)
-}
-
-/// The connection went before it gave an answer: an open one that the upstream had closed meanwhile, or was about to.
-fn lost_before_answer(lease: &Lease, error: &hyper::Error) -> bool {
-    if let Some(h2) = find_h2(error) {
-        // RFC 9113, section 8.7: a refused stream, and one beyond a GOAWAY, were not processed.
-        return h2.reason() == Some(h2::Reason::REFUSED_STREAM) || h2.is_go_away() || h2.is_io();
-    }
-    !error.is_parse() && !error.is_user() && !lease.has_received()
-}
-
-fn find_h2(error: &hyper::Error) -> Option<&h2::Error> {
-    let mut source = error.source();
-    while let Some(error) = source {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        source = error.source();
-    }
-    None
-}
-
-fn describe(host: &str, error: &hyper::Error, progress: &Progress) -> UpstreamError {
-    let host = host.to_owned();
-    if let Some(error) = progress.failed.lock().take() {
-        return UpstreamError::RequestBody { host, error };
-    }
-    let mut reason = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        reason = format!("{reason}: {error}");
-        source = error.source();
-    }
-    if error.is_parse() || find_h2(error).is_some_and(|error| !error.is_io() && !error.is_go_away()) {
-        UpstreamError::Protocol { host, reason }
-    } else {
-        UpstreamError::Terminated { host, reason }
-    }
 }
 
 /// Waits for the head. The time runs from the last progress of the request's body.

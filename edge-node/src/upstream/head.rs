@@ -35,7 +35,7 @@ fn strip_framing(headers: &mut HeaderMap, body: &Body) {
 pub(super) fn for_http1(head: &mut http::request::Parts, body: &Body, host: &str) -> Result<(), UpstreamError> {
     strip_framing(&mut head.headers, body);
     // RFC 9110, section 8.6: a method that expects content says that there is none.
-    if body.is_end_stream() && [Method::POST, Method::PUT, Method::PATCH].contains(&head.method) {
+    if body.is_end_stream() && expects_content(&head.method) {
         head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     if !head.headers.contains_key(header::HOST)
@@ -56,6 +56,10 @@ pub(super) fn for_http1(head: &mut http::request::Parts, body: &Body, host: &str
 /// For HTTP/2.
 pub(super) fn for_http2(head: &mut http::request::Parts, body: &Body, host: &str) -> Result<(), UpstreamError> {
     strip_framing(&mut head.headers, body);
+    // RFC 9110, section 8.6; where there is none, the end of the head says so.
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0 || expects_content(&head.method)) {
+        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
     // The Host field becomes :authority (RFC 9113, section 8.3.1).
     if let Some(field) = head.headers.remove(header::HOST) {
         let bad = |reason: String| UpstreamError::Protocol { host: host.to_owned(), reason };
@@ -66,6 +70,10 @@ pub(super) fn for_http2(head: &mut http::request::Parts, body: &Body, host: &str
     }
     head.version = Version::HTTP_2;
     Ok(())
+}
+
+fn expects_content(method: &Method) -> bool {
+    [Method::POST, Method::PUT, Method::PATCH].contains(method)
 }
 
 fn without_default_port(uri: &Uri, authority: &str) -> String {

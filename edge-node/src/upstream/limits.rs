@@ -36,6 +36,14 @@ pub const HEAD_FIELDS_MAX: usize = 256;
 pub const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes that one HTTP/2 connection may send before the consumers have read them.
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Requests that go out on a new HTTP/2 connection before the server has said how many it takes at one time: the smallest number that it should say (RFC 9113, section 6.5.2).
+pub const H2_FIRST_STREAMS: usize = 100;
+/// Streams that this node had to reset for the server's errors, over a connection's life; it is closed beyond.
+pub const H2_LOCAL_RESETS_MAX: usize = 1024;
+/// Time that a goodbye and the rest of what was to be sent may take on an HTTP/2 connection that nobody uses any more.
+pub const H2_GOODBYE_WAIT: Duration = Duration::from_secs(1);
+/// Interim responses to one request over HTTP/2; a server that sends more is after something else. (One a second tells a client for longer than it waits that it should wait.)
+pub const INTERIM_RESPONSES_MAX: u32 = 1024;
 /// An HTTP/2 connection without traffic is pinged this often, so that a dead one is found before a request is.
 pub const H2_PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Time for the answer to such a ping.

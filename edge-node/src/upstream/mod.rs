@@ -9,6 +9,9 @@ mod connection;
 mod forward;
 mod group;
 mod head;
+mod http2;
+mod interim;
+mod lost;
 mod manner;
 mod policy;
 mod pool;
@@ -25,6 +28,7 @@ use pool::Pools;
 
 pub use config::UpstreamsConfig;
 pub use group::{Group, Groups, ServerReading};
+pub use interim::OnInterim;
 
 /// Which addresses a request may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -190,7 +194,7 @@ impl Upstreams {
     }
 
     /// Sends a request whose URI is absolute to the host that the URI names. The Host field of `request` is sent as it is, where there is
-    /// one. Resolves at the response's head; dropping the future, or the response's body before its end, closes the
+    /// one; an [`OnInterim`] among its extensions is told of what comes before the response. Resolves at the response's head; dropping the future, or the response's body before its end, closes the
     /// connection or resets its stream.
     pub async fn send(&self, request: http::Request<Body>, reach: Reach) -> Result<http::Response<Body>, UpstreamError> {
         let to = destination(request.uri(), reach).map_err(|reason| UpstreamError::BadRequest { reason })?;

@@ -12,7 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::connect::{Connector, Destination, Speaks};
-use super::connection::{Connection, Http1, Http2};
+use super::connection::{Connection, Http1};
+use super::http2::Http2;
 use super::manner::Manner;
 use super::{UpstreamError, UpstreamsConfig, UpstreamsConfigError, limits};
 
@@ -145,7 +146,7 @@ impl Pools {
         self.idle.fetch_sub(before - state.idle.len(), Ordering::Relaxed);
         if let Some(shared) = &state.shared {
             let unused = Arc::strong_count(shared) == 1 && now.duration_since(*shared.used.lock()) >= idle_timeout;
-            if unused || shared.sender.is_closed() {
+            if unused || shared.is_closed() {
                 state.shared = None;
             }
         }
@@ -302,7 +303,7 @@ async fn open_connection(pools: &Pools, pool: &Pool, want: Want) -> Option<Conne
 fn usable_shared(state: &mut State, manner: &Manner) -> Option<Arc<Http2>> {
     let shared = state.shared.as_ref()?;
     let is_old = shared.born.elapsed() >= limits::CONNECTION_AGE_MAX || manner.idle_timeout.is_zero();
-    if shared.sender.is_closed() || is_old || !shared.begin_request(manner.requests_per_connection_max) {
+    if shared.is_closed() || is_old || !shared.begin_request(manner.requests_per_connection_max) {
         // Streams in flight hold it, and end it.
         state.shared = None;
         return None;
@@ -365,7 +366,7 @@ async fn establish(pools: &Pools, pool: &Pool) -> Result<Connection, UpstreamErr
     let handshake = Connection::begin(transport, speaks, open);
     match timeout(pool.manner.connect_timeout, handshake).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(UpstreamError::Protocol { host: pool.host().to_string(), reason: error.to_string() }),
+        Ok(Err(reason)) => Err(UpstreamError::Protocol { host: pool.host().to_string(), reason }),
         Err(_) => Err(pool.manner.connect_timed_out(&pool.destination.host)),
     }
 }

@@ -5,6 +5,7 @@
 mod dns;
 mod groups;
 mod http2;
+mod interim;
 mod pooling;
 mod servers;
 mod strictness;

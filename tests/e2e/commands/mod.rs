@@ -45,9 +45,12 @@ impl Installation {
 
     /// Runs a command of the origin's operator, with `--json`.
     fn run(&self, arguments: &[&str]) -> Ended {
+        self.run_for_people(&[arguments, &["--json"]].concat())
+    }
+
+    fn run_for_people(&self, arguments: &[&str]) -> Ended {
         let output = Command::new(selvedge())
             .args(arguments)
-            .arg("--json")
             .env("SELVEDGE_ORIGIN", self.url())
             .env("SELVEDGE_TOKEN_FILE", self.dir.path().join("origin/admin.token"))
             .stdin(Stdio::null())

@@ -28,6 +28,13 @@ async fn a_site_file_adds_and_removes_routes() {
     assert_eq!((shown["diff"]["added"].as_array().unwrap().len(), &shown["seq"]), (2, &serde_json::Value::Null));
     apply(both, &[]);
     eventually("the route answers", Duration::from_secs(10), async || (status("a.test").await == 200).then_some(())).await;
+    let other = format!("name = \"www\"\n{}{}[route.cache]\nttl_jitter_percent = 7\n", route("a.test/*"), route("b.test/*"));
+    std::fs::write(&file, other).unwrap();
+    let shown = installation.run_for_people(&["apply", &file.to_string_lossy(), "--dry-run"]).stdout;
+    assert!(
+        shown.contains("~ b.test/*") && shown.contains("    cache.ttl_jitter_percent: 0 -> 7\n") && !shown.contains("a.test"),
+        "{shown}"
+    );
     let shown = apply(format!("name = \"www\"\n{}", route("b.test/*")), &[]);
     assert_eq!(shown["diff"]["removed"][0]["pattern"], "a.test/*");
     eventually("the route is gone", Duration::from_secs(10), async || (status("a.test").await == 404).then_some(())).await;

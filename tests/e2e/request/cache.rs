@@ -132,34 +132,3 @@ async fn a_worker_is_cached_only_where_its_route_says_so() {
     let (first, second) = asked_twice("kept.test").await;
     assert_eq!(first, second, "the second answer is the stored one");
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn interim_responses_reach_the_client_and_are_no_part_of_what_is_stored() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    const ANSWER: &str = "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-Hint: 1\r\n\r\n\
-                          HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\npage";
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let mut asked = [0; 4096];
-            let _ = socket.read(&mut asked).await;
-            let _ = socket.write_all(ANSWER.as_bytes()).await;
-        }
-    });
-    let cluster = Cluster::start(1).await;
-    cluster.apply(vec![route("site.test/*", None, Some(&format!("http://{address}")))]).await;
-    let ask = async || {
-        let mut client = tokio::net::TcpStream::connect(cluster.edges[0].http).await.unwrap();
-        client.write_all(b"GET / HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\n\r\n").await.unwrap();
-        let mut text = String::new();
-        client.read_to_string(&mut text).await.unwrap();
-        text.to_ascii_lowercase()
-    };
-    let first = ask().await;
-    let at = |what: &str| first.find(what).unwrap_or_else(|| panic!("no {what:?} in {first}"));
-    assert!(at("http/1.1 102") < at("http/1.1 103") && at("x-hint: 1") < at("http/1.1 200") && first.ends_with("page"), "{first}");
-    let second = ask().await;
-    assert!(second.starts_with("http/1.1 200") && second.contains("; hit;") && !second.contains("x-hint"), "{second}");
-    serving.abort();
-}

@@ -2,6 +2,7 @@
 
 mod cache;
 mod hints;
+mod interim;
 mod limits;
 mod malformed;
 mod outcomes;

@@ -37,8 +37,12 @@ impl Connection {
         parts.headers.entry("host").or_insert(authority.parse()?);
         parts.uri = parts.uri.path_and_query().map_or("/", |path| path.as_str()).parse()?;
         self.0.ready().await?;
-        let (parts, body) = self.0.send_request(Request::from_parts(parts, Full::new(body))).await?.into_parts();
-        Ok(Answer { interim: Vec::new(), status: parts.status.as_u16(), headers: parts.headers, body: body.collect().await?.to_bytes() })
+        let mut request = Request::from_parts(parts, Full::new(body));
+        let (seen, interim) = std::sync::mpsc::channel();
+        hyper::ext::on_informational(&mut request, move |head| drop(seen.send((head.status().as_u16(), head.headers().clone()))));
+        let (parts, body) = self.0.send_request(request).await?.into_parts();
+        let (interim, body) = (interim.try_iter().collect(), body.collect().await?.to_bytes());
+        Ok(Answer { interim, status: parts.status.as_u16(), headers: parts.headers, body })
     }
 }
 

@@ -1,12 +1,11 @@
 //! HTTP/2 over TLS, and in cleartext with prior knowledge.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Request;
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -17,14 +16,29 @@ async fn over(
     scheme: &str,
     request: Request<Bytes>,
 ) -> anyhow::Result<Answer> {
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let (sender, connection) = ::h2::client::handshake(stream).await?;
     tokio::spawn(connection);
     let (mut parts, body) = request.into_parts();
     let mut uri = parts.uri.into_parts();
     uri.scheme = Some(scheme.parse()?);
     parts.uri = http::Uri::from_parts(uri)?;
-    let (parts, body) = sender.send_request(Request::from_parts(parts, Full::new(body))).await?.into_parts();
-    Ok(Answer { interim: Vec::new(), status: parts.status.as_u16(), headers: parts.headers, body: body.collect().await?.to_bytes() })
+    let (mut answer, mut stream) = sender.ready().await?.send_request(Request::from_parts(parts, ()), body.is_empty())?;
+    if !body.is_empty() {
+        stream.send_data(body, true)?;
+    }
+    let mut interim = Vec::new();
+    while let Some(head) = poll_fn(|cx| answer.poll_informational(cx)).await {
+        let head = head?;
+        interim.push((head.status().as_u16(), head.headers().clone()));
+    }
+    let (parts, mut receiving) = answer.await?.into_parts();
+    let mut body = BytesMut::new();
+    while let Some(data) = receiving.data().await {
+        let data = data?;
+        receiving.flow_control().release_capacity(data.len())?;
+        body.extend_from_slice(&data);
+    }
+    Ok(Answer { interim, status: parts.status.as_u16(), headers: parts.headers, body: body.freeze() })
 }
 
 /// One request over TLS.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 /// A whole answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// Fields of the interim responses before it, where the client of the protocol sees them (HTTP/3).
+    /// Fields of the interim responses before it.
     pub interim: Vec<(u16, http::HeaderMap)>,
     /// Its status.
     pub status: u16,

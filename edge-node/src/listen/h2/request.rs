@@ -143,7 +143,8 @@ async fn send_data(mut data: Bytes, ends: bool, stream: &mut SendStream<Bytes>) 
                 Ok(Some(room)) => room?,
                 Ok(None) => return Err(Cut::ByClient),
                 Err(_) => {
-                    stream.send_reset(Reason::CANCEL);
+                    // Not CANCEL: there are clients that take it for the body's end.
+                    stream.send_reset(Reason::INTERNAL_ERROR);
                     return Err(Cut::ByClient);
                 }
             };

@@ -1,0 +1,195 @@
+//! One request on an HTTP/2 connection: its head and body out, interim responses, the final head and the body in.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Http2;
+use crate::cache::policy::stated_length;
+use crate::tasks;
+use crate::upstream::body::Outgoing;
+use crate::upstream::interim::OnInterim;
+use crate::upstream::limits;
+
+/// A request that got no head; with itself, where nothing of it has gone out.
+pub(in crate::upstream) struct Lost {
+    pub(in crate::upstream) error: h2::Error,
+    pub(in crate::upstream) unsent: Option<Request<Outgoing>>,
+}
+
+impl From<h2::Error> for Lost {
+    fn from(error: h2::Error) -> Self {
+        Self { error, unsent: None }
+    }
+}
+
+/// Sends a request; gives the final head of its answer. A server that takes nothing of the request's body for `stall` has lost the rest of it. Dropping the future resets
+/// the stream.
+pub(in crate::upstream) async fn ask(
+    connection: &Arc<Http2>,
+    request: Request<Outgoing>,
+    stall: Duration,
+) -> Result<Response<Incoming>, Lost> {
+    let (head, body) = request.into_parts();
+    let interim = head.extensions.get::<OnInterim>().cloned();
+    let bodiless = body.is_end_stream();
+    let (mut answering, stream) = {
+        let mut opening = connection.opening.lock().await;
+        if let Err(error) = poll_fn(|cx| opening.poll_ready(cx)).await {
+            return Err(Lost { error, unsent: Some(Request::from_parts(head, body)) });
+        }
+        opening.send_request(Request::from_parts(head, ()), bodiless)?
+    };
+    let upload = if bodiless { None } else { begin_upload(connection, stream, body, stall)? };
+    let mut interims = 0;
+    let answer = poll_fn(|cx| {
+        // Interim responses stand before the final one, which is not looked for until there are none.
+        while let Some(head) = ready!(answering.poll_informational(cx)).transpose()? {
+            interims += 1;
+            if interims > limits::INTERIM_RESPONSES_MAX {
+                return Poll::Ready(Err(Reason::ENHANCE_YOUR_CALM.into()));
+            }
+            if let Some(interim) = &interim {
+                interim.tell(head.status(), head.headers());
+            }
+        }
+        Pin::new(&mut answering).poll(cx)
+    });
+    Ok(answer.await.map(|answer| Incoming::open(answer, upload))?)
+}
+
+/// Sends a body while the answer is waited for. A short one that is here goes at once, and needs nobody.
+fn begin_upload(
+    connection: &Arc<Http2>,
+    mut stream: SendStream<Bytes>,
+    body: Outgoing,
+    stall: Duration,
+) -> Result<Option<AbortOnDropHandle<()>>, h2::Error> {
+    if let Some(whole) = body.body.as_whole().filter(|whole| whole.len() as u64 <= limits::REPLAY_BYTES_MAX) {
+        stream.send_data(whole, true)?;
+        return Ok(None);
+    }
+    let connection = connection.clone();
+    Ok(Some(tasks::owned("upstream h2 body", async move {
+        let _connection = connection;
+        if upload(&mut stream, body, stall).await.is_err() {
+            stream.send_reset(Reason::CANCEL);
+        }
+    })))
+}
+
+/// The body failed, or the server does not want the rest.
+struct Cut;
+
+impl From<h2::Error> for Cut {
+    fn from(_: h2::Error) -> Self {
+        Self
+    }
+}
+
+async fn upload(stream: &mut SendStream<Bytes>, mut body: Outgoing, stall: Duration) -> Result<(), Cut> {
+    while let Some(frame) = next_frame(stream, &mut body).await? {
+        match frame.into_data() {
+            Ok(data) => send_data(stream, data, stall).await?,
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    return Ok(stream.send_trailers(trailers)?);
+                }
+            }
+        }
+    }
+    Ok(stream.send_data(Bytes::new(), true)?)
+}
+
+/// The next frame of the body, unless the server resets the stream meanwhile.
+async fn next_frame(stream: &mut SendStream<Bytes>, body: &mut Outgoing) -> Result<Option<Frame<Bytes>>, Cut> {
+    poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(frame.transpose().map_err(|_| Cut)),
+        Poll::Pending => stream.poll_reset(cx).map(|_| Err(Cut)),
+    })
+    .await
+}
+
+/// Sends data as the windows of the stream and the connection allow.
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, stall: Duration) -> Result<(), Cut> {
+    while !data.is_empty() {
+        stream.reserve_capacity(data.len().min(limits::H2_SEND_BUFFER_BYTES));
+        if stream.capacity() == 0 {
+            let room = timeout(stall, poll_fn(|cx| stream.poll_capacity(cx))).await;
+            room.ok().flatten().ok_or(Cut)??;
+        }
+        let piece = data.split_to(data.len().min(stream.capacity()));
+        if !piece.is_empty() {
+            stream.send_data(piece, false)?;
+        }
+    }
+    Ok(())
+}
+
+/// An answer's body on its way in. Dropped before its end, it resets the stream.
+pub(in crate::upstream) struct Incoming {
+    stream: RecvStream,
+    /// Bytes that are still to come, where that was said; h2 sees to it that it is true.
+    left: Option<u64>,
+    data_ended: bool,
+    /// Goes on after the end of the answer: a server may answer before it has all of the request (RFC 9113, section 8.1).
+    upload: Option<AbortOnDropHandle<()>>,
+}
+
+impl Incoming {
+    fn open(answer: Response<RecvStream>, upload: Option<AbortOnDropHandle<()>>) -> Response<Self> {
+        let left = stated_length(answer.headers());
+        answer.map(|stream| {
+            let mut incoming = Self { stream, left, data_ended: false, upload };
+            incoming.look_for_end();
+            incoming
+        })
+    }
+
+    fn look_for_end(&mut self) {
+        if self.stream.is_end_stream()
+            && let Some(upload) = self.upload.take()
+        {
+            upload.detach();
+        }
+    }
+}
+
+impl HttpBody for Incoming {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let this = &mut *self;
+        if !this.data_ended {
+            if let Some(data) = ready!(this.stream.poll_data(cx)).transpose()? {
+                // Fails only where the stream is gone, and then nobody waits for room.
+                let _ = this.stream.flow_control().release_capacity(data.len());
+                this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
+                this.look_for_end();
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            this.data_ended = true;
+        }
+        let trailers = ready!(this.stream.poll_trailers(cx))?;
+        this.look_for_end();
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
