@@ -8,8 +8,8 @@ use h2::Reason;
 use h2::server::SendResponse;
 use http::{Request, Response};
 use parking_lot::Mutex;
-use selvedge_edge::Body;
 use selvedge_edge::upstream::{Group, OnInterim, UpstreamError, Upstreams, UpstreamsConfig};
+use selvedge_edge::{Body, BodyError};
 use selvedge_origin::registry::{Protocol, Upstream};
 
 use crate::servers::{get, post, raw, upstreams};
@@ -129,4 +129,23 @@ async fn a_server_that_answers_early_gets_the_rest_of_the_request() {
     }
     drop(send);
     assert_eq!(got.await.expect("a count"), 1_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_body_that_fails_resets_the_stream_and_is_the_senders_error() {
+    let address = streams(|request, respond| async move {
+        let mut body = request.into_body();
+        while let Some(Ok(data)) = body.data().await {
+            let _ = body.flow_control().release_capacity(data.len());
+        }
+        drop(respond);
+    })
+    .await;
+    let pieces = [Ok(Bytes::from_static(b"begin")), Err(BodyError::Aborted("the client has gone".into()))];
+    let pieces = futures::StreamExt::then(futures::stream::iter(pieces), |piece| async {
+        tokio::task::yield_now().await;
+        piece
+    });
+    let error = ask(&upstreams(UpstreamsConfig::default()), address, post("/", Body::chunks(pieces))).await.expect_err("no answer");
+    assert!(matches!(error, UpstreamError::RequestBody { error: BodyError::Aborted(_), .. }), "{error}");
 }
