@@ -16,6 +16,8 @@ pub enum Purpose {
     FeedReset,
     /// The registry: a sign of life in the feed.
     FeedHeartbeat,
+    /// The registry: a question in the feed.
+    FeedQuestion,
     /// The registry: a worker's version and its bundle.
     Version,
     /// A node: that it holds the key that it joins with.
@@ -30,6 +32,7 @@ impl Purpose {
             Self::FeedEntry => b"selvedge feed entry 1\0",
             Self::FeedReset => b"selvedge feed reset 1\0",
             Self::FeedHeartbeat => b"selvedge feed heartbeat 1\0",
+            Self::FeedQuestion => b"selvedge feed question 1\0",
             Self::Version => b"selvedge version 1\0",
             Self::NodeJoin => b"selvedge node join 1\0",
             Self::NodeRequest => b"selvedge node request 1\0",

@@ -136,6 +136,25 @@ pub const ACKNOWLEDGEMENTS_KEPT: usize = 64;
 /// A node that has no feed open for this long is away. It opens a lost one again after 0.2 s, where it can.
 pub const FEED_AWAY_AFTER: Duration = Duration::from_secs(2);
 
+// Questions to nodes.
+
+/// Bytes of a question's body: [`PURGE_URL_BYTES_MAX`] and [`QUESTION_FIELDS_BYTES_MAX`], each byte written as an escape of six.
+pub const QUESTION_JSON_BYTES_MAX: usize = 256 << 10;
+/// Header fields of the request that a question is about.
+pub const QUESTION_FIELDS_MAX: usize = 64;
+/// Bytes of all of them.
+pub const QUESTION_FIELDS_BYTES_MAX: usize = 16 << 10;
+/// Bytes of its method; the longest registered one has 17.
+pub const QUESTION_METHOD_BYTES_MAX: usize = 32;
+/// Questions that wait for answers at one time: each may hold [`ANSWERS_BYTES_MAX`].
+pub const QUESTIONS_AT_ONCE_MAX: usize = 8;
+/// Questions that wait for their turn on one feed; a node whose feed does not move is silent.
+pub const QUESTIONS_WAITING_MAX: usize = 8;
+/// Bytes of one node's answer to a question; usual ones have one to four thousand.
+pub const ANSWER_JSON_BYTES_MAX: usize = 256 << 10;
+/// Bytes of all nodes' answers to one question.
+pub const ANSWERS_BYTES_MAX: usize = 16 << 20;
+
 // The log and the feed.
 
 /// Entries of the log that are kept. A node that is further behind gets a snapshot, and has all it stored confirmed: it may have missed purges.

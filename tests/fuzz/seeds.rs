@@ -111,6 +111,7 @@ pub(crate) fn feed() -> Vec<Vec<u8>> {
         r#"{"routes_set":{"owner":{"site":"www"},"routes":[{"pattern":"a.test/*","owner":{"site":"www"},"worker":null,"upstream":"http://10.0.0.1"}]}}"#,
         r#"{"epoch":"0190b8a0-0000-7000-8000-000000000000","seq":1,"chain":"00","changes":[],"sig":"00"}"#,
         r#"{"actor":"admin","at_ms":1,"changes":[{"node_removed":{"node":"n"}}]}"#,
+        r#"{"id":"q","ask":{"explain":{"url":"https://a.test/x?y","method":"GET","headers":[["accept","*/*"]]}}}"#,
     ]
     .map(|line| line.as_bytes().to_vec())
     .to_vec()

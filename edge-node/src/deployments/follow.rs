@@ -14,6 +14,7 @@ use selvedge_origin::registry::{Change, Desired, Entry, NodeName};
 use tokio::sync::watch;
 
 use super::journal::Journal;
+use super::question::Inbox;
 use super::report::Board;
 use super::{Link, REVOKED, limits};
 use crate::peers::Peers;
@@ -35,6 +36,7 @@ pub(super) struct Follow {
     pub(super) board: Arc<Board>,
     pub(super) peers: Arc<Peers>,
     journal: Arc<Mutex<Journal>>,
+    inbox: Inbox,
     clock: Clock,
     /// A snapshot that is accepted, and not in `wanted` yet.
     reset: Option<Box<Desired>>,
@@ -66,10 +68,11 @@ impl Follow {
         wanted: watch::Sender<Wanted>,
         (board, peers): (Arc<Board>, Arc<Peers>),
         journal: Journal,
+        inbox: Inbox,
     ) -> Self {
         let verifier = FeedVerifier::new(key, wanted.borrow().position.clone());
         let (journal, clock) = (Arc::new(Mutex::new(journal)), Clock::default());
-        Self { client, node, verifier, wanted, board, peers, journal, clock, reset: None, batch: Vec::new(), owes: false }
+        Self { client, node, verifier, wanted, board, peers, journal, inbox, clock, reset: None, batch: Vec::new(), owes: false }
     }
 
     /// Follows until it is dropped; after the registry has removed the node, without asking it any more.
@@ -205,6 +208,7 @@ impl Follow {
                 tracing::debug!(seq, "the registry is ahead");
             }
             Accepted::Heartbeat { .. } => self.board.feed_refusal(None),
+            Accepted::Question(question) => self.inbox.put(*question),
         }
         if let Some(position) = self.verifier.position() {
             self.peers.applied(position);

@@ -60,5 +60,9 @@ pub const ACKNOWLEDGE_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const WORKER_PURGES_MAX: usize = 64;
 /// After a worker's purge is durable: how long its call waits until this node has applied it.
 pub const WORKER_PURGE_APPLY_WAIT: Duration = Duration::from_secs(2);
+/// Questions of operators that wait for their turn; more are not answered.
+pub const QUESTIONS_WAITING_MAX: usize = 8;
+/// How long an answer may take: a look at the cache takes less than a millisecond, one at a disk that is slow half a second, and a request may be looked for in three places.
+pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// Feed lines longer than this are checked on a thread that may block.
 pub const LINE_BYTES_INLINE: usize = 256 << 10;

@@ -14,6 +14,7 @@ mod load;
 mod plan;
 mod pull;
 mod purge;
+mod question;
 mod report;
 mod state;
 
@@ -41,6 +42,8 @@ use load::Loader;
 pub use load::Warm;
 use pull::BundleStore;
 pub use purge::{PurgeError, Purger};
+pub use question::Knows;
+use question::{Inbox, Outbox};
 use report::{Board, Place};
 
 /// The registry's code for a node whose key it has revoked.
@@ -71,6 +74,7 @@ pub struct FollowerConfig {
 pub struct Follower {
     board: Arc<Board>,
     purger: Purger,
+    inbox: Inbox,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -169,11 +173,13 @@ impl Follower {
             _ => None,
         };
         let (shown, purger) = (board.clone(), Purger::new(board.clone()));
+        let (inbox, outbox) = question::channel();
         let mut running = Vec::new();
         match (member, config.origin.clone()) {
             (None, Some(origin)) => {
                 // Never joined: nothing can be restored, and everything else has to wait.
-                let parts = Parts { config, supervisor, routes, store, board, wanted, receiver, journal, purger: purger.clone() };
+                let talk = (purger.clone(), inbox.clone(), outbox);
+                let parts = Parts { config, supervisor, routes, store, board, wanted, receiver, journal, talk };
                 running.push(tasks::owned("join the registry", join_later(parts, origin)));
             }
             (member, _) => {
@@ -185,25 +191,21 @@ impl Follower {
                 let activator = Activator::restore(saved, receiver, loader, routes, board.clone(), config.data.clone()).await;
                 match (member, client) {
                     (Some(member), Some(client)) => {
-                        let follow = Follow::new(
-                            client.clone(),
-                            member.identity.name().clone(),
-                            member.signing_key,
-                            wanted,
-                            (board.clone(), config.peers.clone()),
-                            journal,
-                        );
+                        let (name, key) = (member.identity.name().clone(), member.signing_key);
+                        let told = (board.clone(), config.peers.clone());
+                        let follow = Follow::new(client.clone(), name, key, wanted, told, journal, inbox.clone());
                         purger.connected(client.clone());
                         running.push(tasks::owned("activate", activator.run()));
                         running.push(tasks::owned("follow the feed", follow.run()));
                         running.push(tasks::owned("acknowledge", report::acknowledge(client.clone(), board.clone())));
+                        running.push(tasks::owned("answer questions", question::answer(client.clone(), outbox)));
                         running.push(tasks::owned("report", report::report(client, board, Place::of(&config))));
                     }
                     _ => board.link(Link::Disconnected("no registry is configured".into())),
                 }
             }
         }
-        Ok(Self { board: shown, purger, _tasks: running })
+        Ok(Self { board: shown, purger, inbox, _tasks: running })
     }
 
     /// How it goes now.
@@ -214,6 +216,11 @@ impl Follower {
     /// How workers purge.
     pub fn purger(&self) -> Purger {
         self.purger.clone()
+    }
+
+    /// Whom to ask what operators want to know of this node; the first counts. Until then the node says that it starts.
+    pub fn ask(&self, knows: Arc<dyn Knows>) {
+        self.inbox.ask(knows);
     }
 
     /// Stops following. What is active stays active.
@@ -236,12 +243,12 @@ struct Parts {
     wanted: watch::Sender<Wanted>,
     receiver: watch::Receiver<Wanted>,
     journal: Journal,
-    purger: Purger,
+    talk: (Purger, Inbox, Outbox),
 }
 
 /// Joins as soon as the registry is there, then follows.
 async fn join_later(parts: Parts, origin: String) {
-    let Parts { config, supervisor, routes, store, board, wanted, receiver, journal, purger } = parts;
+    let Parts { config, supervisor, routes, store, board, wanted, receiver, journal, talk: (purger, inbox, outbox) } = parts;
     let mut wait = limits::RECONNECT_MIN;
     let (member, client) = loop {
         tokio::time::sleep(wait.mul_f64(0.5 + crate::routes::draw() / 2.0)).await;
@@ -266,10 +273,11 @@ async fn join_later(parts: Parts, origin: String) {
     let place = Place::of(&config);
     let loader = Arc::new(Loader { store, client: Some(client.clone()), key: Some(member.signing_key), supervisor });
     let activator = Activator::restore(state::Saved::default(), receiver, loader, routes, board.clone(), config.data).await;
-    let follow = Follow::new(client.clone(), name, member.signing_key, wanted, (board.clone(), config.peers), journal);
+    let follow = Follow::new(client.clone(), name, member.signing_key, wanted, (board.clone(), config.peers), journal, inbox);
     purger.connected(client.clone());
     let acknowledge = report::acknowledge(client.clone(), board.clone());
-    futures::join!(activator.run(), follow.run(), acknowledge, report::report(client, board, place));
+    let answers = question::answer(client.clone(), outbox);
+    futures::join!(activator.run(), follow.run(), acknowledge, answers, report::report(client, board, place));
 }
 
 /// What a start reads from the data folder.

@@ -10,9 +10,10 @@ use hyper::body::Frame;
 use tokio_util::sync::CancellationToken;
 
 use super::body::parameter;
+use super::desk::Seat;
 use super::reply::{Answer, ApiError};
 use super::{Api, Asked, Caller};
-use crate::feed::{FeedSigner, Position};
+use crate::feed::{FeedSigner, KINDS, Position, QUESTION};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits::{FEED_BATCH, FEED_HEARTBEAT};
 use crate::registry::{Digest, Epoch, NodeName};
@@ -37,6 +38,7 @@ impl Api {
             at,
             ready: VecDeque::new(),
             greeted: false,
+            seat: self.desk.seat(node, takes_questions(&asked.head.headers)),
             _open: OpenFeed::new(&self.ledger, node),
         };
         let lines = futures::stream::unfold(follower, |mut follower| async move {
@@ -58,6 +60,11 @@ impl Api {
     }
 }
 
+/// Whether a node says that it takes questions: earlier releases refuse a feed with frames that they do not know.
+fn takes_questions(headers: &http::HeaderMap) -> bool {
+    headers.get_all(KINDS).iter().any(|kinds| kinds == QUESTION)
+}
+
 /// One node's way through the log.
 struct Follower {
     ledger: Arc<Ledger>,
@@ -68,6 +75,8 @@ struct Follower {
     ready: VecDeque<Bytes>,
     /// Whether it has heard anything yet: the first line comes at once, so that it knows that it is connected.
     greeted: bool,
+    /// Where it is asked questions.
+    seat: Seat,
     _open: OpenFeed,
 }
 
@@ -124,6 +133,11 @@ impl Follower {
             self.at = Some(at);
             return Ok(());
         };
+        // A log that grows all the time must not keep questions waiting.
+        if let Some(question) = self.seat.here() {
+            self.ready.push_back(signer.question(&at, &question).map_err(internal)?);
+            return Ok(());
+        }
         let recent = self.ledger.recent_lines(&at);
         if let Some((last, _)) = recent.last() {
             self.at = Some(last.clone());
@@ -144,6 +158,10 @@ impl Follower {
                 moved = self.ledger.wait(at.seq) => { moved?; false }
                 () = self.stop.cancelled() => false,
                 () = tokio::time::sleep(heartbeat) => true,
+                question = self.seat.next() => {
+                    self.ready.push_back(signer.question(&at, &question).map_err(internal)?);
+                    false
+                }
             };
             if is_silent {
                 self.ready.push_back(signer.heartbeat(&at, self.ledger.now_ms()).map_err(internal)?);

@@ -3,10 +3,12 @@
 mod auth;
 mod blobs;
 mod body;
+mod desk;
 mod feed;
 mod log;
 mod nodes;
 mod purges;
+mod questions;
 mod quota;
 mod reply;
 mod serve;
@@ -31,11 +33,13 @@ use tokio_util::sync::CancellationToken;
 use crate::keys::BadKey;
 use crate::ledger::{Act, Ledger};
 use crate::limits::{
-    BLOB_BYTES_MAX, BODIES_IN_MEMORY_MAX, LONG_POLL_LOOK, LONG_POLL_MAX, REQUEST_JSON_BYTES_MAX, REQUEST_TARGET_BYTES_MAX,
+    ANSWER_JSON_BYTES_MAX, BLOB_BYTES_MAX, BODIES_IN_MEMORY_MAX, LONG_POLL_LOOK, LONG_POLL_MAX, QUESTION_JSON_BYTES_MAX,
+    REQUEST_JSON_BYTES_MAX, REQUEST_TARGET_BYTES_MAX,
 };
 use crate::registry::{Digest, NodeName, RequestId, WorkerName};
 use crate::tokens::TokenFile;
 use auth::{Access, Admitted, Auth, Caller};
+use desk::Desk;
 use quota::Quotas;
 use reply::{Answer, ApiError, Body};
 
@@ -66,6 +70,8 @@ enum Endpoint {
     PurgeNodes(u64),
     PurgeOfWorker,
     Applied,
+    Question,
+    Answer,
     Feed,
     Log,
 }
@@ -100,6 +106,8 @@ impl Endpoint {
             ("POST", ["v1", "nodes", "self", "report"]) => (Self::Report, Node, JSON),
             ("POST", ["v1", "nodes", "self", "applied"]) => (Self::Applied, Node, SMALL),
             ("POST", ["v1", "nodes", "self", "purges"]) => (Self::PurgeOfWorker, Node, JSON),
+            ("POST", ["v1", "nodes", "self", "answers"]) => (Self::Answer, Node, ANSWER_JSON_BYTES_MAX),
+            ("POST", ["v1", "questions"]) => (Self::Question, Admin, QUESTION_JSON_BYTES_MAX),
             ("POST", ["v1", "purges"]) => (Self::Purge, Admin, JSON),
             ("GET", ["v1", "purges", seq, "nodes"]) => (Self::PurgeNodes(number(seq)?), Admin, 0),
             ("GET", ["v1", "feed"]) => (Self::Feed, Node, 0),
@@ -114,10 +122,10 @@ impl Endpoint {
 fn is_path(segments: &[&str]) -> bool {
     matches!(
         segments,
-        ["v1", "health" | "status" | "workers" | "sites" | "nodes" | "purges" | "feed" | "log"]
+        ["v1", "health" | "status" | "workers" | "sites" | "nodes" | "purges" | "questions" | "feed" | "log"]
             | ["v1", "blobs" | "workers" | "sites" | "nodes", _]
             | ["v1", "workers", _, "versions" | "deployments" | "rollback" | "nodes"]
-            | ["v1", "nodes", "self", "report" | "applied" | "purges"]
+            | ["v1", "nodes", "self", "report" | "applied" | "purges" | "answers"]
             | ["v1", "purges", _, "nodes"]
     )
 }
@@ -139,6 +147,7 @@ pub(crate) struct Api {
     ledger: Arc<Ledger>,
     auth: Auth,
     quotas: Quotas,
+    desk: Arc<Desk>,
     /// Kibibytes of bodies that may be in memory.
     memory: Semaphore,
     /// Ends feeds and long polls.
@@ -149,7 +158,7 @@ impl Api {
     /// The API of a ledger, for the holders of these tokens, until `stop`.
     pub(crate) fn new(ledger: Arc<Ledger>, admin: &TokenFile, node: &TokenFile, stop: CancellationToken) -> Result<Self, BadKey> {
         let auth = Auth::new(&admin.token, &node.token)?;
-        Ok(Self { ledger, auth, quotas: Quotas::default(), memory: Semaphore::new(BODIES_IN_MEMORY_MAX >> 10), stop })
+        Ok(Self { ledger, auth, quotas: Quotas::default(), desk: Arc::default(), memory: Semaphore::new(BODIES_IN_MEMORY_MAX >> 10), stop })
     }
 
     /// Answers one request: find the endpoint, know the caller, read the body, do it.
@@ -215,6 +224,8 @@ impl Api {
             Endpoint::PurgeNodes(seq) => self.purge_nodes(seq, &asked).await,
             Endpoint::PurgeOfWorker => self.purge_of_worker(&asked).await,
             Endpoint::Applied => self.applied(&asked),
+            Endpoint::Question => self.question(&asked).await,
+            Endpoint::Answer => self.node_answer(&asked),
             Endpoint::Feed => self.feed(&asked).await,
             Endpoint::Log => self.log(&asked).await,
         }

@@ -2,6 +2,7 @@
 
 mod log;
 mod purge;
+mod question;
 
 use std::collections::BTreeMap;
 
@@ -9,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::log::{Changed, LogPage, Logged};
 pub use self::purge::{Applied, NewPurge, PurgeNode, PurgeNodes, PurgeState, Purged, WorkerPurge};
+pub use self::question::{
+    Answers, Ask, ExplainAction, ExplainAsk, ExplainVerdict, Explanation, FieldTold, LastRefusal, Layer, NewQuestion, NodeAnswer, NodeTold,
+    PurgeTold, Question, RouteTold, Stored, TagsTold, Told, ToldState, UpstreamServer, UpstreamServers,
+};
 use crate::keys::{PublicKey, Signature};
 use crate::registry::{Deployment, Digest, Epoch, NodeName, RequestId, RouteRecord, Share, VersionId, VersionRecord, WorkerName};
 pub use crate::registry::{RouteChange, RouteDiff, RouteSpec, TakenOver};

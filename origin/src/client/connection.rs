@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
@@ -26,7 +26,8 @@ pub(super) struct Call {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) body: Bytes,
-    pub(super) json: bool,
+    /// A field beside `Authorization`.
+    pub(super) field: Option<(HeaderName, HeaderValue)>,
 }
 
 /// A registry's address and the connection to it.
@@ -102,8 +103,8 @@ impl Connection {
             .method(call.method.clone())
             .uri(format!("{scheme}://{}{}", self.authority, call.path))
             .header(header::AUTHORIZATION, authorization);
-        if call.json {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        if let Some((name, value)) = &call.field {
+            request = request.header(name, value);
         }
         request.body(Full::new(call.body.clone())).map_err(|error| ClientError::protocol(&self.url, error))
     }

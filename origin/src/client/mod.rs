@@ -14,17 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::wire::{
-    Applied, BlobDigests, Deleted, DeploymentList, Joined, LogPage, NewDeployment, NewPurge, NewVersion, NodeJoin, NodeReport, NodeStatus,
-    Promoted, PurgeNodes, Purged, Rollback, SiteApplied, SiteApply, SiteSummary, Status, VersionList, WorkerNodes, WorkerPurge,
-    WorkerSummary, join_message,
+    Answers, Applied, BlobDigests, Deleted, DeploymentList, Joined, LogPage, NewDeployment, NewPurge, NewQuestion, NewVersion, NodeAnswer,
+    NodeJoin, NodeReport, NodeStatus, Promoted, PurgeNodes, Purged, Rollback, SiteApplied, SiteApply, SiteSummary, Status, VersionList,
+    WorkerNodes, WorkerPurge, WorkerSummary, join_message,
 };
 use crate::bundle::Packed;
-use crate::feed::Position;
+use crate::feed::{KINDS, Position, QUESTION};
 use crate::keys::Purpose;
 use crate::limits::{BLOB_BYTES_MAX, CLIENT_BLOB_TIMEOUT, CLIENT_CALL_TIMEOUT, LONG_POLL_MAX, REPLY_JSON_BYTES_MAX};
 use crate::registry::{Digest, NodeName, VersionId, VersionRecord, WorkerName};
@@ -87,7 +88,7 @@ impl Client {
 
     /// Stores one blob.
     pub async fn put_blob(&self, digest: &Digest, bytes: Bytes) -> Result<(), ClientError> {
-        let call = Call { method: Method::PUT, path: format!("/v1/blobs/{digest}"), body: bytes, json: false };
+        let call = Call { method: Method::PUT, path: format!("/v1/blobs/{digest}"), body: bytes, field: None };
         self.bytes(call, CLIENT_BLOB_TIMEOUT, REPLY_JSON_BYTES_MAX).await.map(drop)
     }
 
@@ -186,6 +187,12 @@ impl Client {
         self.json::<(), _>(Method::GET, &path, None, CLIENT_CALL_TIMEOUT.saturating_add(wait)).await
     }
 
+    /// Asks nodes. Answers when all that can be asked have answered, at the latest after the question's wait (30 s at most).
+    pub async fn question(&self, question: &NewQuestion) -> Result<Answers, ClientError> {
+        let wait = Duration::from_millis(question.wait_ms).min(LONG_POLL_MAX);
+        self.json(Method::POST, "/v1/questions", Some(question), CLIENT_CALL_TIMEOUT.saturating_add(wait)).await
+    }
+
     // Nodes.
 
     /// Joins, with the node token: announces the node's key. Joining again with the same key changes nothing but region and address.
@@ -199,7 +206,7 @@ impl Client {
 
     /// A blob, as a node or a command. The caller verifies it.
     pub async fn blob(&self, digest: &Digest) -> Result<Bytes, ClientError> {
-        let call = Call { method: Method::GET, path: format!("/v1/blobs/{digest}"), body: Bytes::new(), json: false };
+        let call = Call { method: Method::GET, path: format!("/v1/blobs/{digest}"), body: Bytes::new(), field: None };
         self.bytes(call, CLIENT_BLOB_TIMEOUT, usize::try_from(BLOB_BYTES_MAX).unwrap_or(usize::MAX)).await
     }
 
@@ -218,6 +225,11 @@ impl Client {
         self.post("/v1/nodes/self/purges", purge).await
     }
 
+    /// Answers a question of the feed.
+    pub async fn answer(&self, answer: &NodeAnswer) -> Result<(), ClientError> {
+        self.post("/v1/nodes/self/answers", answer).await
+    }
+
     /// The feed after a position (a snapshot first, where there is none or it is of no use). Lines are as received: a
     /// [`crate::feed::FeedVerifier`] says what they are worth.
     pub async fn feed(&self, after: Option<&Position>) -> Result<FeedLines, ClientError> {
@@ -225,7 +237,7 @@ impl Client {
             Some(position) => format!("/v1/feed?epoch={}&after={}&chain={}", position.epoch, position.seq, position.chain),
             None => "/v1/feed".to_owned(),
         };
-        let call = Call { method: Method::GET, path, body: Bytes::new(), json: false };
+        let call = Call { method: Method::GET, path, body: Bytes::new(), field: Some((KINDS, QUESTION)) };
         let answer = self.connection.send(&self.credential, call, CLIENT_CALL_TIMEOUT).await?;
         Ok(FeedLines::new(self.connection.url(), answer))
     }
@@ -251,8 +263,8 @@ impl Client {
             Some(body) => serde_json::to_vec(body).map_err(|error| ClientError::protocol(self.url(), error))?,
             None => Vec::new(),
         };
-        let json = !body.is_empty();
-        let call = Call { method, path: path.to_owned(), body: body.into(), json };
+        let field = (!body.is_empty()).then_some((CONTENT_TYPE, HeaderValue::from_static("application/json")));
+        let call = Call { method, path: path.to_owned(), body: body.into(), field };
         let answer = self.bytes(call, timeout, REPLY_JSON_BYTES_MAX).await?;
         serde_json::from_slice(&answer).map_err(|error| ClientError::protocol(self.url(), error))
     }

@@ -24,6 +24,8 @@ struct Line<'a> {
     reset: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     heartbeat: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<&'a RawValue>,
     sig: Signature,
 }
 
@@ -53,12 +55,19 @@ impl<'a> FeedSigner<'a> {
         let sig = self.key.sign(Purpose::FeedHeartbeat, heartbeat_message(position, now_ms).as_bytes());
         line(&Line { heartbeat: Some(now_ms), ..Line::at(position, sig) })
     }
+
+    /// A question (JSON), asked at `position`.
+    pub fn question(&self, position: &Position, question: &[u8]) -> Result<Bytes, serde_json::Error> {
+        let raw: &RawValue = serde_json::from_slice(question)?;
+        let sig = self.key.sign(Purpose::FeedQuestion, question_message(position, raw.get().as_bytes()).as_bytes());
+        line(&Line { question: Some(raw), ..Line::at(position, sig) })
+    }
 }
 
 impl<'a> Line<'a> {
     fn at(position: &'a Position, sig: Signature) -> Self {
         let Position { epoch, seq, chain } = position;
-        Self { epoch: epoch.as_str(), seq: *seq, chain: chain.as_str(), entry: None, reset: None, heartbeat: None, sig }
+        Self { epoch: epoch.as_str(), seq: *seq, chain: chain.as_str(), entry: None, reset: None, heartbeat: None, question: None, sig }
     }
 }
 
@@ -81,4 +90,9 @@ pub(super) fn reset_message(position: &Position, state: &[u8]) -> String {
 /// The time is signed, so that an old sign of life is not taken for a new one.
 pub(super) fn heartbeat_message(position: &Position, now_ms: u64) -> String {
     format!("{}\n{now_ms}", entry_message(position))
+}
+
+/// A question is no part of the log: its digest is signed, with where it was asked.
+pub(super) fn question_message(position: &Position, question: &[u8]) -> String {
+    reset_message(position, question)
 }

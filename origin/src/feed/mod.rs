@@ -4,6 +4,7 @@
 //! {"epoch":E,"seq":N,"chain":C,"entry":{..},"sig":S}      the log's entry N; C = SHA-256(chain of N-1 ‖ bytes of the entry)
 //! {"epoch":E,"seq":N,"chain":C,"reset":{..},"sig":S}      the desired state after entry N: the follower's position is of no use
 //! {"epoch":E,"seq":N,"chain":C,"heartbeat":T,"sig":S}     nothing new at time T; every 5 s
+//! {"epoch":E,"seq":N,"chain":C,"question":{..},"sig":S}   of an operator; no part of the log, and only for nodes that say that they take some
 //! ```
 //!
 //! The entry's bytes are taken as they were received, so no two parsers can disagree about what was signed.
@@ -17,6 +18,11 @@ pub use verify::{Accepted, FeedError, FeedVerifier};
 use serde::{Deserialize, Serialize};
 
 use crate::registry::{Digest, Epoch};
+
+/// The field by which a node that opens the feed says which kinds of frames it takes beside those that every release knows.
+pub const KINDS: http::HeaderName = http::HeaderName::from_static("selvedge-feed-kinds");
+/// Its value: questions.
+pub const QUESTION: http::HeaderValue = http::HeaderValue::from_static("question");
 
 /// A place in a log: after entry `seq` of `epoch`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +51,14 @@ pub fn fuzz(bytes: &[u8]) {
     for line in bytes.split(|byte| *byte == b'\n') {
         assert!(verifier.accept(line).is_err(), "nobody has signed it");
         let signer = FeedSigner::new(key);
+        if let Ok(frame) = signer.question(&Position { epoch: epoch.clone(), seq: 1, chain: Digest::zero() }, line) {
+            let accepted = verifier.accept(&frame);
+            assert!(
+                matches!(accepted, Ok(Accepted::Question(_)) | Err(FeedError::Malformed(_) | FeedError::Forged { .. })),
+                "{accepted:?}"
+            );
+            assert!(verifier.position().is_none(), "a question is no part of the log");
+        }
         let at = Position { epoch: epoch.clone(), seq: 1, chain: Digest::zero() };
         let next = Position { epoch: epoch.clone(), seq: 2, chain: next_chain(&at.chain, line) };
         let mut verifier = FeedVerifier::new(key.public(), Some(at));

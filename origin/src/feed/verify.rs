@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::encode::{entry_message, heartbeat_message, reset_message};
+use super::encode::{entry_message, heartbeat_message, question_message, reset_message};
 use super::{Position, next_chain};
+use crate::api::wire::Question;
 use crate::keys::{PublicKey, Purpose, Signature};
 use crate::limits::FEED_LINE_BYTES_MAX;
 use crate::registry::{Desired, Digest, Entry, Epoch};
@@ -23,6 +24,8 @@ pub enum Accepted {
         /// The registry's clock, Unix time in milliseconds.
         at_ms: u64,
     },
+    /// Something to answer; no part of the log.
+    Question(Box<Question>),
 }
 
 /// Why a line is refused. The verifier stays where it was.
@@ -94,6 +97,8 @@ struct Line<'a> {
     #[serde(borrow)]
     reset: Option<&'a RawValue>,
     heartbeat: Option<u64>,
+    #[serde(borrow)]
+    question: Option<&'a RawValue>,
     sig: Signature,
 }
 
@@ -126,28 +131,33 @@ impl FeedVerifier {
             return Err(FeedError::Malformed("not a JSON object".to_owned()));
         }
         let line: Line<'_> = serde_json::from_slice(line).map_err(malformed)?;
-        let Line { epoch, seq, chain, entry, reset, heartbeat, sig } = line;
+        let Line { epoch, seq, chain, entry, reset, heartbeat, question, sig } = line;
         let position = Position { epoch, seq, chain };
-        match (entry, reset, heartbeat) {
-            (Some(entry), None, None) => {
+        match (entry, reset, heartbeat, question) {
+            (Some(entry), None, None, None) => {
                 self.signed(Purpose::FeedEntry, &entry_message(&position), &position, &sig)?;
                 self.next_entry(&position, entry.get().as_bytes())?;
                 let entry = serde_json::from_str(entry.get()).map_err(malformed)?;
                 self.position = Some(position);
                 Ok(Accepted::Entry(entry))
             }
-            (None, Some(state), None) => {
+            (None, Some(state), None, None) => {
                 self.signed(Purpose::FeedReset, &reset_message(&position, state.get().as_bytes()), &position, &sig)?;
                 self.newer(&position)?;
                 let state = serde_json::from_str(state.get()).map_err(malformed)?;
                 self.position = Some(position);
                 Ok(Accepted::Reset(state))
             }
-            (None, None, Some(at_ms)) => {
+            (None, None, Some(at_ms), None) => {
                 self.signed(Purpose::FeedHeartbeat, &heartbeat_message(&position, at_ms), &position, &sig)?;
                 Ok(Accepted::Heartbeat { seq: position.seq, at_ms })
             }
-            _ => Err(FeedError::Malformed("a frame is one of entry, reset and heartbeat".to_owned())),
+            (None, None, None, Some(question)) => {
+                let message = question_message(&position, question.get().as_bytes());
+                self.signed(Purpose::FeedQuestion, &message, &position, &sig)?;
+                Ok(Accepted::Question(serde_json::from_str(question.get()).map_err(malformed)?))
+            }
+            _ => Err(FeedError::Malformed("a frame is one of entry, reset, heartbeat and question".to_owned())),
         }
     }
 
@@ -213,6 +223,10 @@ mod tests {
 
         fn heartbeat(&self) -> Vec<u8> {
             FeedSigner::new(&self.key).heartbeat(&self.at, 5).expect("a line").to_vec()
+        }
+
+        fn question(&self) -> Vec<u8> {
+            FeedSigner::new(&self.key).question(&self.at, br#"{"id":"q","ask":{"upstreams":{}}}"#).expect("a line").to_vec()
         }
 
         fn follower(&self) -> FeedVerifier {
@@ -325,6 +339,19 @@ mod tests {
     }
 
     #[test]
+    fn a_question_is_no_part_of_the_log() {
+        use crate::api::wire::{Ask, Question};
+        let mut log = Log::new();
+        let mut verifier = log.follower();
+        let before = verifier.position().cloned();
+        let accepted = verifier.accept(&log.question()).expect("signed");
+        let expected = Question { id: "q".parse().expect("an id"), ask: Some(Ask::Upstreams {}) };
+        assert_eq!(accepted, Accepted::Question(Box::new(expected)));
+        assert_eq!(verifier.position(), before.as_ref());
+        verifier.accept(&log.entry("next")).expect("the next one");
+    }
+
+    #[test]
     fn one_kind_of_frame_does_not_pass_for_another() {
         let mut log = Log::new();
         let mut verifier = log.follower();
@@ -334,6 +361,8 @@ mod tests {
             replace(&log.reset(), "\"reset\"", "\"entry\""),
             replace(&log.heartbeat(), "\"heartbeat\":5", "\"heartbeat\":6"),
             replace(&log.heartbeat(), "\"heartbeat\":5", "\"reset\":5"),
+            replace(&log.question(), "\"question\"", "\"reset\""),
+            replace(&log.question(), "upstreams", "upstreamz"),
         ] {
             assert!(matches!(verifier.accept(&line), Err(FeedError::Forged { .. })), "{}", String::from_utf8_lossy(&line));
         }

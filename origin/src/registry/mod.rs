@@ -14,6 +14,7 @@ mod names;
 mod node;
 mod pattern;
 mod purge;
+mod question;
 mod records;
 mod refusal;
 mod route;
@@ -34,6 +35,7 @@ pub use names::{BadName, Digest, Epoch, NodeName, RequestId, VersionId, WorkerNa
 pub use node::{join, moved, remove};
 pub use pattern::normalise as normalise_pattern;
 pub use purge::{purge, purge_of_worker};
+pub use question::{fuzz as fuzz_questions, question};
 pub use records::*;
 pub use refusal::Refusal;
 pub use route::{RouteChange, RouteDiff, RouteSpec, SiteRoutes, TakenOver, apply_site};

@@ -85,6 +85,7 @@ async fn a_commit_between_head_and_log_reaches_a_follower_as_an_entry() {
         _open: OpenFeed::new(&ledger, &node),
         ledger: ledger.clone(),
         stop: CancellationToken::new(),
+        seat: Arc::new(crate::api::desk::Desk::default()).seat(&node, true),
         node,
         at: None,
         ready: VecDeque::new(),

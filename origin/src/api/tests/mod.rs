@@ -2,6 +2,7 @@
 
 mod log;
 mod malformed;
+mod questions;
 
 use std::time::Duration;
 
