@@ -111,7 +111,7 @@ impl Node {
         let (metrics, tasks, routes) = (Arc::new(Metrics::default()), Tasks::new(), Arc::new(ActiveRoutes::default()));
         let certificates = open_certificates(&config, &addresses, &routes)?;
         let upstreams = Arc::new(Upstreams::new(upstreams_config(&config, &addresses)?)?);
-        upstreams.watch(routes.groups().clone());
+        upstreams.watch(routes.groups());
         let cache = open_cache(&config, &metrics)?;
         let supervisor = start_supervisor(&config).await?;
         let peers = Arc::new(Peers::new(&config.region));

@@ -25,7 +25,7 @@ use selvedge_origin::registry::{BadUpstream, CacheSettings, CompressSettings, Ro
 use selvedge_runtime::WorkerSource;
 
 use crate::cache::purge::Realm;
-use crate::upstream::{Group, Groups};
+use crate::upstream::{Group, Groups, Renewal};
 use crate::workers::LogBudget;
 use paths::PathTable;
 pub use pattern::{HostPattern, Pattern, PatternError};
@@ -57,7 +57,7 @@ impl Route {
     pub fn from_record(
         record: &RouteRecord,
         workers: &BTreeMap<WorkerName, Arc<ActiveWorker>>,
-        groups: &Groups,
+        groups: &mut Renewal<'_>,
     ) -> Result<Self, RouteError> {
         let pattern: Arc<str> = record.pattern.as_str().into();
         let group = record.upstream.as_ref().map(|upstream| groups.get(upstream)).transpose();
@@ -222,14 +222,15 @@ impl RouteTable {
     /// Compiles the registry's records with the workers that run here. A record that makes no route is left out and named: one bad record must not
     /// take the others down. A route whose worker is not here keeps its place, and answers that it is not.
     pub fn from_records<'a>(
-        records: impl IntoIterator<Item = &'a RouteRecord>,
+        records: impl Iterator<Item = &'a RouteRecord> + Clone,
         workers: &BTreeMap<WorkerName, Arc<ActiveWorker>>,
         groups: &Groups,
     ) -> (Self, Vec<RouteError>) {
         let mut table = Self::empty();
         let mut refused = Vec::new();
+        let mut groups = groups.renew(records.clone().filter_map(|record| record.upstream.as_ref()));
         for record in records {
-            if let Err(error) = Route::from_record(record, workers, groups).and_then(|route| table.add(route)) {
+            if let Err(error) = Route::from_record(record, workers, &mut groups).and_then(|route| table.add(route)) {
                 refused.push(error);
             }
         }

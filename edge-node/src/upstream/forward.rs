@@ -13,7 +13,8 @@ use super::body::{Answer, Incoming, Outgoing, Progress};
 use super::connection::Connection;
 use super::interim::OnInterim;
 use super::lost::Lost;
-use super::pool::{self, Lease, Pool, Pools, Slot, Want};
+use super::pool::{self, Lease, Pool, Pools, Want};
+use super::slots::Slot;
 use super::{UpstreamError, head as heads, http2, limits};
 
 /// A request that got no head; with itself, where sending it again cannot do harm.
@@ -84,8 +85,8 @@ async fn exchange(host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> 
     let method = request.method().clone();
     let (mut head, body) = request.into_parts();
     let (original_uri, original_host) = (head.uri.clone(), head.headers.get(header::HOST).cloned());
-    let head_timeout = lease.manner().head_timeout;
-    let stall = head_timeout.max(lease.manner().body_idle_timeout);
+    let manner = lease.manner();
+    let (head_timeout, stall) = (manner.head_timeout, manner.head_timeout.max(manner.body_idle_timeout));
     let answer = match lease.connection() {
         Some(Connection::Http1(connection)) => {
             heads::for_http1(&mut head, &body, host)?;

@@ -94,7 +94,7 @@ pub const RETRIES_SAVED_MAX: u32 = 10;
 pub const EJECTION_DOUBLINGS_MAX: u32 = 3;
 /// Bytes that are read of the answer to a health check.
 pub const HEALTH_BODY_BYTES_MAX: u64 = 1 << 20;
-/// How often it is looked which health checks are due; the shortest interval that can be declared is twice as long.
+/// How often it is looked at most which health checks are due; the shortest interval that can be declared is twice as long.
 pub const HEALTH_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Health checks under way on one node; the others wait for the next look.
 pub const HEALTH_CHECKS_MAX: usize = 256;

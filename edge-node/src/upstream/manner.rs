@@ -38,6 +38,12 @@ pub(super) struct Manner {
     pub(super) queue_wait: Duration,
 }
 
+impl std::fmt::Debug for Manner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manner").field("protocol", &self.protocol).finish_non_exhaustive()
+    }
+}
+
 impl Manner {
     /// The node's own: for workers' fetches, and for what an upstream's owner does not say.
     pub(super) fn usual(config: &UpstreamsConfig) -> Result<Self, UpstreamsConfigError> {

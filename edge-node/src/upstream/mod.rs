@@ -16,6 +16,7 @@ mod manner;
 mod policy;
 mod pool;
 mod resolve;
+mod slots;
 mod socket;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use connect::{Connector, Destination};
 use pool::Pools;
 
 pub use config::UpstreamsConfig;
-pub use group::{Group, Groups, ServerReading};
+pub use group::{Group, Groups, Renewal, ServerReading};
 pub use interim::OnInterim;
 
 /// Which addresses a request may reach.
@@ -213,9 +214,9 @@ impl Upstreams {
         group.ask(&self.pools, target, request).await
     }
 
-    /// Begins the health checks of the groups' servers. They end with the last clone of the upstreams.
-    pub fn watch(&self, groups: Arc<Groups>) {
-        crate::tasks::spawn("upstream health", group::health::watch(groups, Arc::downgrade(&self.pools)));
+    /// Begins the health checks of the groups' servers. They end with the groups, or with the last clone of the upstreams.
+    pub fn watch(&self, groups: &Arc<Groups>) {
+        crate::tasks::spawn("upstream health", group::health::watch(Arc::downgrade(groups), Arc::downgrade(&self.pools)));
     }
 
     /// Open connections, and those among them that are idle over HTTP/1.1: for metrics.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use selvedge_origin::registry::{self, Protocol};
@@ -15,6 +16,7 @@ use super::connect::{Connector, Destination, Speaks};
 use super::connection::{Connection, Http1};
 use super::http2::Http2;
 use super::manner::Manner;
+use super::slots::{Slot, Slots};
 use super::{UpstreamError, UpstreamsConfig, UpstreamsConfigError, limits};
 
 /// All upstreams' connections.
@@ -32,10 +34,10 @@ pub(super) struct Pools {
 /// The connections of one upstream.
 pub(super) struct Pool {
     destination: Destination,
-    manner: Arc<Manner>,
+    manner: ArcSwap<Manner>,
     /// Idle connections of all pools.
     idle_total: Arc<AtomicUsize>,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     queued: AtomicUsize,
     state: Mutex<State>,
     /// Held by the one that connects while it is not known what the upstream speaks, or that it speaks HTTP/2: one connection is enough then.
@@ -72,16 +74,6 @@ pub(super) struct Lease {
     condemned: bool,
     /// The connection has served others before.
     pub(super) reused: bool,
-}
-
-/// One of the requests in flight that an upstream may have.
-pub(super) struct Slot(#[allow(dead_code, reason = "held for its Drop")] Option<OwnedSemaphorePermit>);
-
-impl Slot {
-    /// Beside the requests in flight: for a health check, which asks a server and not how busy this node keeps it.
-    pub(super) fn beside() -> Self {
-        Self(None)
-    }
 }
 
 impl Pools {
@@ -139,7 +131,7 @@ impl Pools {
     }
 
     fn close_idle(&self, pool: &Pool, now: Instant) {
-        let idle_timeout = pool.manner.idle_timeout;
+        let idle_timeout = pool.manner.load().idle_timeout;
         let mut state = pool.state.lock();
         let before = state.idle.len();
         state.idle.retain(|connection| !connection.sender.is_closed() && now.duration_since(connection.idle_since) < idle_timeout);
@@ -196,8 +188,8 @@ impl Pool {
         Self {
             destination,
             idle_total,
-            slots: Arc::new(Semaphore::new(manner.requests_max)),
-            manner,
+            slots: Slots::new(manner.requests_max),
+            manner: ArcSwap::new(manner),
             queued: AtomicUsize::new(0),
             state: Mutex::default(),
             first: tokio::sync::Mutex::default(),
@@ -214,26 +206,38 @@ impl Pool {
         &self.destination.host
     }
 
+    /// From now on its server is spoken to like this. What is open stays, and what is in flight counts.
+    pub(super) fn adopt(&self, manner: &Arc<Manner>) {
+        if Arc::ptr_eq(&self.manner.load(), manner) {
+            return;
+        }
+        let _one_at_a_time = self.state.lock();
+        self.manner.store(manner.clone());
+        self.slots.resize(manner.requests_max);
+    }
+
     /// Requests in flight, and those that wait.
     pub(super) fn load(&self) -> (usize, usize) {
-        (self.manner.requests_max.saturating_sub(self.slots.available_permits()), self.queued.load(Ordering::Relaxed))
+        (self.slots.taken(), self.queued.load(Ordering::Relaxed))
     }
 
     /// As many requests are in flight as may be.
     pub(super) fn is_full(&self) -> bool {
-        self.slots.available_permits() == 0
+        self.slots.is_full()
     }
 
     /// Waits for a place among the requests in flight, in a bounded queue, for a bounded time.
     pub(super) async fn slot(&self) -> Result<Slot, UpstreamError> {
-        if let Ok(permit) = self.slots.clone().try_acquire_owned() {
-            return Ok(Slot(Some(permit)));
+        if let Some(slot) = self.slots.try_take() {
+            return Ok(slot);
         }
         let overloaded = || UpstreamError::Overloaded { host: self.host().to_string() };
-        let place = Queued::enter(&self.queued, self.manner.queue_max).ok_or_else(overloaded)?;
-        let permit = timeout(self.manner.queue_wait, self.slots.clone().acquire_owned()).await;
-        drop(place);
-        permit.ok().and_then(Result::ok).map(|permit| Slot(Some(permit))).ok_or_else(overloaded)
+        let (queue_max, queue_wait) = {
+            let manner = self.manner.load();
+            (manner.queue_max, manner.queue_wait)
+        };
+        let _place = Queued::enter(&self.queued, queue_max).ok_or_else(overloaded)?;
+        timeout(queue_wait, self.slots.take()).await.ok().flatten().ok_or_else(overloaded)
     }
 }
 
@@ -276,7 +280,7 @@ async fn open_connection(pools: &Pools, pool: &Pool, want: Want) -> Option<Conne
     loop {
         let mut candidate = {
             let mut state = pool.state.lock();
-            if let Some(shared) = usable_shared(&mut state, &pool.manner) {
+            if let Some(shared) = usable_shared(&mut state, &pool.manner.load()) {
                 return Some(Connection::Http2(shared));
             }
             if want == Want::New {
@@ -286,7 +290,8 @@ async fn open_connection(pools: &Pools, pool: &Pool, want: Want) -> Option<Conne
             pools.idle.fetch_sub(1, Ordering::Relaxed);
             candidate
         };
-        let too_old = candidate.idle_since.elapsed() >= pool.manner.idle_timeout || candidate.born.elapsed() >= limits::CONNECTION_AGE_MAX;
+        let too_old =
+            candidate.idle_since.elapsed() >= pool.manner.load().idle_timeout || candidate.born.elapsed() >= limits::CONNECTION_AGE_MAX;
         if too_old || candidate.sender.is_closed() {
             continue;
         }
@@ -314,7 +319,8 @@ fn usable_shared(state: &mut State, manner: &Manner) -> Option<Arc<Http2>> {
 
 /// A new connection. Where the upstream may speak HTTP/2, one connects and the others wait for what it finds out.
 async fn connect(pools: &Pools, pool: &Pool) -> Result<(Connection, bool), UpstreamError> {
-    let is_h1 = match pool.manner.protocol {
+    let manner = pool.manner.load_full();
+    let is_h1 = match manner.protocol {
         Protocol::H1 => true,
         Protocol::H2 => false,
         Protocol::Auto => !pool.destination.secure,
@@ -323,11 +329,11 @@ async fn connect(pools: &Pools, pool: &Pool) -> Result<(Connection, bool), Upstr
         return Ok((connect_now(pools, pool).await?, false));
     }
     let began = Instant::now();
-    let waited = timeout(pool.manner.connect_timeout, pool.first.lock()).await;
-    let first = waited.map_err(|_| pool.manner.connect_timed_out(&pool.destination.host))?;
+    let waited = timeout(manner.connect_timeout, pool.first.lock()).await;
+    let first = waited.map_err(|_| manner.connect_timed_out(&pool.destination.host))?;
     let speaks = {
         let mut state = pool.state.lock();
-        if let Some(shared) = usable_shared(&mut state, &pool.manner) {
+        if let Some(shared) = usable_shared(&mut state, &manner) {
             return Ok((Connection::Http2(shared), true));
         }
         if let Some((when, error)) = &state.failed
@@ -362,12 +368,13 @@ async fn connect_now(pools: &Pools, pool: &Pool) -> Result<Connection, UpstreamE
 
 async fn establish(pools: &Pools, pool: &Pool) -> Result<Connection, UpstreamError> {
     let open = pools.permit().ok_or_else(|| UpstreamError::Overloaded { host: pool.host().to_string() })?;
-    let (transport, speaks) = pools.connector.connect(&pool.destination, &pool.manner).await?;
+    let manner = pool.manner.load_full();
+    let (transport, speaks) = pools.connector.connect(&pool.destination, &manner).await?;
     let handshake = Connection::begin(transport, speaks, open);
-    match timeout(pool.manner.connect_timeout, handshake).await {
+    match timeout(manner.connect_timeout, handshake).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(reason)) => Err(UpstreamError::Protocol { host: pool.host().to_string(), reason }),
-        Err(_) => Err(pool.manner.connect_timed_out(&pool.destination.host)),
+        Err(_) => Err(manner.connect_timed_out(&pool.destination.host)),
     }
 }
 
@@ -411,8 +418,8 @@ impl Lease {
     }
 
     /// How its server is spoken to.
-    pub(super) fn manner(&self) -> &Manner {
-        &self.pool.manner
+    pub(super) fn manner(&self) -> Arc<Manner> {
+        self.pool.manner.load_full()
     }
 
     /// Closes the connection, and keeps the right to an exchange.
@@ -427,12 +434,13 @@ impl Lease {
         }
         match self.connection.take() {
             Some(Connection::Http1(mut connection)) => {
+                let manner = self.pool.manner.load();
                 let mut state = self.pool.state.lock();
                 let idle_total = self.pools.idle.load(Ordering::Relaxed);
                 connection.served += 1;
                 if connection.sender.is_closed()
-                    || self.pool.manner.idle_timeout.is_zero()
-                    || connection.served >= self.pool.manner.requests_per_connection_max
+                    || manner.idle_timeout.is_zero()
+                    || connection.served >= manner.requests_per_connection_max
                     || state.idle.len() >= limits::IDLE_PER_UPSTREAM_MAX
                     || idle_total >= limits::IDLE_TOTAL_MAX
                 {

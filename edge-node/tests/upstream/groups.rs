@@ -142,8 +142,8 @@ async fn health_checks_take_a_server_out_and_bring_it_back() {
     let health = HealthCheck { path: "/ok".into(), interval_ms: 100, timeout_ms: 2_000, up_after: 2, down_after: 2 };
     let declared = Upstream { health: Some(health), ..upstream([server(a)]) };
     let (groups, upstreams) = (Arc::new(Groups::default()), upstreams(UpstreamsConfig::default()));
-    upstreams.watch(groups.clone());
-    let group = groups.get(&declared).unwrap();
+    upstreams.watch(&groups);
+    let group = groups.renew([&declared].into_iter()).get(&declared).unwrap();
     assert_eq!(ask(&upstreams, &group, a_get()).await.unwrap().0, 200, "up until something says otherwise");
     ill.store(true, SeqCst);
     until(|| !groups.read().0[0].up).await;
@@ -227,7 +227,7 @@ async fn requests_beyond_the_cap_wait_in_a_bounded_queue_for_a_bounded_time() {
     .await;
     let declared = Upstream { requests_max: Some(1), queue_max: Some(1), queue_wait_ms: Some(100), ..upstream([server(address)]) };
     let (groups, upstreams) = (Groups::default(), upstreams(UpstreamsConfig::default()));
-    let group = groups.get(&declared).unwrap();
+    let group = groups.renew([&declared].into_iter()).get(&declared).unwrap();
     let (first, rest) = tokio::join!(ask(&upstreams, &group, a_get()), async {
         until(|| groups.read().0[0].in_flight == 1).await;
         let (a, b) = tokio::join!(ask(&upstreams, &group, a_get()), ask(&upstreams, &group, a_get()));
@@ -335,8 +335,8 @@ async fn a_server_that_has_all_its_requests_is_neither_down_nor_failing() {
         ..upstream([server(address)])
     };
     let (groups, upstreams) = (Arc::new(Groups::default()), upstreams(UpstreamsConfig::default()));
-    let group = groups.get(&declared).unwrap();
-    upstreams.watch(groups.clone());
+    let group = groups.renew([&declared].into_iter()).get(&declared).unwrap();
+    upstreams.watch(&groups);
     let (first, refused) = tokio::join!(ask(&upstreams, &group, a_get()), async {
         until(|| groups.read().0[0].in_flight == 1).await;
         let refused = ask(&upstreams, &group, a_get()).await;
@@ -358,7 +358,7 @@ async fn a_request_goes_to_the_server_that_has_room() {
     let servers = [Server { weight: 1000, ..server(full) }, server(free)];
     let declared = Upstream { requests_max: Some(1), queue_wait_ms: Some(60_000), ..upstream(servers) };
     let (groups, upstreams) = (Groups::default(), upstreams(UpstreamsConfig::default()));
-    let group = groups.get(&declared).unwrap();
+    let group = groups.renew([&declared].into_iter()).get(&declared).unwrap();
     // Nearly every request is the first one's, until it has all that it may have.
     let holding = async { while ask(&upstreams, &group, a_get()).await.unwrap().1 != "answer" {} };
     tokio::join!(holding, async {

@@ -7,6 +7,7 @@ mod groups;
 mod http2;
 mod interim;
 mod pooling;
+mod renewal;
 mod servers;
 mod strictness;
 mod timeouts;

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, header};
 use selvedge_runtime::Body;
+use tokio::time::Instant;
 
 use super::choose::{Candidate, choose};
 use super::{Group, Server};
@@ -45,7 +47,7 @@ impl Group {
             request.headers_mut().insert(header::HOST, host.clone());
         }
         self.budget.earn(self.declared.retries.budget_percent);
-        let began = self.now_ms();
+        let began = Instant::now();
         let mut tried = Tried::default();
         let mut server = self.next(&tried).ok_or_else(|| UpstreamError::AllDown { upstream: self.declared.title().to_owned() })?;
         loop {
@@ -71,14 +73,14 @@ impl Group {
 
     fn next(&self, tried: &Tried) -> Option<usize> {
         if let [only] = &*self.servers {
-            return (only.standing.is_healthy() && !tried.has(0)).then_some(0);
+            return (only.known.standing.is_healthy() && !tried.has(0)).then_some(0);
         }
-        let now = self.now_ms();
+        let now = Instant::now();
         let candidates = self.servers.iter().enumerate().map(|(index, server)| Candidate {
             weight: server.weight,
             backup: server.backup,
-            healthy: server.standing.is_healthy(),
-            ejected: server.standing.is_ejected(now),
+            healthy: server.known.standing.is_healthy(),
+            ejected: server.known.standing.is_ejected(server.known.ms_at(now)),
             full: server.is_full(),
             tried: tried.has(index),
         });
@@ -89,8 +91,8 @@ impl Group {
         response.status().is_server_error() && self.declared.retries.statuses.contains(&response.status().as_u16())
     }
 
-    fn may_retry(&self, began_ms: u64) -> bool {
-        self.now_ms().saturating_sub(began_ms) < u64::from(self.declared.retries.deadline_ms) && self.budget.spend()
+    fn may_retry(&self, began: Instant) -> bool {
+        began.elapsed() < Duration::from_millis(self.declared.retries.deadline_ms.into()) && self.budget.spend()
     }
 
     /// Asks one server, and remembers how it did.
@@ -105,16 +107,17 @@ impl Group {
         let server = self.servers.get(index).ok_or_else(|| unanswered(UpstreamError::BadRequest { reason: "no such server" }))?;
         *request.uri_mut() = server.address(target).ok_or_else(|| unanswered(UpstreamError::BadRequest { reason: "no address" }))?;
         let pool = server.pool(self, pools).map_err(unanswered)?;
-        server.requests.fetch_add(1, Relaxed);
+        let known = &server.known;
+        known.requests.fetch_add(1, Relaxed);
         let answer = forward::send(pools, &pool, request).await;
         match &answer {
-            Ok(response) if !self.is_failure(response) => server.standing.answered(),
+            Ok(response) if !self.is_failure(response) => known.standing.answered(),
             Err(unanswered) if !unanswered.error.is_failure() => {}
             _ => {
-                server.failures.fetch_add(1, Relaxed);
-                if let Some(ms) = server.standing.failed(&self.declared.ejection, self.now_ms()) {
-                    server.ejections.fetch_add(1, Relaxed);
-                    tracing::warn!(upstream = self.declared.title(), server = %server.base, ms, "server fails again and again: left alone for a while");
+                known.failures.fetch_add(1, Relaxed);
+                if let Some(ms) = known.standing.failed(&self.declared.ejection, known.ms_at(Instant::now())) {
+                    known.ejections.fetch_add(1, Relaxed);
+                    tracing::warn!(upstream = self.declared.title(), server = %known.base, ms, "server fails again and again: left alone for a while");
                 }
             }
         }
@@ -125,21 +128,20 @@ impl Group {
 impl Server {
     /// The address of a target on it: its own path, if it has one, goes first.
     pub(super) fn address(&self, target: &PathAndQuery) -> Option<Uri> {
-        let mut parts = self.base.clone().into_parts();
-        let base = self.base.path().trim_end_matches('/');
+        let mut parts = self.known.base.clone().into_parts();
+        let base = self.known.base.path().trim_end_matches('/');
         parts.path_and_query = if base.is_empty() { Some(target.clone()) } else { Some(format!("{base}{target}").parse().ok()?) };
         Uri::from_parts(parts).ok()
     }
 
     fn is_full(&self) -> bool {
-        self.pool.get().and_then(|pool| pool.as_ref().ok()).is_some_and(|pool| pool.is_full())
+        self.known.made_pool().is_some_and(|pool| pool.is_full())
     }
 
     /// Its connections.
     pub(super) fn pool(&self, group: &Group, pools: &Pools) -> Result<Arc<Pool>, UpstreamError> {
-        let made = self.pool.get_or_init(|| Ok(pools.declared(self.destination.clone(), pools.manner(&group.declared)?)));
-        let tls = |reason: &String| UpstreamError::Tls { host: self.destination.host.to_string(), reason: reason.clone() };
-        made.as_ref().map(Arc::clone).map_err(tls)
+        let manner = group.manner.get_or_init(|| pools.manner(&group.declared));
+        self.known.pool(group.number, manner.as_ref(), pools)
     }
 }
 

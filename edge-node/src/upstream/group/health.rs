@@ -9,12 +9,15 @@ use http::uri::PathAndQuery;
 use http::{Method, Request};
 use selvedge_origin::registry::HealthCheck;
 use selvedge_runtime::Body;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep};
 
+use super::known::Known;
 use super::{Group, Groups, Server};
 use crate::routes::draw;
 use crate::tasks;
-use crate::upstream::pool::{Pools, Slot};
+use crate::upstream::pool::Pools;
+use crate::upstream::slots::Slot;
 use crate::upstream::{forward, limits};
 
 /// When a server is asked next, and whether it is being asked.
@@ -34,43 +37,78 @@ impl Schedule {
         self.due_ms.store(now_ms.saturating_add(interval), Relaxed);
         true
     }
+
+    /// Milliseconds until the next check; none while one is under way, whose end is told.
+    fn wait_ms(&self, now_ms: u64) -> Option<u64> {
+        (!self.underway.load(Relaxed)).then(|| self.due_ms.load(Relaxed).saturating_sub(now_ms))
+    }
+
+    /// The rule is another one: what it says holds from now on.
+    pub(super) fn due_now(&self) {
+        self.due_ms.store(0, Relaxed);
+    }
 }
 
-/// Asks the servers of all groups that have health checks, until the pools go.
-pub(in crate::upstream) async fn watch(groups: Arc<Groups>, pools: Weak<Pools>) {
+/// Asks the servers of all groups that have health checks, until the groups or the pools go. Sleeps until one is due: for ever, where there are none.
+pub(in crate::upstream) async fn watch(groups: Weak<Groups>, pools: Weak<Pools>) {
     let places = Arc::new(Semaphore::new(limits::HEALTH_CHECKS_MAX));
-    let mut look = tokio::time::interval(limits::HEALTH_LOOK_INTERVAL);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let Some(changed) = groups.upgrade().map(|groups| groups.changed.clone()) else { return };
     loop {
-        look.tick().await;
-        let Some(pools) = pools.upgrade() else { return };
-        for group in groups.alive() {
-            let Some(rule) = group.declared.health.clone() else { continue };
-            let now = group.now_ms();
-            for index in 0..group.servers.len() {
-                let Ok(place) = places.clone().try_acquire_owned() else { break };
-                if group.servers.get(index).is_some_and(|server| server.schedule.begin(&rule, now, draw())) {
-                    let (group, pools, rule) = (group.clone(), pools.clone(), rule.clone());
-                    tasks::spawn("upstream health check", async move {
-                        let _place = place;
-                        group.check(index, &rule, &pools).await;
-                    });
-                }
+        let (Some(alive), Some(pools)) = (groups.upgrade().map(|groups| groups.alive()), pools.upgrade()) else { return };
+        let next = alive.iter().filter_map(|group| begin(group, &pools, &places, &changed)).min();
+        drop((alive, pools));
+        // However many there are and however often something changes, the list is gone through now and then only.
+        sleep(limits::HEALTH_LOOK_INTERVAL).await;
+        let due = async {
+            match next {
+                Some(ms) => sleep(Duration::from_millis(ms).saturating_sub(limits::HEALTH_LOOK_INTERVAL)).await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            () = due => {}
+            () = changed.notified() => {}
         }
     }
 }
 
-impl Group {
-    async fn check(&self, index: usize, rule: &HealthCheck, pools: &Arc<Pools>) {
-        let Some(server) = self.servers.get(index) else { return };
-        let within = Duration::from_millis(rule.timeout_ms.into());
-        let good = tokio::time::timeout(within, self.is_well(server, rule, pools)).await.unwrap_or(false);
-        if let Some(up) = server.standing.checked(good, rule) {
-            let what = if up { "server is up again by its health checks" } else { "server is down by its health checks" };
-            tracing::warn!(upstream = self.declared.title(), server = %server.base, "{what}");
+/// Begins the checks of a group that are due. Gives the milliseconds until the next one is.
+fn begin(group: &Arc<Group>, pools: &Arc<Pools>, places: &Arc<Semaphore>, changed: &Arc<Notify>) -> Option<u64> {
+    let rule = group.declared.health.as_ref()?;
+    let now = Instant::now();
+    for known in group.own_servers().map(|server| &server.known) {
+        if known.schedule.wait_ms(known.ms_at(now)) != Some(0) {
+            continue;
         }
-        server.schedule.underway.store(false, Relaxed);
+        // Whoever ends one tells.
+        let Ok(place) = places.clone().try_acquire_owned() else { return None };
+        if known.schedule.begin(rule, known.ms_at(now), draw()) {
+            let (group, known, pools, changed) = (group.clone(), known.clone(), pools.clone(), changed.clone());
+            tasks::spawn("upstream health check", async move {
+                group.check(&known, &pools).await;
+                drop((place, pools));
+                changed.notify_one();
+            });
+        }
+    }
+    group.own_servers().filter_map(|server| server.known.schedule.wait_ms(server.known.ms_at(now))).min()
+}
+
+impl Group {
+    async fn check(&self, known: &Arc<Known>, pools: &Arc<Pools>) {
+        let server = self.servers.iter().find(|server| Arc::ptr_eq(&server.known, known));
+        if let (Some(server), Some(rule)) = (server, &self.declared.health) {
+            let within = Duration::from_millis(rule.timeout_ms.into());
+            let good = tokio::time::timeout(within, self.is_well(server, rule, pools)).await.unwrap_or(false);
+            // It may have been taken over by an upstream with another rule meanwhile, or with none.
+            if known.is_in(self.number)
+                && let Some(up) = known.standing.checked(good, rule)
+            {
+                let what = if up { "server is up again by its health checks" } else { "server is down by its health checks" };
+                tracing::warn!(upstream = self.declared.title(), server = %known.base, "{what}");
+            }
+        }
+        known.schedule.underway.store(false, Relaxed);
     }
 
     /// Whether it answers a check with 2xx or 3xx, to the end.

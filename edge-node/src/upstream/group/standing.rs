@@ -6,7 +6,7 @@ use selvedge_origin::registry::{Ejection, HealthCheck};
 
 use crate::upstream::limits::EJECTION_DOUBLINGS_MAX;
 
-/// A server's state. Times are in milliseconds since its group was made.
+/// A server's state. Times are in milliseconds since it is known.
 #[derive(Debug)]
 pub(super) struct Standing {
     failures: AtomicU32,
@@ -34,6 +34,12 @@ impl Standing {
     /// Its health checks say that it answers, or it has none.
     pub(super) fn is_healthy(&self) -> bool {
         self.healthy.load(Relaxed)
+    }
+
+    /// Nobody checks its health any more: it is taken for up.
+    pub(super) fn trusted(&self) {
+        self.healthy.store(true, Relaxed);
+        self.against.store(0, Relaxed);
     }
 
     /// It is left alone for a while.
