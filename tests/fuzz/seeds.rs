@@ -122,6 +122,7 @@ pub(crate) fn fields() -> Vec<Vec<u8>> {
         "max-age=60, s-maxage=\"30\", no-cache=\"set-cookie, x\", private, stale-while-revalidate=10",
         "Sun, 06 Nov 1994 08:49:37 GMT",
         "Sunday, 06-Nov-94 08:49:37 GMT",
+        "Tue, 29 Feb 2000 23:59:60 GMT",
         "Sun Nov  6 08:49:37 1994",
         "\"a\", W/\"b\", \"c\"",
         "bytes=0-99, -5, 100-",

@@ -14,6 +14,7 @@ use selvedge_runtime::{Body, BodyError};
 use smallvec::SmallVec;
 
 use super::control::Control;
+use super::date::{format_date, parse_date};
 use super::disk::DiskBody;
 use super::freshness::{Freshness, Standing};
 use super::part::Part;
@@ -21,7 +22,7 @@ use super::purge::{Purgeable, Stamp, Verdict};
 use super::ready::Written;
 use super::status::CACHE_STATUS;
 use super::tags::Tags;
-use super::time::{Time, format_date, parse_date};
+use super::time::Time;
 use super::vary::Variant;
 
 mod encodings;

@@ -4,7 +4,8 @@ use http::StatusCode;
 use http::header::{AGE, DATE, EXPIRES, HeaderMap, LAST_MODIFIED};
 
 use super::control::{Control, parse_seconds};
-use super::time::{Time, parse_date};
+use super::date::parse_date;
+use super::time::Time;
 
 /// What decides freshness, taken once when the response arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

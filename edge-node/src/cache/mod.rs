@@ -12,6 +12,7 @@ pub mod chain;
 pub mod coding;
 pub mod collapse;
 pub mod control;
+pub mod date;
 pub mod deception;
 pub mod disk;
 pub mod entry;

@@ -5,7 +5,8 @@ use http::header::{
     IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, TRAILER, TRANSFER_ENCODING,
 };
 
-use super::time::{Time, parse_date};
+use super::date::parse_date;
+use super::time::Time;
 
 /// Fields by which a client asks only for what it does not have. A fill asks for all of it.
 const CONDITIONS: [HeaderName; 6] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE];
@@ -25,12 +26,14 @@ pub fn ask(request: &mut HeaderMap, stored: Option<&HeaderMap>) {
     }
 }
 
-/// Whether a `304` to our own condition speaks of the stored response. Without an entity tag it does; with one, the tags must agree (RFC 9111, section 4.3.4).
+/// Whether a `304` to our own condition speaks of the stored response (RFC 9111, section 4.3.4): tags that both have must agree; without one it must not have been changed
+/// after the stored one was. (An upstream of several servers may say an earlier date for the same bytes.)
 pub fn confirms(not_modified: &HeaderMap, stored: &HeaderMap) -> bool {
-    match (not_modified.get(ETAG), stored.get(ETAG)) {
-        (Some(told), Some(stored)) => weakly_equal(told.as_bytes(), stored.as_bytes()),
-        _ => true,
+    if let (Some(told), Some(stored)) = (not_modified.get(ETAG), stored.get(ETAG)) {
+        return weakly_equal(told.as_bytes(), stored.as_bytes());
     }
+    let modified = |headers: &HeaderMap| headers.get(LAST_MODIFIED).and_then(parse_date);
+    !matches!((modified(not_modified), modified(stored)), (Some(told), Some(stored)) if told > stored)
 }
 
 /// The stored fields with those of a `304` (RFC 9111, section 3.2): each that is there replaces all stored ones of its name, but for those that describe the stored
@@ -66,8 +69,14 @@ pub fn client_has(request: &HeaderMap, stored: &HeaderMap) -> bool {
         let stored = stored.get(ETAG).map(HeaderValue::as_bytes);
         return tags.any(|line| names_tag(line.as_bytes(), stored));
     }
-    let Some(since) = request.get(IF_MODIFIED_SINCE).and_then(parse_date) else { return false };
+    let Some(since) = only_date(request, &IF_MODIFIED_SINCE) else { return false };
     modified(stored).is_some_and(|modified| modified <= since)
+}
+
+/// The date of a condition. One that is none, or is there more than once, is ignored (RFC 9110, sections 13.1.3 and 13.1.4).
+fn only_date(request: &HeaderMap, name: &HeaderName) -> Option<Time> {
+    let mut lines = request.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none()).and_then(parse_date)
 }
 
 /// When a stored response was last changed; one that does not say it, not after its `Date` (RFC 9111, section 4.3.2).
@@ -88,7 +97,7 @@ pub fn fulfils(request: &HeaderMap, stored: &HeaderMap) -> bool {
         let strong = stored.get(ETAG).map(HeaderValue::as_bytes).filter(|tag| tag.starts_with(b"\""));
         return tags.any(|line| line.as_bytes().trim_ascii() == b"*" || strong.is_some_and(|strong| names_strong(line.as_bytes(), strong)));
     }
-    let Some(unless) = request.get(IF_UNMODIFIED_SINCE).and_then(parse_date) else { return true };
+    let Some(unless) = only_date(request, &IF_UNMODIFIED_SINCE) else { return true };
     stored.get(LAST_MODIFIED).and_then(parse_date).is_some_and(|modified| modified <= unless)
 }
 
@@ -190,6 +199,7 @@ mod tests {
             (&[("if-modified-since", DATE)], &[("last-modified", "Sun, 06 Nov 1994 08:49:38 GMT")], false),
             (&[("if-modified-since", "yesterday")], &[("last-modified", DATE)], false),
             (&[("if-modified-since", DATE)], &[], false),
+            (&[("if-modified-since", DATE), ("if-modified-since", DATE)], &[("last-modified", DATE)], false),
             (&[], &[("etag", "\"a\"")], false),
         ];
         for (request, stored, expected) in cases {
@@ -212,6 +222,8 @@ mod tests {
         assert!(!fulfilled("if-match", "W/\"a\"") && !fulfilled("if-match", "\"b\""));
         assert!(fulfilled("if-unmodified-since", DATE) && !fulfilled("if-unmodified-since", "Sun, 06 Nov 1994 08:49:36 GMT"));
         assert!(fulfilled("accept", "*/*"));
+        let twice = headers(&[("if-unmodified-since", "Sun, 06 Nov 1994 08:49:36 GMT"), ("if-unmodified-since", DATE)]);
+        assert!(fulfils(&twice, &stored), "of two dates neither counts");
         assert!(!fulfils(&headers(&[("if-match", "\"a\"")]), &headers(&[("etag", "W/\"a\"")])));
     }
 
@@ -240,6 +252,16 @@ mod tests {
         assert!(confirms(&headers(&[]), &stored));
         assert!(confirms(&headers(&[("etag", "W/\"a\"")]), &stored));
         assert!(!confirms(&headers(&[("etag", "\"b\"")]), &stored));
+    }
+
+    #[test]
+    fn a_304_that_was_changed_later_speaks_of_another_response() {
+        let stored = headers(&[("last-modified", DATE)]);
+        let by = |modified| confirms(&headers(&[("last-modified", modified)]), &stored);
+        assert!(by(DATE) && by("Sun, 06 Nov 1994 08:49:36 GMT") && by("yesterday") && confirms(&headers(&[]), &stored));
+        assert!(!by("Sun, 06 Nov 1994 08:49:38 GMT"));
+        let tagged = headers(&[("etag", "\"a\""), ("last-modified", "Sun, 06 Nov 1994 08:49:38 GMT")]);
+        assert!(confirms(&tagged, &headers(&[("etag", "\"a\""), ("last-modified", DATE)])), "the tag is the better witness");
     }
 
     #[test]

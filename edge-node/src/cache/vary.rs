@@ -145,10 +145,13 @@ pub fn normalise(request: &mut HeaderMap, rules: &BTreeMap<String, VaryRule>) {
 }
 
 /// All lines of a field as one, without white space around the members of its list, and where the field's order and case say nothing, without those. (Two requests that
-/// differ in more than that are different.)
+/// differ in more than that are different. White space and commas in a quoted string are the string's: where there is one, the lines count as they are.)
 fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
     let mut lines = request.get_all(name).iter().peekable();
     lines.peek()?;
+    if request.get_all(name).iter().any(|line| line.as_bytes().contains(&b'"')) {
+        return Some(lines.map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b',').into());
+    }
     let members = lines.flat_map(|line| line.as_bytes().split(|b| *b == b',')).map(|member| Cow::Borrowed(member.trim_ascii()));
     let mut members: Vec<Cow<'_, [u8]>> = members.collect();
     negotiate::canonical(name, &mut members);
@@ -190,6 +193,10 @@ mod tests {
         assert!(stored.matches(&headers(&[("accept-encoding", "BR, gzip;q=1")])), "nor do order and case in this field");
         assert!(!stored.matches(&headers(&[("accept-encoding", "br, gzip;q=0.5")])));
         assert!(!variant("x-a", &[("x-a", "1, 2")]).matches(&headers(&[("x-a", "2, 1")])), "in others they may");
+        let quoted = variant("x-a", &[("x-a", "\"1 , 2\"")]);
+        assert!(quoted.matches(&headers(&[("x-a", "\"1 , 2\"")])));
+        assert!(!quoted.matches(&headers(&[("x-a", "\"1,2\"")])), "in a string white space is the string's");
+        assert!(!quoted.matches(&headers(&[("x-a", "\"1"), ("x-a", "2\"")])), "and lines are none");
         assert!(!stored.matches(&headers(&[])));
         assert!(!stored.matches(&headers(&[("accept-encoding", "gzip, br"), ("x-a", "")])), "an empty field is not an absent one");
         let two_lines = variant("x-a", &[("x-a", "1"), ("x-a", "2")]);

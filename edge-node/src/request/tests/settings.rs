@@ -10,7 +10,8 @@ use selvedge_origin::registry::{CacheSettings, QueryRule, RequestDirectives, Var
 use selvedge_runtime::{Body, Outcome, RunError};
 
 use super::world::*;
-use crate::cache::time::{Time, format_date};
+use crate::cache::date::format_date;
+use crate::cache::time::Time;
 
 const PAGE: &[(&str, &str)] = &[("cache-control", "max-age=60")];
 
