@@ -355,7 +355,7 @@ impl Sources {
             registry_seq: following.and_then(|status| status.position.as_ref()).map_or(0, |position| position.seq),
             registry_connected: following.is_some_and(|status| status.link == Link::Following),
             workers_refused: following
-                .map_or(0, |status| status.workers.values().filter(|worker| matches!(worker.state, WorkerState::Refused { .. })).count()),
+                .map_or(0, |status| status.unsettled.values().filter(|worker| matches!(worker.state, WorkerState::Refused { .. })).count()),
             supervisor: self.supervisor.counts().iter().collect(),
         }
     }
