@@ -316,7 +316,8 @@ impl Activator {
             self.effective = effective;
             self.changed();
         }
-        let (table, refused) = RouteTable::from_records(self.effective.values(), &self.running, self.routes.groups());
+        let (table, refused) =
+            RouteTable::from_records(self.effective.values(), &self.running, self.routes.groups(), self.routes.by_route());
         for error in refused {
             tracing::error!(%error, "a route of the registry is left out");
         }
