@@ -203,7 +203,8 @@ fn purge_of(number: u64, at: Time, record: &PurgeRecord) -> Purge {
         let (authority, target) = url.split_at_checked(url.find('/').unwrap_or(url.len())).unwrap_or_default();
         Target::Url { authority: authority.into(), target: target.into() }
     }));
-    targets.extend(record.prefixes.iter().map(|prefix| Target::Prefix(prefix.as_str().into())));
+    let prefixes = record.prefixes.iter().chain(&record.path_prefixes);
+    targets.extend(prefixes.map(|prefix| Target::Prefix(prefix.as_str().into())));
     targets.extend(record.tags.iter().map(|tag| Target::Tag(tag.as_str().into())));
     let strength = if record.soft { Strength::Soft } else { Strength::Hard };
     let realm = record.worker.as_ref().map_or(Realm::NONE, |worker| Realm::of_worker(worker.as_str()));

@@ -33,7 +33,7 @@ use selvedge_runtime::supervisor::Supervisor;
 use crate::cache::Cache;
 use crate::cache::status::{self, Detail, StatusName};
 use crate::cache::time::Time;
-use crate::deployments::Contact;
+use crate::deployments::{Contact, Purger};
 use crate::listen::{Connection, Interim, Refusal, Reply};
 use crate::metrics::{CacheResult, Metrics};
 use crate::peers::Peers;
@@ -69,6 +69,8 @@ pub struct Parts {
     pub peers: Arc<Peers>,
     /// When the registry was heard last.
     pub contact: Arc<Contact>,
+    /// The way of workers' purges.
+    pub purger: Purger,
     /// The way to customers' servers and to the rest of the world.
     pub upstreams: Arc<Upstreams>,
     /// Peers whose forwarding fields are believed. Empty by default.
@@ -92,6 +94,7 @@ pub struct RequestPath {
     cache: Arc<Cache>,
     peers: Arc<Peers>,
     contact: Arc<Contact>,
+    purger: Purger,
     upstreams: Arc<Upstreams>,
     runners: Runners,
     trusted_proxies: Vec<IpNet>,
@@ -118,6 +121,7 @@ impl RequestPath {
             cache: parts.cache,
             peers: parts.peers,
             contact: parts.contact,
+            purger: parts.purger,
             upstreams: parts.upstreams,
             runners,
             trusted_proxies: parts.trusted_proxies,
@@ -314,6 +318,10 @@ impl RequestPath {
 
     fn contact(&self) -> &Contact {
         &self.contact
+    }
+
+    pub(crate) fn purger(&self) -> &Purger {
+        &self.purger
     }
 
     fn peers(&self) -> &Peers {

@@ -34,7 +34,7 @@ pub(super) struct Table {
     prefixes: Kept<Prefix>,
 }
 
-/// A realm and what an authority with path and query begins with.
+/// A realm and what an authority with path and query, or these two alone, begin with.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Prefix(Realm, Arc<[u8]>);
 
