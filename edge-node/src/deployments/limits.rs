@@ -11,9 +11,10 @@ pub const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 /// A report goes out at least this often: the registry calls a node offline after 15 s.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// From one report to the next, at least: while thousands of workers become active or are refused, not each of them makes one. A deployment's end is
-/// the first report after a while, and does not wait.
-pub const REPORT_SPACING: Duration = Duration::from_millis(20);
+/// A report of more workers than this is large.
+pub const REPORT_SMALL_WORKERS: usize = 500;
+/// Wait after a large report: while thousands of workers become active, not each of them makes one.
+pub const REPORT_SPACING: Duration = Duration::from_millis(100);
 /// Characters of a reason in a report.
 pub const REASON_CHARS_MAX: usize = 1_000;
 
@@ -47,7 +48,7 @@ pub const STATE_BYTES_MAX: u64 = 2 * selvedge_origin::limits::FEED_LINE_BYTES_MA
 pub const IDENTITY_BYTES_MAX: u64 = 16 << 10;
 /// Bytes of the purges' file.
 pub const JOURNAL_BYTES_MAX: u64 = 64 << 20;
-/// The purges' file is written anew, without what later purges say too, when it has grown beyond this many bytes.
+/// The purges' file is written anew, without what later purges say too, when it has grown by this many bytes.
 pub const JOURNAL_REWRITE_BYTES: u64 = 8 << 20;
 /// Entries of the log that are taken in together: one sync of the purges' file does for all.
 pub const ENTRIES_TOGETHER_MAX: usize = 256;

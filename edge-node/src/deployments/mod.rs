@@ -17,7 +17,6 @@ mod purge;
 mod question;
 mod report;
 mod state;
-mod unsettled;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,6 +38,7 @@ pub use contact::Contact;
 use follow::{Follow, Wanted};
 use join::{JoinError, Member};
 use journal::Journal;
+pub use journal::{fuzz as fuzz_journal, fuzz_seeds as fuzz_journal_seeds};
 use load::Loader;
 pub use load::Warm;
 use pull::BundleStore;
@@ -117,8 +117,8 @@ pub struct FollowerStatus {
     pub link: Link,
     /// Why the feed's next frame was refused, where it was.
     pub feed_refusal: Option<String>,
-    /// The workers that do not run here what that entry wants, and why. All others do.
-    pub unsettled: BTreeMap<WorkerName, WorkerReport>,
+    /// What each wanted worker's deployment came to here.
+    pub workers: BTreeMap<WorkerName, WorkerReport>,
 }
 
 /// The link to the registry.

@@ -58,6 +58,13 @@ pub struct Remembered {
     prefixes: Vec<(u64, String, Mark)>,
 }
 
+impl Remembered {
+    /// The greatest number.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
+}
+
 impl Mark {
     fn raise(&mut self, number: u64, strength: Strength, at: Time) {
         match strength {
