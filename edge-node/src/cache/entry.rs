@@ -13,18 +13,18 @@ use selvedge_origin::registry::Coding;
 use selvedge_runtime::{Body, BodyError};
 use smallvec::SmallVec;
 
-use super::control::Control;
+use super::control::{self, Control};
 use super::date::{format_date, parse_date};
 use super::disk::DiskBody;
 use super::freshness::{Freshness, Standing};
 use super::part::Part;
+use super::policy::Storable;
 use super::purge::{Purgeable, Stamp, Verdict};
 use super::ready::Written;
 use super::status::CACHE_STATUS;
 use super::tags::Tags;
 use super::time::Time;
 use super::vary::Variant;
-use crate::metrics::{Removal, RouteCounters};
 
 mod encodings;
 
@@ -64,8 +64,6 @@ pub struct Entry {
     encodings: SmallVec<[(Coding, Encoding); 1]>,
     /// Its fields as HTTP/1.1 sends them.
     written: Written,
-    /// Its route's, where it has one.
-    counters: Option<Arc<RouteCounters>>,
 }
 
 /// The bytes of a response.
@@ -98,7 +96,13 @@ impl Entry {
         let encodings = SmallVec::new();
         let part = None;
         let (status, headers, written) = (head.status, head.headers, Written::default());
-        Self { status, headers, foreign_status, body, part, control, freshness, variant, purgeable, encodings, written, counters: None }
+        Self { status, headers, foreign_status, body, part, control, freshness, variant, purgeable, encodings, written }
+    }
+
+    /// Of one that may be stored: without what is for whoever ordered it only (RFC 9111, sections 5.2.2.4 and 5.2.2.7).
+    pub fn of(head: response::Parts, body: StoredBody, storable: Storable, variant: Variant, stamp: Stamp) -> Self {
+        let withheld = control::withheld(&head.headers);
+        Self::new(head, body, storable.control, storable.freshness, variant, stamp).without(&withheld)
     }
 
     /// The same as a part of a whole, or as the whole where it is all of it.
@@ -117,16 +121,6 @@ impl Entry {
             self.headers.remove(name);
         }
         self
-    }
-
-    /// It is of a route: what becomes of it is counted there.
-    pub fn count_by(&mut self, route: &Arc<RouteCounters>) {
-        self.counters = Some(route.clone());
-    }
-
-    /// It is in memory no more.
-    pub(super) fn removed(&self, why: Removal) {
-        self.counters.iter().for_each(|route| route.removed(why));
     }
 
     /// The same with other bytes.
@@ -179,14 +173,12 @@ impl Entry {
     }
 
     /// The same bytes with other fields: after a `304` to a fetch that began at `stamp`.
-    pub fn freshened(&self, fields: HeaderMap, control: Control, freshness: Freshness, stamp: Stamp) -> Self {
-        let mut headers = fields;
-        let foreign_status = self.foreign_status;
+    pub fn freshened(&self, mut headers: HeaderMap, control: Control, freshness: Freshness, stamp: Stamp) -> Self {
         // A 304 need not repeat the tags; they are not among the stored fields.
         let tags = if Tags::are_said(&headers) { Tags::of(&headers) } else { self.purgeable.tags.clone() };
         let purgeable = Purgeable::new(stamp, tags);
-        prepare(&mut headers, foreign_status, freshness.received);
-        Self { headers, control, freshness, purgeable, ..self.copy() }.with_encodings_of(self)
+        prepare(&mut headers, self.foreign_status, freshness.received);
+        Self { control, freshness, purgeable, ..self.like(headers, self.body.clone()) }.with_encodings_of(self)
     }
 
     /// Whether a cache nearer to the upstream has written its own `Cache-Status`.
@@ -310,14 +302,9 @@ impl StoredBody {
 
     /// The pieces of a part of it; what lies beyond its end is left out.
     pub fn pieces(&self, range: Range<u64>) -> Vec<Bytes> {
-        let all: &[Bytes] = match &self.pieces {
-            Pieces::One(bytes) => std::slice::from_ref(bytes),
-            Pieces::Many(pieces) => pieces,
-            // Parts are never in slices on disk: see the disk's writer.
-            Pieces::Disk(_) => &[],
-        };
         let mut at = 0;
-        let cut = all.iter().filter_map(|piece| {
+        // Parts are never in slices on disk: see the disk's writer.
+        let cut = self.in_memory().iter().filter_map(|piece| {
             let (start, end) = (at, at + piece.len() as u64);
             at = end;
             let (from, to) = (range.start.max(start), range.end.min(end));
@@ -433,11 +420,6 @@ impl Slot {
         variants
             .extend(self.variants.iter().filter(|other| !other.variant.same(&entry.variant)).take(super::vary::VARIANTS_MAX - 1).cloned());
         Self { variants, uncollapsed_until: None }
-    }
-
-    /// Those of its entries that go where this one comes, because there are too many variants.
-    pub(super) fn crowded_out(&self, by: &Entry) -> impl Iterator<Item = &Arc<Entry>> {
-        self.variants.iter().filter(|other| !other.variant.same(&by.variant)).skip(super::vary::VARIANTS_MAX - 1)
     }
 
     /// This slot with one more entry, older than those that it has; the same where one of them is for the same requests.

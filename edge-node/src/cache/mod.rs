@@ -42,10 +42,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use http::header::{HeaderMap, RANGE};
 use http::{HeaderName, HeaderValue};
 use selvedge_origin::registry::Coding;
-use smallvec::SmallVec;
 
 use crate::limits::{MEMORY_SHARE_MAX, UNCOLLAPSED_MS};
-use crate::metrics::{Metrics, Removal};
+use crate::metrics::Metrics;
 
 use collapse::{Company, Duty, Fills, Obligation};
 use disk::{Disk, DiskConfig, DiskUsage, Spill};
@@ -59,6 +58,7 @@ use recall::Recalls;
 use status::Forward;
 use tier::Tier;
 use time::Time;
+use vary::Variant;
 
 /// Stored responses. Built once by `node.rs`; shared.
 pub struct Cache {
@@ -91,7 +91,7 @@ impl Found {
         const FOR_EVER_MS: u64 = u64::MAX;
         match self {
             Self::Fresh(entry, _) => {
-                let hint = Hint { names: entry.variant.names().cloned(), ..Hint::default() };
+                let hint = Hint::of(&entry.variant);
                 Self::Stale(entry, FOR_EVER_MS, hint)
             }
             Self::Stale(entry, _, hint) => Self::Stale(entry, FOR_EVER_MS, hint),
@@ -110,6 +110,13 @@ pub struct Hint {
     pub alone: bool,
     /// The range that is fetched; none: all of it.
     pub range: Option<HeaderValue>,
+}
+
+impl Hint {
+    /// That responses of the key vary on what this one varies on.
+    pub fn of(variant: &Variant) -> Self {
+        Self { names: variant.names().cloned(), ..Self::default() }
+    }
 }
 
 impl Cache {
@@ -152,10 +159,11 @@ impl Cache {
         let is_gone = |entry: &Arc<Entry>| self.purges.verdict(&entry.purgeable, key.as_bytes()) == Verdict::Gone;
         let mut answering = slot.select(request).filter(|entry| !is_gone(entry));
         let Some(first) = answering.next() else {
-            if slot.variants.iter().any(is_gone) {
+            let gone = slot.variants.iter().filter(|entry| is_gone(entry)).count();
+            if gone > 0 {
                 self.sweep(key.as_bytes());
             }
-            let why = if slot.variants.iter().all(is_gone) { Forward::UriMiss } else { Forward::VaryMiss };
+            let why = if gone == slot.variants.len() { Forward::UriMiss } else { Forward::VaryMiss };
             return Found::Nothing(why, hint(&slot));
         };
         // Section 4.1: the newest by Date. Several answer one request only where they vary on different fields.
@@ -200,9 +208,6 @@ impl Cache {
                 return (!old.is_empty()).then_some(old);
             }
             self.disk.iter().for_each(|disk| disk.put(key, &entry));
-            if fits {
-                old.crowded_out(&entry).for_each(|other| other.removed(Removal::Variants));
-            }
             let new = if fits { old.with(entry.clone()) } else { old.without(&entry) };
             (!new.is_empty()).then_some(new)
         });
@@ -212,10 +217,8 @@ impl Cache {
     fn sweep(&self, key: &[u8]) {
         self.tier.change(key, &mut |slot| {
             let Slot { variants, uncollapsed_until } = slot?;
-            let (gone, left) = variants.iter().cloned().partition(|entry| self.purges.verdict(&entry.purgeable, key) == Verdict::Gone);
-            let gone: SmallVec<[Arc<Entry>; 1]> = gone;
-            gone.iter().for_each(|entry| entry.removed(Removal::Purged));
-            let left = Slot { variants: left, uncollapsed_until: *uncollapsed_until };
+            let valid = |entry: &&Arc<Entry>| self.purges.verdict(&entry.purgeable, key) != Verdict::Gone;
+            let left = Slot { variants: variants.iter().filter(valid).cloned().collect(), uncollapsed_until: *uncollapsed_until };
             (!left.variants.is_empty() || left.uncollapsed_until.is_some()).then_some(left)
         });
     }
@@ -254,8 +257,7 @@ impl Cache {
     pub fn invalidate(&self, key: &CacheKey) {
         // First the fetches: one that ends in between must not store again.
         self.fills.discard(key.as_bytes());
-        self.tier.change(key.as_bytes(), &mut |slot| {
-            slot.iter().flat_map(|slot| &slot.variants).for_each(|entry| entry.removed(Removal::Invalidated));
+        self.tier.change(key.as_bytes(), &mut |_| {
             self.disk.iter().for_each(|disk| disk.forget(key.as_bytes()));
             None
         });
@@ -297,7 +299,7 @@ impl Cache {
 
 /// How an entry is found.
 fn judge(entry: Arc<Entry>, request: &HeaderMap, hint: Hint, now: Time) -> Found {
-    if entry.part.is_some() && !entry.answers(request.get(RANGE)) {
+    if !entry.answers(request.get(RANGE)) {
         return match entry.standing(now) {
             Standing::Fresh(_) if !entry.control.no_cache => Found::Incomplete(entry, hint),
             _ => Found::Nothing(Forward::Stale, hint),

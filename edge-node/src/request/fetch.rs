@@ -10,7 +10,6 @@ use super::context::CDN_LOOP;
 use super::error::RequestError;
 use super::fields;
 use super::trail::Trail;
-use crate::metrics::Source;
 use crate::upstream::{Group, OnInterim, Reach, UpstreamError};
 
 /// Forwards: fields of the hop taken off, who asks written anew, passage marked.
@@ -33,7 +32,6 @@ pub(super) async fn get(
         let interim = trail.interim.clone();
         request.extensions_mut().insert(OnInterim::new(move |status, headers| interim.send(status, headers.clone())));
     }
-    trail.served_from(Source::Upstream);
     let mut response = path.upstreams().ask(upstream, trail.context.asked(), request).await?;
     clean(response.headers_mut());
     Ok(response)

@@ -165,7 +165,7 @@ impl RequestPath {
     async fn answer(self: &Arc<Self>, request: Request<Body>, trail: &Arc<Trail>) -> Result<Reply, RequestError> {
         trail.context.check()?;
         let aim = route::resolve(&trail.context, &self.routes.load())?;
-        trail.routed(&aim.route);
+        trail.routed(&aim.route.pattern);
         if aim.route.redirect_to_https && !trail.context.secure {
             return Ok(respond::to_https(&trail.context, self.https_port.get().copied()).into());
         }
@@ -187,7 +187,7 @@ impl RequestPath {
         let now = self.now();
         let mut lookup = question.ask(self, &request, aim, now)?;
         if matches!(lookup, Lookup::Recall) {
-            question.recall(self, request.headers(), aim, trail).await;
+            question.recall(self, request.headers(), trail).await;
             lookup = question.ask(self, &request, aim, now)?;
         }
         let (why, detail) = match lookup {
@@ -198,12 +198,12 @@ impl RequestPath {
             Lookup::Refreshing(entry, stale_ms, because) => {
                 trail.cached(if stale_ms == 0 { CacheResult::Hit } else { CacheResult::Stale });
                 store::refresh(self, &question, request.headers(), aim, (entry.clone(), stale_ms), trail);
-                let say = respond::Say::Because(respond::ttl_seconds(&entry, now), because);
+                let say = respond::because(&entry, because, now);
                 return Ok(compress::stored(self, &question, asked, &entry, say, now).await.into());
             }
             Lookup::Stale(entry) => {
                 trail.cached(CacheResult::Stale);
-                let say = respond::Say::Because(respond::ttl_seconds(&entry, now), Detail::MaxStale);
+                let say = respond::because(&entry, Detail::MaxStale, now);
                 return Ok(compress::stored(self, &question, asked, &entry, say, now).await.into());
             }
             Lookup::Fetch | Lookup::Recall => {
@@ -276,7 +276,7 @@ impl RequestPath {
             (aim.wish, aim.cached) = (wish, true);
         }
         let trail = Trail::new(context, Origin::Worker, asking.sinks().clone(), Interim::none());
-        trail.routed(&aim.route);
+        trail.routed(&aim.route.pattern);
         let reply = self.fulfil(request, &aim, &trail).await.inspect_err(|error| trail.failed("behind", error.to_string()))?;
         Ok(trail.answered(reply).into_response())
     }

@@ -28,7 +28,6 @@ use crate::cache::tags::{SELVEDGE_TAGS, Tags};
 use crate::cache::time::Time;
 use crate::cache::validate::{client_has, range_applies};
 use crate::listen::Refusal;
-use crate::metrics::Source;
 use crate::routes::draw;
 use crate::upstream::UpstreamError;
 
@@ -47,16 +46,20 @@ pub(super) enum Say {
 
 /// A hit that is fresh for so many milliseconds more.
 pub(super) fn fresh(left_ms: u64) -> Say {
-    Say::Hit(i64::try_from(left_ms / 1000).unwrap_or(i64::MAX))
+    Say::Hit(seconds(left_ms))
 }
 
-/// Seconds of freshness that are left, negative for a stale entry.
-pub(super) fn ttl_seconds(entry: &Entry, now: Time) -> i64 {
-    let (ms, sign) = match entry.standing(now) {
-        Standing::Fresh(ms) => (ms, 1),
-        Standing::Stale(ms) => (ms, -1),
+/// A hit of an entry, fresh or stale, for a reason that the client is told.
+pub(super) fn because(entry: &Entry, reason: Detail, now: Time) -> Say {
+    let ttl = match entry.standing(now) {
+        Standing::Fresh(ms) => seconds(ms),
+        Standing::Stale(ms) => -seconds(ms),
     };
-    i64::try_from(ms / 1000).unwrap_or(i64::MAX) * sign
+    Say::Because(ttl, reason)
+}
+
+fn seconds(ms: u64) -> i64 {
+    i64::try_from(ms / 1000).unwrap_or(i64::MAX)
 }
 
 /// What a listener sends for what is no request.
@@ -89,18 +92,14 @@ pub(super) fn ready(path: &RequestPath, entry: &Arc<Entry>, asked: Asked<'_>, le
     if !plain {
         return None;
     }
-    let ttl = i64::try_from(left_ms / 1000).unwrap_or(i64::MAX);
-    let ready = Ready::new(entry, now, path.name().hit(ttl))?;
-    trail.served_from(Source::Memory);
+    let ready = Ready::new(entry, now, path.name().hit(seconds(left_ms)))?;
     Some(if trail.context.method == Method::HEAD { ready.without_body() } else { ready })
 }
 
 /// A response from what is stored: conditions, then a range, then all of it (RFC 9110, section 13.2.2).
 pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap, trail: &Trail, say: Say, now: Time) -> Response<Body> {
-    let from_disk = trail.is_recalled() || entry.body.on_disk().is_some();
-    trail.served_from(if from_disk { Source::Disk } else { Source::Memory });
     let cache_status = match say {
-        Say::Hit(ttl) if from_disk => path.name().hit_because(ttl, Detail::Disk),
+        Say::Hit(ttl) if trail.is_recalled() || entry.body.on_disk().is_some() => path.name().hit_because(ttl, Detail::Disk),
         Say::Hit(ttl) => path.name().hit(ttl),
         Say::Because(ttl, detail) => path.name().hit_because(ttl, detail),
         Say::As(value) => value,
@@ -251,7 +250,6 @@ struct Row {
 /// The response for an error: short text, `Proxy-Status`, the request's id.
 pub(super) fn error(error: &RequestError, trail: &Trail, path: &RequestPath) -> Response<Body> {
     let row = row(error);
-    trail.served_from(Source::Node);
     trail.failed(row.kind, error.to_string());
     if let RequestError::Run { error, worker, version } = error {
         trail.ended(error.outcome);

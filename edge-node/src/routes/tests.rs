@@ -11,7 +11,6 @@ fn route(pattern: &str) -> Route {
         fingerprint: 0,
         compress: Default::default(),
         early_hints: false,
-        counters: Arc::default(),
         cache: CacheSettings::default(),
     }
 }

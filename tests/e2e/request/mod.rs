@@ -5,7 +5,6 @@ mod hints;
 mod interim;
 mod limits;
 mod malformed;
-mod metrics;
 mod outcomes;
 mod protocols;
 mod purging;

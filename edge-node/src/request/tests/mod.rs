@@ -3,7 +3,6 @@
 mod caching;
 mod collapsing;
 mod compressing;
-mod counting;
 mod on_disk;
 mod parts;
 mod passing;
