@@ -25,6 +25,7 @@ mod worker_cache;
 
 use std::sync::{Arc, OnceLock};
 
+use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use ipnet::IpNet;
 use selvedge_runtime::Body;
@@ -187,7 +188,7 @@ impl RequestPath {
         let now = self.now();
         let mut lookup = question.ask(self, &request, aim, now)?;
         if matches!(lookup, Lookup::Recall) {
-            question.recall(self, request.headers(), trail).await;
+            Box::pin(question.recall(self, request.headers(), trail)).await;
             lookup = question.ask(self, &request, aim, now)?;
         }
         let (why, detail) = match lookup {
@@ -208,7 +209,7 @@ impl RequestPath {
             }
             Lookup::Fetch | Lookup::Recall => {
                 hints::send(self, asked);
-                match lookup::fetch(self, &question, request.headers(), aim, trail).await? {
+                match Box::pin(lookup::fetch(self, &question, request.headers(), aim, trail)).await? {
                     Fetched::Response(response) => return Ok(response.into()),
                     Fetched::Alone(why, detail) => (why, detail),
                 }
@@ -234,23 +235,30 @@ impl RequestPath {
         Ok(compress::one(self, aim, coding, trail, response).into())
     }
 
-    /// Asks whoever answers, without the cache.
-    async fn forward(self: &Arc<Self>, request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
-        let lesson = Lesson::begin(self, &request, aim, trail);
-        let mut response = match &aim.answerer {
-            Answerer::Worker(worker, version) => execute::run(self, request, aim, (worker, version), trail).await?,
-            Answerer::Upstream(upstream) => fetch::get(self, request, upstream, trail).await?,
-            Answerer::Outside => fetch::outside(self, request, trail).await?,
-        };
-        if let Some(wish) = &aim.wish {
-            wish.tag(response.headers_mut());
-        }
-        if let Some(lesson) = lesson
-            && !pass_through::is_passed(&response)
-        {
-            lesson.learn(self, &response);
-        }
-        Ok(response)
+    /// Asks whoever answers, without the cache. Boxed: what is answered from the cache shall not carry the room for it.
+    fn forward<'a>(
+        self: &'a Arc<Self>,
+        request: Request<Body>,
+        aim: &'a Aim,
+        trail: &'a Arc<Trail>,
+    ) -> BoxFuture<'a, Result<Response<Body>, RequestError>> {
+        Box::pin(async move {
+            let lesson = Lesson::begin(self, &request, aim, trail);
+            let mut response = match &aim.answerer {
+                Answerer::Worker(worker, version) => execute::run(self, request, aim, (worker, version), trail).await?,
+                Answerer::Upstream(upstream) => fetch::get(self, request, upstream, trail).await?,
+                Answerer::Outside => fetch::outside(self, request, trail).await?,
+            };
+            if let Some(wish) = &aim.wish {
+                wish.tag(response.headers_mut());
+            }
+            if let Some(lesson) = lesson
+                && !pass_through::is_passed(&response)
+            {
+                lesson.learn(self, &response);
+            }
+            Ok(response)
+        })
     }
 
     /// Answers a worker's request of another route of this node, on behalf of its client.
