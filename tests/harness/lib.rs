@@ -3,11 +3,13 @@
 
 pub mod client;
 mod cluster;
+mod crossing;
 mod daemon;
 mod upstream;
 
 pub use client::Answer;
 pub use cluster::{Cluster, Deploy, Edge, fixture, route};
+pub use crossing::{Busy, Crossing};
 pub use daemon::{Built, Daemon, selvedge};
 pub use upstream::Upstream;
 
