@@ -429,5 +429,8 @@ pub const WORKER_LOG_LINES_PER_SECOND: u32 = 100;
 /// Bytes of one line of a worker's log; the rest is cut.
 pub const WORKER_LOG_LINE_BYTES_MAX: usize = 16 << 10;
 
+/// Routes that metrics show one by one, those that were used: a scraper keeps 50 series and more for each. (The registry takes 100,000 routes.)
+pub const METRIC_ROUTES_MAX: usize = 1000;
+
 /// Servers of upstreams that metrics show one by one: a scraper keeps a series for each.
 pub const METRIC_SERVERS_MAX: usize = 1000;

@@ -1,13 +1,22 @@
-//! What the node counts: plain atomics, a few per request, with label sets that are closed (never a URL, a host or a worker).
+//! What the node counts: plain atomics, a few per request, with label sets that are closed or bounded (never a URL, a host or a worker).
 
+mod by_route;
+mod histogram;
+mod page;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use selvedge_runtime::{Outcome, Report};
 
 use crate::cache::disk::{DiskCounters, DiskUsage};
-use crate::limits::METRIC_SERVERS_MAX;
+use crate::limits::{METRIC_ROUTES_MAX, METRIC_SERVERS_MAX};
 use crate::listen::Protocol;
 use crate::upstream::ServerReading;
+
+pub use by_route::{Asker, ByRoute, Removal, RouteCounters, Source, Waiting};
+pub use histogram::Histogram;
+use page::Page;
 
 /// All counters of a node. Shared by every part; read by the admin listener.
 #[derive(Debug, Default)]
@@ -188,7 +197,7 @@ impl Metrics {
     }
 
     /// A connection is open until the value is dropped.
-    pub fn connected(self: &std::sync::Arc<Self>, protocol: Protocol) -> OpenConnection {
+    pub fn connected(self: &Arc<Self>, protocol: Protocol) -> OpenConnection {
         let counters = &self.connections[protocol as usize];
         counters.opened.fetch_add(1, Relaxed);
         counters.open.fetch_add(1, Relaxed);
@@ -205,33 +214,13 @@ impl Metrics {
 #[derive(Debug)]
 #[must_use]
 pub struct OpenConnection {
-    metrics: std::sync::Arc<Metrics>,
+    metrics: Arc<Metrics>,
     protocol: Protocol,
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.metrics.connections[self.protocol as usize].open.fetch_sub(1, Relaxed);
-    }
-}
-
-/// Upper bounds of the buckets of [`Histogram`], in microseconds.
-const BUCKETS_US: [u64; 14] = [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_500_000, 10_000_000];
-
-/// Durations in fixed buckets.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BUCKETS_US.len() + 1],
-    sum_us: AtomicU64,
-}
-
-impl Histogram {
-    /// Counts one duration.
-    pub fn observe(&self, duration: std::time::Duration) {
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS_US.partition_point(|bound| *bound < us);
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_us.fetch_add(us, Relaxed);
     }
 }
 
@@ -262,6 +251,8 @@ pub struct Readings {
     pub upstream_retries: u64,
     /// Patterns that this node routes.
     pub routes: usize,
+    /// What was counted of each.
+    pub by_route: Vec<Arc<RouteCounters>>,
     /// The sequence number of the registry's log that is applied; 0 before the first snapshot.
     pub registry_seq: u64,
     /// The registry's feed is up.
@@ -309,7 +300,7 @@ impl Metrics {
         }
         page.gauge("selvedge_cache_disk_failing", "1 while the cache's disk is full or fails.", self.disk.failing.get());
         render_readings(&mut page, readings);
-        page.0
+        page.into_text()
     }
 
     fn render_requests(&self, page: &mut Page) {
@@ -326,13 +317,7 @@ impl Metrics {
         page.gauge("selvedge_requests_running", "Requests that are being answered.", self.requests_running.get());
         let name = "selvedge_request_head_seconds";
         page.head(name, "histogram", "Time from a request's head to its response's head.");
-        let mut total = 0;
-        for (index, count) in self.head_duration.buckets.iter().enumerate() {
-            total += count.load(Relaxed);
-            let bound = BUCKETS_US.get(index).map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
-            page.line("selvedge_request_head_seconds_bucket", &[("le", &bound)], total);
-        }
-        page.0.push_str(&format!("{name}_sum {}\n{name}_count {total}\n", self.head_duration.sum_us.load(Relaxed) as f64 / 1e6));
+        page.histogram(name, &[], &self.head_duration);
     }
 }
 
@@ -359,6 +344,7 @@ fn render_readings(page: &mut Page, readings: &Readings) {
     }
     page.counter("selvedge_upstream_retries_total", "Requests that asked a further server of their upstream.", readings.upstream_retries);
     render_servers(page, &readings.upstream_servers);
+    by_route::render(page, &readings.by_route, METRIC_ROUTES_MAX);
     let name = "selvedge_supervisor_events_total";
     page.head(name, "counter", "What happened to runner processes and to invocations between them.");
     for (event, count) in &readings.supervisor {
@@ -381,32 +367,6 @@ fn render_servers(page: &mut Page, servers: &[ServerReading]) {
         for server in servers.iter().take(METRIC_SERVERS_MAX) {
             page.line(name, &[("upstream", &server.upstream), ("server", &server.address)], figure(server));
         }
-    }
-}
-
-/// The text being written.
-#[derive(Default)]
-struct Page(String);
-
-impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-    }
-
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        let escaped = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect();
-        self.0.push_str(&format!("{name}{{{}}} {value}\n", labels.join(",")));
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.head(name, "counter", help);
-        self.0.push_str(&format!("{name} {value}\n"));
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: i64) {
-        self.head(name, "gauge", help);
-        self.0.push_str(&format!("{name} {value}\n"));
     }
 }
 

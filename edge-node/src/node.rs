@@ -340,6 +340,7 @@ impl Sources {
         let following = following.as_deref();
         let (cache_entries, cache_bytes) = self.cache.usage();
         let (upstream_servers, upstream_retries) = self.routes.groups().read();
+        let routes = self.routes.load();
         Readings {
             runners: runners.len(),
             standbys: runners.iter().filter(|runner| runner.cordon.is_none()).count(),
@@ -352,11 +353,12 @@ impl Sources {
             upstream_connections: self.upstreams.connections().0,
             upstream_servers,
             upstream_retries,
-            routes: self.routes.load().len(),
+            routes: routes.len(),
+            by_route: routes.counters().cloned().collect(),
             registry_seq: following.and_then(|status| status.position.as_ref()).map_or(0, |position| position.seq),
             registry_connected: following.is_some_and(|status| status.link == Link::Following),
             workers_refused: following
-                .map_or(0, |status| status.workers.values().filter(|worker| matches!(worker.state, WorkerState::Refused { .. })).count()),
+                .map_or(0, |status| status.unsettled.values().filter(|worker| matches!(worker.state, WorkerState::Refused { .. })).count()),
             supervisor: self.supervisor.counts().iter().collect(),
         }
     }

@@ -25,6 +25,7 @@ use selvedge_origin::registry::{BadUpstream, CacheSettings, CompressSettings, Ro
 use selvedge_runtime::WorkerSource;
 
 use crate::cache::purge::Realm;
+use crate::metrics::{ByRoute, RouteCounters};
 use crate::upstream::{Group, Groups, Renewal};
 use crate::workers::LogBudget;
 use paths::PathTable;
@@ -50,14 +51,17 @@ pub struct Route {
     pub compress: CompressSettings,
     /// Send `103 Early Hints` made from earlier answers.
     pub early_hints: bool,
+    /// What is counted of it.
+    pub counters: Arc<RouteCounters>,
 }
 
 impl Route {
-    /// A route of the registry, with the workers that run here, and the group of its upstream.
+    /// A route of the registry, with the workers that run here, the group of its upstream, and the counters of its pattern.
     pub fn from_record(
         record: &RouteRecord,
         workers: &BTreeMap<WorkerName, Arc<ActiveWorker>>,
         groups: &mut Renewal<'_>,
+        by_route: &ByRoute,
     ) -> Result<Self, RouteError> {
         let pattern: Arc<str> = record.pattern.as_str().into();
         let group = record.upstream.as_ref().map(|upstream| groups.get(upstream)).transpose();
@@ -70,6 +74,7 @@ impl Route {
             None => Target::Upstream,
         };
         Ok(Self {
+            counters: by_route.of(&pattern),
             pattern,
             target,
             upstream,
@@ -225,12 +230,13 @@ impl RouteTable {
         records: impl Iterator<Item = &'a RouteRecord> + Clone,
         workers: &BTreeMap<WorkerName, Arc<ActiveWorker>>,
         groups: &Groups,
+        by_route: &ByRoute,
     ) -> (Self, Vec<RouteError>) {
         let mut table = Self::empty();
         let mut refused = Vec::new();
         let mut groups = groups.renew(records.clone().filter_map(|record| record.upstream.as_ref()));
         for record in records {
-            if let Err(error) = Route::from_record(record, workers, &mut groups).and_then(|route| table.add(route)) {
+            if let Err(error) = Route::from_record(record, workers, &mut groups, by_route).and_then(|route| table.add(route)) {
                 refused.push(error);
             }
         }
@@ -289,6 +295,12 @@ impl RouteTable {
                 .any(|(_, parent)| self.below.contains_key(parent))
     }
 
+    /// What was counted of each route.
+    pub fn counters(&self) -> impl Iterator<Item = &Arc<RouteCounters>> {
+        let hosts = self.exact.values().chain(self.below.values()).chain([&self.any]);
+        hosts.flat_map(PathTable::routes).map(|route| &route.counters)
+    }
+
     /// How many routes.
     pub fn len(&self) -> usize {
         self.len
@@ -305,11 +317,12 @@ impl RouteTable {
 pub struct ActiveRoutes {
     table: ArcSwap<RouteTable>,
     groups: Arc<Groups>,
+    by_route: ByRoute,
 }
 
 impl Default for ActiveRoutes {
     fn default() -> Self {
-        Self { table: ArcSwap::from_pointee(RouteTable::empty()), groups: Arc::default() }
+        Self { table: ArcSwap::from_pointee(RouteTable::empty()), groups: Arc::default(), by_route: ByRoute::default() }
     }
 }
 
@@ -322,11 +335,17 @@ impl ActiveRoutes {
     /// From now on this table.
     pub fn swap(&self, table: RouteTable) {
         self.table.store(Arc::new(table));
+        self.by_route.tidy();
     }
 
     /// The upstreams that its tables name.
     pub fn groups(&self) -> &Arc<Groups> {
         &self.groups
+    }
+
+    /// What is counted of the patterns that its tables have.
+    pub fn by_route(&self) -> &ByRoute {
+        &self.by_route
     }
 }
 
@@ -342,6 +361,7 @@ pub fn fuzz(bytes: &[u8]) {
         fingerprint: 0,
         compress: Default::default(),
         early_hints: false,
+        counters: Arc::default(),
         cache: CacheSettings::default(),
     };
     let Ok(table) = RouteTable::compile([route]) else { return };

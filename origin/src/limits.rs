@@ -108,6 +108,13 @@ pub const NODE_TEXT_BYTES_MAX: usize = 256;
 pub const NODE_OFFLINE_AFTER: Duration = Duration::from_secs(15);
 /// Bytes of a refusal's reason in a report; longer ones are cut.
 pub const REASON_BYTES_MAX: usize = 4096;
+/// Workers that one report names; a node that has more to say goes on in the next. With the longest reasons it is a body of 6 MiB.
+pub const REPORT_LINES_MAX: usize = 1_000;
+/// Bytes of all reasons that are kept of one node. A node that cannot write its disk refuses every worker for the same reason: operators need a
+/// few of them, and thousands of nodes may say so at once.
+pub const NODE_REASONS_BYTES_MAX: usize = 1 << 20;
+/// Positions and settled workers that are remembered of each node with the time when they were heard, for `ms` in what follows a deployment.
+pub const HEARD_KEPT: usize = 64;
 /// How far a node's clock may be away from the registry's: also how long a signed request could be replayed.
 pub const NODE_CLOCK_SKEW: Duration = Duration::from_secs(60);
 

@@ -1,16 +1,18 @@
 //! What the tests share: an origin and edge nodes in this process ([`Cluster`]) or in processes of their own ([`Daemon`]),
-//! and clients of every protocol ([`client`]).
+//! clients of every protocol ([`client`]), and a reader of what nodes count ([`Exposition`]).
 
 pub mod client;
 mod cluster;
 mod crossing;
 mod daemon;
+mod exposition;
 mod upstream;
 
 pub use client::Answer;
 pub use cluster::{Cluster, Deploy, Edge, fixture, route};
 pub use crossing::{Busy, Crossing};
 pub use daemon::{Built, Daemon, selvedge};
+pub use exposition::Exposition;
 pub use upstream::Upstream;
 
 use std::time::{Duration, Instant};

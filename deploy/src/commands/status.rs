@@ -1,6 +1,6 @@
 //! `selvedge status`: workers, routes and what each node runs.
 
-use selvedge_origin::api::wire::{NodeStatus, Status, WorkerState, WorkerSummary};
+use selvedge_origin::api::wire::{NodeStatus, Status, WorkerReport, WorkerState, WorkerSummary};
 use selvedge_origin::registry::Deployment;
 
 use super::{DONE, apply, nodes, registry};
@@ -31,7 +31,7 @@ fn print(status: &Status, output: Output) {
     }
     output.line("");
     nodes::print(&status.nodes, output);
-    let rows: Vec<_> = status.nodes.iter().flat_map(|node| states(node, &status.workers)).collect();
+    let rows: Vec<_> = status.nodes.iter().flat_map(|node| states(node, status)).collect();
     if !rows.is_empty() {
         output.line("");
         output.table(&["node", "worker", "state", "runs", ""], &rows);
@@ -56,19 +56,27 @@ fn shares(deployment: &Deployment, numbers: &[u64]) -> String {
     deployment.versions.iter().zip(numbers).map(share).collect::<Vec<_>>().join(", ")
 }
 
-fn states(node: &NodeStatus, workers: &[WorkerSummary]) -> Vec<Vec<Cell>> {
-    let Some(report) = &node.report else { return Vec::new() };
-    let row = |worker: &selvedge_origin::api::wire::WorkerReport| {
-        let current = workers.iter().find(|summary| summary.name == worker.worker).and_then(|summary| summary.deployment.as_ref());
-        let behind = current.is_some_and(|deployment| deployment.id != worker.deployment);
-        let (state, remark) = match &worker.state {
-            WorkerState::Active if behind => (Cell::new("behind", Tone::Plain), "has not seen the latest deployment yet".to_owned()),
-            WorkerState::Active => (Cell::new("active", Tone::Good), String::new()),
+/// What a node does not run as it should, and then how many workers it does.
+fn states(node: &NodeStatus, status: &Status) -> Vec<Vec<Cell>> {
+    let Some(said) = &node.report else { return Vec::new() };
+    let row = |line: &WorkerReport| {
+        let (state, remark) = match &line.state {
             WorkerState::Activating => (Cell::new("activating", Tone::Plain), String::new()),
             WorkerState::Refused(reason) => (Cell::new("refused", Tone::Bad), reason.clone()),
         };
-        let runs: Vec<_> = worker.active.iter().map(|version| version.as_str()).collect();
-        vec![node.name.as_str().into(), worker.worker.as_str().into(), state, runs.join(" ").into(), remark.into()]
+        let runs: Vec<_> = line.active.iter().map(|version| version.as_str()).collect();
+        vec![node.name.as_str().into(), line.worker.as_str().into(), state, runs.join(" ").into(), remark.into()]
     };
-    report.workers.iter().map(row).collect()
+    let mut rows: Vec<_> = said.unsettled.iter().map(row).collect();
+    let wanted = status.workers.iter().filter(|worker| worker.deployment.is_some()).count();
+    let others = wanted.saturating_sub(rows.len());
+    if others > 0 {
+        let name = if rows.is_empty() { format!("all {others}") } else { format!("{others} others") };
+        let (state, remark) = match said.seq < status.seq {
+            true => (Cell::new("behind", Tone::Plain), format!("has applied {} of {} entries of the log", said.seq, status.seq)),
+            false => (Cell::new("active", Tone::Good), String::new()),
+        };
+        rows.push(vec![node.name.as_str().into(), name.into(), state, "as deployed".into(), remark.into()]);
+    }
+    rows
 }

@@ -25,6 +25,7 @@ use super::status::CACHE_STATUS;
 use super::tags::Tags;
 use super::time::Time;
 use super::vary::Variant;
+use crate::metrics::{Removal, RouteCounters};
 
 mod encodings;
 
@@ -64,6 +65,8 @@ pub struct Entry {
     encodings: SmallVec<[(Coding, Encoding); 1]>,
     /// Its fields as HTTP/1.1 sends them.
     written: Written,
+    /// Its route's, where it has one.
+    counters: Option<Arc<RouteCounters>>,
 }
 
 /// The bytes of a response.
@@ -96,7 +99,7 @@ impl Entry {
         let encodings = SmallVec::new();
         let part = None;
         let (status, headers, written) = (head.status, head.headers, Written::default());
-        Self { status, headers, foreign_status, body, part, control, freshness, variant, purgeable, encodings, written }
+        Self { status, headers, foreign_status, body, part, control, freshness, variant, purgeable, encodings, written, counters: None }
     }
 
     /// Of one that may be stored: without what is for whoever ordered it only (RFC 9111, sections 5.2.2.4 and 5.2.2.7).
@@ -121,6 +124,16 @@ impl Entry {
             self.headers.remove(name);
         }
         self
+    }
+
+    /// It is of a route: what becomes of it is counted there.
+    pub fn count_by(&mut self, route: &Arc<RouteCounters>) {
+        self.counters = Some(route.clone());
+    }
+
+    /// It is in memory no more.
+    pub(super) fn removed(&self, why: Removal) {
+        self.counters.iter().for_each(|route| route.removed(why));
     }
 
     /// The same with other bytes.
@@ -420,6 +433,11 @@ impl Slot {
         variants
             .extend(self.variants.iter().filter(|other| !other.variant.same(&entry.variant)).take(super::vary::VARIANTS_MAX - 1).cloned());
         Self { variants, uncollapsed_until: None }
+    }
+
+    /// Those of its entries that go where this one comes, because there are too many variants.
+    pub(super) fn crowded_out(&self, by: &Entry) -> impl Iterator<Item = &Arc<Entry>> {
+        self.variants.iter().filter(|other| !other.variant.same(&by.variant)).skip(super::vary::VARIANTS_MAX - 1)
     }
 
     /// This slot with one more entry, older than those that it has; the same where one of them is for the same requests.

@@ -9,7 +9,7 @@ use moka::sync::Cache;
 
 use super::entry::Slot;
 use super::tier::Tier;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Removal};
 
 /// What moka and the key's own structures take for each key, in bytes.
 const KEY_OVERHEAD_BYTES: usize = 250;
@@ -35,9 +35,10 @@ impl Memory {
             .weigher(|key: &Box<[u8]>, slot: &Arc<Slot>| {
                 u32::try_from(key.len().saturating_add(KEY_OVERHEAD_BYTES).saturating_add(slot.weight())).unwrap_or(u32::MAX)
             })
-            .eviction_listener(move |key: Arc<Box<[u8]>>, _, cause| {
+            .eviction_listener(move |key: Arc<Box<[u8]>>, slot: Arc<Slot>, cause| {
                 if cause == RemovalCause::Size {
                     metrics.cache_evictions.add(1);
+                    slot.variants.iter().for_each(|entry| entry.removed(Removal::Evicted));
                     evicted(&key);
                 }
             })

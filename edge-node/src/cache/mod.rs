@@ -42,9 +42,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use http::header::{HeaderMap, RANGE};
 use http::{HeaderName, HeaderValue};
 use selvedge_origin::registry::Coding;
+use smallvec::SmallVec;
 
 use crate::limits::{MEMORY_SHARE_MAX, UNCOLLAPSED_MS};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Removal};
 
 use collapse::{Company, Duty, Fills, Obligation};
 use disk::{Disk, DiskConfig, DiskUsage, Spill};
@@ -208,6 +209,9 @@ impl Cache {
                 return (!old.is_empty()).then_some(old);
             }
             self.disk.iter().for_each(|disk| disk.put(key, &entry));
+            if fits {
+                old.crowded_out(&entry).for_each(|other| other.removed(Removal::Variants));
+            }
             let new = if fits { old.with(entry.clone()) } else { old.without(&entry) };
             (!new.is_empty()).then_some(new)
         });
@@ -217,8 +221,10 @@ impl Cache {
     fn sweep(&self, key: &[u8]) {
         self.tier.change(key, &mut |slot| {
             let Slot { variants, uncollapsed_until } = slot?;
-            let valid = |entry: &&Arc<Entry>| self.purges.verdict(&entry.purgeable, key) != Verdict::Gone;
-            let left = Slot { variants: variants.iter().filter(valid).cloned().collect(), uncollapsed_until: *uncollapsed_until };
+            let (gone, left) = variants.iter().cloned().partition(|entry| self.purges.verdict(&entry.purgeable, key) == Verdict::Gone);
+            let gone: SmallVec<[Arc<Entry>; 1]> = gone;
+            gone.iter().for_each(|entry| entry.removed(Removal::Purged));
+            let left = Slot { variants: left, uncollapsed_until: *uncollapsed_until };
             (!left.variants.is_empty() || left.uncollapsed_until.is_some()).then_some(left)
         });
     }
@@ -257,7 +263,8 @@ impl Cache {
     pub fn invalidate(&self, key: &CacheKey) {
         // First the fetches: one that ends in between must not store again.
         self.fills.discard(key.as_bytes());
-        self.tier.change(key.as_bytes(), &mut |_| {
+        self.tier.change(key.as_bytes(), &mut |slot| {
+            slot.iter().flat_map(|slot| &slot.variants).for_each(|entry| entry.removed(Removal::Invalidated));
             self.disk.iter().for_each(|disk| disk.forget(key.as_bytes()));
             None
         });

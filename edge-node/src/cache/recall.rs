@@ -13,10 +13,14 @@ use super::key::CacheKey;
 use super::purge::Verdict;
 use super::time::Time;
 use super::{Cache, Found, Hint, judge};
+use crate::metrics::RouteCounters;
 
 /// Keys that are being asked for. As many as there are requests at most.
 #[derive(Debug, Default)]
 pub(super) struct Recalls(Mutex<HashMap<Box<[u8]>, Answer>>);
+
+/// Where it is counted what becomes of what is found.
+type Route<'a> = Option<&'a Arc<RouteCounters>>;
 
 type Answer = Arc<OnceCell<Option<Arc<Entry>>>>;
 
@@ -54,14 +58,14 @@ impl Cache {
     }
 
     /// What the disk has for a request; it goes to memory too. Cancel-safe.
-    pub(crate) async fn recall(&self, key: &CacheKey, request: &HeaderMap) -> Option<Arc<Entry>> {
+    pub(crate) async fn recall(&self, key: &CacheKey, request: &HeaderMap, route: Route<'_>) -> Option<Arc<Entry>> {
         let disk = self.disk.as_ref()?;
         let asking = self.recalls.ask(key.as_bytes());
-        let answer = asking.answer.get_or_init(|| self.recall_alone(disk, key.as_bytes(), request)).await.clone();
+        let answer = asking.answer.get_or_init(|| self.recall_alone(disk, key.as_bytes(), request, route)).await.clone();
         drop(asking);
         match answer {
             // It was for another variant.
-            Some(entry) if !entry.variant.matches(request) => self.recall_alone(disk, key.as_bytes(), request).await,
+            Some(entry) if !entry.variant.matches(request) => self.recall_alone(disk, key.as_bytes(), request, route).await,
             answer => answer,
         }
     }
@@ -69,7 +73,7 @@ impl Cache {
     /// Looks a request up in memory and on disk.
     pub async fn look(&self, key: &CacheKey, request: &HeaderMap, now: Time) -> Found {
         match self.find(key, request, now) {
-            Found::Nothing(why, hint) if self.may_recall(key) => match self.recall(key, request).await {
+            Found::Nothing(why, hint) if self.may_recall(key) => match self.recall(key, request, None).await {
                 Some(entry) => self.recalled(&entry, key, request, now).unwrap_or(Found::Nothing(why, hint)),
                 None => Found::Nothing(why, hint),
             },
@@ -85,8 +89,8 @@ impl Cache {
         Some(judge(entry.clone(), request, Hint::of(&entry.variant), now))
     }
 
-    async fn recall_alone(&self, disk: &Disk, key: &[u8], request: &HeaderMap) -> Option<Arc<Entry>> {
-        let recalled = disk.recall(key, request).await?;
+    async fn recall_alone(&self, disk: &Disk, key: &[u8], request: &HeaderMap, route: Route<'_>) -> Option<Arc<Entry>> {
+        let recalled = disk.recall(key, request).await?.counted_by(route);
         if self.purges.verdict(&recalled.entry.purgeable, key) == Verdict::Gone {
             disk.discard(&recalled);
             return None;

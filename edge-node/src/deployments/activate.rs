@@ -118,8 +118,9 @@ impl Activator {
                 }
             }
         }
-        let restored: Vec<_> = this.active.keys().map(|name| this.report_of(name, WorkerState::Active)).collect();
-        this.board.settled(this.target.position.clone(), restored.into_iter().flatten());
+        // What could not be loaded is said before the position is.
+        this.replan();
+        this.board.settled(this.target.position.clone(), []);
         this.publish();
         this
     }
@@ -128,7 +129,6 @@ impl Activator {
     pub(super) async fn run(mut self) {
         let mut jobs = Jobs::new();
         let mut saving: Option<Saving> = None;
-        self.replan();
         loop {
             self.begin(&mut jobs);
             if saving.is_none() && self.is_time_to_save(jobs.is_empty()) {
@@ -158,9 +158,12 @@ impl Activator {
     fn retarget(&mut self) {
         self.target = self.wanted.borrow_and_update().clone();
         self.changed();
-        self.refused.retain(|worker, _| self.target.desired.workers.contains_key(worker));
-        self.later.retain(|worker, _| self.target.desired.workers.contains_key(worker));
-        self.announced.retain(|worker, _| self.target.desired.workers.contains_key(worker));
+        let workers = &self.target.desired.workers;
+        let is_wanted =
+            |worker: &WorkerName, deployment: &VersionId| workers.get(worker).is_some_and(|wanted| wanted.deployment.id == *deployment);
+        self.refused.retain(|worker, deployment| is_wanted(worker, deployment));
+        self.later.retain(|worker, _| workers.contains_key(worker));
+        self.announced.retain(|worker, deployment| is_wanted(worker, deployment));
         let gone = self.replan();
         for worker in gone {
             tracing::info!(%worker, "worker is deleted");
@@ -169,7 +172,12 @@ impl Activator {
             }
             self.running.remove(&worker);
         }
-        self.board.keep(|worker| self.target.desired.workers.contains_key(worker));
+        let desired = self.target.desired.clone();
+        // Where what is wanted is again what runs, nothing is left of the deployment in between.
+        self.board.keep(|line| match desired.workers.get(&line.worker) {
+            Some(wanted) => wanted.deployment.id == line.deployment || !self.runs(&line.worker, &wanted.deployment.id),
+            None => false,
+        });
         self.publish_soon();
     }
 
@@ -182,10 +190,8 @@ impl Activator {
         for name in plan.activate {
             let Some(worker) = wanted.workers.get(&name) else { continue };
             if self.announced.get(&name) != Some(&worker.deployment.id) {
-                self.announced.insert(name.clone(), worker.deployment.id.clone());
                 self.later.remove(&name);
-                let (deployment, active) = (worker.deployment.id.clone(), self.active_ids(&name));
-                news.push(WorkerReport { worker: name.clone(), deployment, state: WorkerState::Activating, active });
+                news.push(self.announce(&name, &worker.deployment.id));
             }
             if !self.later.get(&name).is_some_and(|(at, _)| at.is_some()) {
                 self.queue.push_back(name);
@@ -193,6 +199,13 @@ impl Activator {
         }
         self.board.begun(news);
         plan.remove
+    }
+
+    /// What is said of a deployment that is about to be prepared.
+    fn announce(&mut self, worker: &WorkerName, deployment: &VersionId) -> WorkerReport {
+        self.announced.insert(worker.clone(), deployment.clone());
+        let (deployment, active) = (deployment.clone(), self.active_ids(worker));
+        WorkerReport { worker: worker.clone(), deployment, state: WorkerState::Activating, active }
     }
 
     fn now(&self) -> plan::Now<'_> {
@@ -252,7 +265,11 @@ impl Activator {
             }
         }
         // Another deployment may be wanted by now.
-        if plan::needs_activation(self.now(), &worker, &self.target.desired) {
+        if plan::needs_activation(self.now(), &worker, &self.target.desired)
+            && let Some(next) = self.target.desired.workers.get(&worker).map(|wanted| wanted.deployment.id.clone())
+        {
+            let line = self.announce(&worker, &next);
+            self.board.begun([line]);
             self.queue.push_back(worker);
         }
     }
@@ -299,7 +316,8 @@ impl Activator {
             self.effective = effective;
             self.changed();
         }
-        let (table, refused) = RouteTable::from_records(self.effective.values(), &self.running, self.routes.groups());
+        let (table, refused) =
+            RouteTable::from_records(self.effective.values(), &self.running, self.routes.groups(), self.routes.by_route());
         for error in refused {
             tracing::error!(%error, "a route of the registry is left out");
         }
@@ -371,17 +389,14 @@ impl Activator {
         }
         // Where a later deployment is underway or refused already, the board says that.
         let as_wanted = |worker: &&WorkerName| {
-            let active = self.active.get(*worker).map(|active| &active.deployment.id);
-            active.is_some() && active == self.target.desired.workers.get(*worker).map(|wanted| &wanted.deployment.id)
+            let wanted = self.target.desired.workers.get(*worker);
+            wanted.is_some_and(|wanted| self.runs(worker, &wanted.deployment.id))
         };
-        let settled = saving.activated.iter().filter(as_wanted).filter_map(|worker| self.report_of(worker, WorkerState::Active));
-        self.board.settled(saving.position, settled);
+        self.board.settled(saving.position, saving.activated.iter().filter(as_wanted));
     }
 
-    /// What is said of a worker's running deployment.
-    fn report_of(&self, worker: &WorkerName, state: WorkerState) -> Option<WorkerReport> {
-        let deployment = self.active.get(worker)?.deployment.id.clone();
-        Some(WorkerReport { worker: worker.clone(), deployment, state, active: self.active_ids(worker) })
+    fn runs(&self, worker: &WorkerName, deployment: &VersionId) -> bool {
+        self.active.get(worker).is_some_and(|active| active.deployment.id == *deployment)
     }
 }
 

@@ -11,10 +11,9 @@ pub const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 /// A report goes out at least this often: the registry calls a node offline after 15 s.
 pub const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// A report of more workers than this is large.
-pub const REPORT_SMALL_WORKERS: usize = 500;
-/// Wait after a large report: while thousands of workers become active, not each of them makes one.
-pub const REPORT_SPACING: Duration = Duration::from_millis(100);
+/// From one report to the next, at least: while thousands of workers become active or are refused, not each of them makes one. A deployment's end is
+/// the first report after a while, and does not wait.
+pub const REPORT_SPACING: Duration = Duration::from_millis(20);
 /// Characters of a reason in a report.
 pub const REASON_CHARS_MAX: usize = 1_000;
 

@@ -17,6 +17,7 @@ mod purge;
 mod question;
 mod report;
 mod state;
+mod unsettled;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -117,8 +118,8 @@ pub struct FollowerStatus {
     pub link: Link,
     /// Why the feed's next frame was refused, where it was.
     pub feed_refusal: Option<String>,
-    /// What each wanted worker's deployment came to here.
-    pub workers: BTreeMap<WorkerName, WorkerReport>,
+    /// The workers that do not run here what that entry wants, and why. All others do.
+    pub unsettled: BTreeMap<WorkerName, WorkerReport>,
 }
 
 /// The link to the registry.

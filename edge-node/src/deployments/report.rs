@@ -1,49 +1,62 @@
 //! What the node says of itself: to the registry on every change and every 5 s, and to health and metrics at any time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use selvedge_origin::api::wire::{Applied, NodeReport, WorkerReport, WorkerState};
 use selvedge_origin::client::Client;
 use selvedge_origin::feed::Position;
+use selvedge_origin::limits::REPORT_LINES_MAX;
 use selvedge_origin::registry::{NodeName, VersionId, WorkerName};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::unsettled::Unsettled;
 use super::{Contact, FollowerConfig, FollowerStatus, Link, limits};
 
 /// Where every part of following writes what became of its work.
 #[derive(Debug)]
 pub(super) struct Board {
-    status: Mutex<FollowerStatus>,
+    said: Mutex<Said>,
     news: Notify,
     pub(super) contact: Arc<Contact>,
     /// The last entry whose purges are applied, and will not be forgotten.
     applied: watch::Sender<Option<Position>>,
 }
 
+/// What the board says. Whoever moves the position has said before what does not run of it.
+#[derive(Debug)]
+struct Said {
+    node: NodeName,
+    position: Option<Position>,
+    link: Link,
+    feed_refusal: Option<String>,
+    unsettled: Unsettled,
+}
+
 impl Board {
     /// Nothing is known yet.
     pub(super) fn new(node: NodeName) -> Self {
-        let status = FollowerStatus {
-            node,
-            position: None,
-            link: Link::Disconnected("not connected yet".into()),
-            feed_refusal: None,
-            workers: BTreeMap::new(),
-        };
-        Self { status: Mutex::new(status), news: Notify::new(), contact: Arc::default(), applied: watch::Sender::new(None) }
+        let link = Link::Disconnected("not connected yet".into());
+        let said = Said { node, position: None, link, feed_refusal: None, unsettled: Unsettled::default() };
+        Self { said: Mutex::new(said), news: Notify::new(), contact: Arc::default(), applied: watch::Sender::new(None) }
     }
 
     /// What it says now.
     pub(super) fn status(&self) -> FollowerStatus {
-        self.status.lock().clone()
+        let said = self.said.lock();
+        FollowerStatus {
+            node: said.node.clone(),
+            position: said.position.clone(),
+            link: said.link.clone(),
+            feed_refusal: said.feed_refusal.clone(),
+            unsettled: said.unsettled.lines().clone(),
+        }
     }
 
     /// The node's name, once it is known.
     pub(super) fn node(&self, node: &NodeName) {
-        self.status.lock().node = node.clone();
+        self.said.lock().node = node.clone();
     }
 
     /// The link to the registry. Once removed, always removed.
@@ -51,9 +64,9 @@ impl Board {
         if link == Link::Following {
             self.contact.heard(std::time::Instant::now());
         }
-        let mut status = self.status.lock();
-        if !matches!(status.link, Link::Removed(_)) {
-            status.link = link;
+        let mut said = self.said.lock();
+        if !matches!(said.link, Link::Removed(_)) {
+            said.link = link;
         }
     }
 
@@ -69,43 +82,64 @@ impl Board {
 
     /// Why the feed's next frame is not taken; none: it is.
     pub(super) fn feed_refusal(&self, reason: Option<String>) {
-        let mut status = self.status.lock();
+        let mut said = self.said.lock();
         let reason = reason.map(cut);
-        if status.feed_refusal != reason {
-            status.feed_refusal = reason;
+        if said.feed_refusal != reason {
+            said.feed_refusal = reason;
             self.news.notify_one();
         }
     }
 
-    /// The last entry that was taken, and what became of deployments since.
-    pub(super) fn settled(&self, position: Option<Position>, workers: impl IntoIterator<Item = WorkerReport>) {
-        let mut status = self.status.lock();
-        status.position = position;
-        status.workers.extend(workers.into_iter().map(|report| (report.worker.clone(), report)));
+    /// The last entry that was taken, and the workers that run as it wants since.
+    pub(super) fn settled<'a>(&self, position: Option<Position>, workers: impl IntoIterator<Item = &'a WorkerName>) {
+        let mut said = self.said.lock();
+        said.position = position;
+        workers.into_iter().for_each(|worker| said.unsettled.settle(worker));
         self.news.notify_one();
     }
 
     /// Deployments that are being prepared. No news: the registry waits for their end.
     pub(super) fn begun(&self, workers: impl IntoIterator<Item = WorkerReport>) {
-        self.status.lock().workers.extend(workers.into_iter().map(|report| (report.worker.clone(), report)));
+        let mut said = self.said.lock();
+        workers.into_iter().for_each(|line| said.unsettled.set(line));
     }
 
     /// Why a deployment does not run.
     pub(super) fn refused(&self, worker: &WorkerName, deployment: &VersionId, reason: String, active: Vec<VersionId>) {
-        let report =
-            WorkerReport { worker: worker.clone(), deployment: deployment.clone(), state: WorkerState::Refused(cut(reason)), active };
-        self.status.lock().workers.insert(worker.clone(), report);
+        let state = WorkerState::Refused(cut(reason));
+        self.said.lock().unsettled.set(WorkerReport { worker: worker.clone(), deployment: deployment.clone(), state, active });
         self.news.notify_one();
     }
 
-    /// Forgets workers that the registry wants no more.
-    pub(super) fn keep(&self, wanted: impl Fn(&WorkerName) -> bool) {
-        let mut status = self.status.lock();
-        let before = status.workers.len();
-        status.workers.retain(|worker, _| wanted(worker));
-        if status.workers.len() != before {
+    /// Forgets workers that the registry wants no more, or as they are.
+    pub(super) fn keep(&self, unsettled: impl Fn(&WorkerReport) -> bool) {
+        if self.said.lock().unsettled.keep(unsettled) {
             self.news.notify_one();
         }
+    }
+
+    /// The next report, after one that the registry calls `since`, and whether one more has to follow at once. None: the node is removed.
+    fn report(&self, since: Option<u64>, place: &Place) -> Option<(NodeReport, bool)> {
+        let mut said = self.said.lock();
+        if matches!(said.link, Link::Removed(_)) {
+            return None;
+        }
+        if since.is_none() {
+            said.unsettled.tell_all();
+        }
+        let changes = said.unsettled.tell(REPORT_LINES_MAX);
+        let report = NodeReport {
+            since,
+            position: said.position.clone().filter(|_| !changes.more),
+            region: place.region.clone(),
+            address: place.address.clone(),
+            peer: place.peer.clone(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            feed_refusal: said.feed_refusal.clone(),
+            unsettled: changes.unsettled,
+            settled: changes.settled,
+        };
+        Some((report, changes.more))
     }
 }
 
@@ -151,38 +185,34 @@ pub(super) async fn acknowledge(client: Client, board: Arc<Board>) {
     }
 }
 
-/// Reports on every change and every 5 s, until the registry has removed the node.
+/// Reports on every change and every 5 s, until the registry has removed the node: what has changed since the last report that was heard, and
+/// everything where that is not known.
 pub(super) async fn report(client: Client, board: Arc<Board>, place: Place) {
     let mut next = Instant::now();
+    let mut since = None;
     loop {
         tokio::select! {
             () = board.news.notified() => {}
             () = tokio::time::sleep_until(next) => {}
         }
-        let status = board.status();
-        if let Link::Removed(_) = status.link {
-            return;
-        }
-        let report = NodeReport {
-            epoch: status.position.as_ref().map(|position| position.epoch.clone()),
-            seq: status.position.as_ref().map_or(0, |position| position.seq),
-            region: place.region.clone(),
-            address: place.address.clone(),
-            peer: place.peer.clone(),
-            build: env!("CARGO_PKG_VERSION").to_owned(),
-            feed_refusal: status.feed_refusal.clone(),
-            workers: status.workers.into_values().collect(),
-        };
-        let large = report.workers.len() > limits::REPORT_SMALL_WORKERS;
-        next = Instant::now() + limits::REPORT_INTERVAL;
-        if let Err(error) = client.report(&report).await {
-            tracing::debug!(%error, "report to the registry");
-            if error.code() == Some(super::REVOKED) {
-                board.link(Link::Removed(error.to_string()));
+        let Some((report, more)) = board.report(since, &place) else { return };
+        let begun = Instant::now();
+        next = begun + limits::REPORT_INTERVAL;
+        match client.report(&report).await {
+            Ok(reported) => {
+                since = reported.mark;
+                if more || (since.is_none() && report.since.is_some()) {
+                    next = begun;
+                }
+            }
+            Err(error) => {
+                since = None;
+                tracing::debug!(%error, "report to the registry");
+                if error.code() == Some(super::REVOKED) {
+                    board.link(Link::Removed(error.to_string()));
+                }
             }
         }
-        if large {
-            tokio::time::sleep(limits::REPORT_SPACING).await;
-        }
+        tokio::time::sleep_until(begun + limits::REPORT_SPACING).await;
     }
 }

@@ -21,6 +21,7 @@ use super::pass_through::Saved;
 use super::route::Aim;
 use super::trail::Trail;
 use crate::cache::policy::stated_length;
+use crate::metrics::Source;
 use crate::routes::{ActiveVersion, ActiveWorker};
 use crate::workers::WorkerHost;
 
@@ -36,6 +37,7 @@ pub(super) async fn run(
     trail: &Arc<Trail>,
 ) -> Result<Response<Body>, RequestError> {
     trail.runs(version);
+    trail.served_from(Source::Worker);
     let bytes_max = version.source.limits.request_body_bytes_max;
     let too_large = Arc::new(AtomicBool::new(false));
     let saved = Saved::of(&mut request, aim);

@@ -10,6 +10,7 @@ use super::context::CDN_LOOP;
 use super::error::RequestError;
 use super::fields;
 use super::trail::Trail;
+use crate::metrics::Source;
 use crate::upstream::{Group, OnInterim, Reach, UpstreamError};
 
 /// Forwards: fields of the hop taken off, who asks written anew, passage marked.
@@ -32,6 +33,7 @@ pub(super) async fn get(
         let interim = trail.interim.clone();
         request.extensions_mut().insert(OnInterim::new(move |status, headers| interim.send(status, headers.clone())));
     }
+    trail.served_from(Source::Upstream);
     // Boxed, as below: it is large, and the future of every request, hits too, has room for it otherwise.
     let mut response = Box::pin(path.upstreams().ask(upstream, trail.context.asked(), request)).await?;
     clean(response.headers_mut());

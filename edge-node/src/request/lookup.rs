@@ -27,7 +27,7 @@ use crate::cache::time::Time;
 use crate::cache::vary::Variant;
 use crate::cache::{Found, Hint, query, range, validate, vary};
 use crate::limits::COLLAPSE_ROUNDS_MAX;
-use crate::metrics::CacheResult;
+use crate::metrics::{CacheResult, Source};
 use crate::routes::draw;
 
 /// What a request asks of the cache.
@@ -82,8 +82,8 @@ impl Question {
     }
 
     /// Asks the disk.
-    pub(super) async fn recall(&mut self, path: &RequestPath, headers: &HeaderMap, trail: &Trail) {
-        let recalled = path.cache().recall(&self.key, headers).await;
+    pub(super) async fn recall(&mut self, path: &RequestPath, headers: &HeaderMap, aim: &Aim, trail: &Trail) {
+        let recalled = path.cache().recall(&self.key, headers, Some(&aim.route.counters)).await;
         if recalled.is_some() {
             trail.recalled();
         }
@@ -270,17 +270,24 @@ pub(super) async fn fetch(
             }
         };
         // The wait is for another's fetch; our own ends by the bounds of whom we ask.
+        let waiting = (!ours).then(|| aim.route.counters.waits());
         let head = if ours { Some(reader.head().await) } else { tokio::time::timeout(wait, reader.head()).await.ok() };
+        drop(waiting);
         let Some(head) = head else { return Ok(Fetched::Alone(why, Detail::CollapseWait.name())) };
         match settle(path, question, (head, reader, ours), why, Asked { aim, headers, trail }).await {
             Settled::Response(response) => return Ok(Fetched::Response(response)),
             Settled::Alone(detail) => return Ok(Fetched::Alone(why, detail)),
-            Settled::Failed(error) if ours => return Err(error),
+            Settled::Failed(error) if ours => {
+                trail.cached(CacheResult::Miss);
+                return Err(error);
+            }
             Settled::Failed(error) => failure = Some(error),
             Settled::Again(hint) => learnt = hint,
         }
     }
-    failure.map_or(Ok(Fetched::Alone(why, Detail::Rounds.name())), Err)
+    let Some(error) = failure else { return Ok(Fetched::Alone(why, Detail::Rounds.name())) };
+    trail.cached(CacheResult::Collapsed);
+    Err(error)
 }
 
 enum Settled {
@@ -304,6 +311,9 @@ async fn settle(
     match head {
         Head::Streaming(stream) if stream.variant.matches(headers) => {
             trail.cached(fetched);
+            if !ours {
+                trail.served_from(Source::Memory);
+            }
             let status = path.name().forward(why, Some(stream.head.status), true, !ours, None);
             Settled::Response(compress::streaming(path, question, asked, &stream, reader, status).await)
         }

@@ -166,7 +166,7 @@ impl RequestPath {
     async fn answer(self: &Arc<Self>, request: Request<Body>, trail: &Arc<Trail>) -> Result<Reply, RequestError> {
         trail.context.check()?;
         let aim = route::resolve(&trail.context, &self.routes.load())?;
-        trail.routed(&aim.route.pattern);
+        trail.routed(&aim.route);
         if aim.route.redirect_to_https && !trail.context.secure {
             return Ok(respond::to_https(&trail.context, self.https_port.get().copied()).into());
         }
@@ -188,7 +188,7 @@ impl RequestPath {
         let now = self.now();
         let mut lookup = question.ask(self, &request, aim, now)?;
         if matches!(lookup, Lookup::Recall) {
-            Box::pin(question.recall(self, request.headers(), trail)).await;
+            Box::pin(question.recall(self, request.headers(), aim, trail)).await;
             lookup = question.ask(self, &request, aim, now)?;
         }
         let (why, detail) = match lookup {
@@ -284,7 +284,7 @@ impl RequestPath {
             (aim.wish, aim.cached) = (wish, true);
         }
         let trail = Trail::new(context, Origin::Worker, asking.sinks().clone(), Interim::none());
-        trail.routed(&aim.route.pattern);
+        trail.routed(&aim.route);
         let reply = self.fulfil(request, &aim, &trail).await.inspect_err(|error| trail.failed("behind", error.to_string()))?;
         Ok(trail.answered(reply).into_response())
     }

@@ -28,6 +28,7 @@ use crate::cache::tags::{SELVEDGE_TAGS, Tags};
 use crate::cache::time::Time;
 use crate::cache::validate::{client_has, range_applies};
 use crate::listen::Refusal;
+use crate::metrics::Source;
 use crate::routes::draw;
 use crate::upstream::UpstreamError;
 
@@ -93,13 +94,16 @@ pub(super) fn ready(path: &RequestPath, entry: &Arc<Entry>, asked: Asked<'_>, le
         return None;
     }
     let ready = Ready::new(entry, now, path.name().hit(seconds(left_ms)))?;
+    trail.served_from(Source::Memory);
     Some(if trail.context.method == Method::HEAD { ready.without_body() } else { ready })
 }
 
 /// A response from what is stored: conditions, then a range, then all of it (RFC 9110, section 13.2.2).
 pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap, trail: &Trail, say: Say, now: Time) -> Response<Body> {
+    let from_disk = trail.is_recalled() || entry.body.on_disk().is_some();
+    trail.served_from(if from_disk { Source::Disk } else { Source::Memory });
     let cache_status = match say {
-        Say::Hit(ttl) if trail.is_recalled() || entry.body.on_disk().is_some() => path.name().hit_because(ttl, Detail::Disk),
+        Say::Hit(ttl) if from_disk => path.name().hit_because(ttl, Detail::Disk),
         Say::Hit(ttl) => path.name().hit(ttl),
         Say::Because(ttl, detail) => path.name().hit_because(ttl, detail),
         Say::As(value) => value,
@@ -250,6 +254,7 @@ struct Row {
 /// The response for an error: short text, `Proxy-Status`, the request's id.
 pub(super) fn error(error: &RequestError, trail: &Trail, path: &RequestPath) -> Response<Body> {
     let row = row(error);
+    trail.served_from(Source::Node);
     trail.failed(row.kind, error.to_string());
     if let RequestError::Run { error, worker, version } = error {
         trail.ended(error.outcome);

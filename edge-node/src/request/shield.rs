@@ -25,6 +25,7 @@ use crate::cache::key::{CacheKey, Space};
 use crate::cache::query;
 use crate::limits::PEER_INVALIDATION_WAIT;
 use crate::listen::{Connection, Interim, Refusal, Reply};
+use crate::metrics::Source;
 
 /// Between nodes only: in a request, what the asker stands at; in a response, why there is no answer.
 pub(super) const SELVEDGE_PEER: HeaderName = HeaderName::from_static("selvedge-peer");
@@ -77,6 +78,7 @@ pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, key:
     match answer {
         Ok(mut response) if !response.headers().contains_key(SELVEDGE_PEER) => {
             metrics.shield_answers.add(1);
+            trail.served_from(Source::Shield);
             fetch::clean(response.headers_mut());
             return Some(response);
         }
@@ -178,7 +180,7 @@ impl RequestPath {
             return Err(RequestError::NotForPeers(objection));
         }
         let aim = route::upstream(&route).filter(|aim| aim.cached && route.cache.shield).ok_or(RequestError::NotForPeers("route"))?;
-        trail.routed(&aim.route.pattern);
+        trail.routed(&aim.route);
         self.fulfil(request, &aim, trail).await
     }
 }

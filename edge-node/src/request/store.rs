@@ -9,6 +9,7 @@ use http::{Method, Request, Response, StatusCode, Uri, response};
 use http_body::Body as HttpBody;
 use selvedge_origin::registry::CacheSettings;
 use selvedge_runtime::{Body, BodyError};
+use tokio::time::Instant;
 
 use super::RequestPath;
 use super::compress;
@@ -46,6 +47,7 @@ pub(super) struct Order {
     /// What is stored, and for how many milliseconds it has been stale.
     stale: Option<(Arc<Entry>, u64)>,
     scope: Scope,
+    begun: Instant,
 }
 
 /// What an upstream is asked for.
@@ -61,7 +63,15 @@ enum Ask<'a> {
 
 impl Order {
     pub(super) fn new(question: &Question, headers: &HeaderMap, aim: &Aim, stale: Option<(Arc<Entry>, u64)>, scope: Scope) -> Self {
-        Self { key: question.key.clone(), facts: question.facts, headers: headers.clone(), aim: aim.clone(), stale, scope }
+        Self {
+            key: question.key.clone(),
+            facts: question.facts,
+            headers: headers.clone(),
+            aim: aim.clone(),
+            stale,
+            scope,
+            begun: Instant::now(),
+        }
     }
 }
 
@@ -95,6 +105,10 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
     let requested = path.now();
     let answer = answer(&path, &order, &trail).await;
     let received = path.now();
+    let counters = &order.aim.route.counters;
+    if answer.is_ok() {
+        counters.fill_first_byte.observe(order.begun.elapsed());
+    }
     let settings = &order.aim.route.cache;
     let stale =
         order.stale.as_ref().map(|(entry, stale_ms)| (entry, policy::stale_use(&entry.control, *stale_ms, settings.stale_if_error_s)));
@@ -111,6 +125,7 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
         (Ok(response), Some((entry, _))) if pass_through::is_passed(&response) => obligation.tell(Head::Stale(entry.clone())),
         (Ok(response), Some((entry, _))) if response.status() == StatusCode::NOT_MODIFIED => {
             confirm(&path, &obligation, &order.aim, entry, response.headers(), (requested, received));
+            counters.fill.observe(order.begun.elapsed());
         }
         (Ok(response), _) => match may_store(&order, &trail, &response, (requested, received)) {
             Ok(storable) => stream(&path, obligation, &order, response, storable).await,
@@ -329,6 +344,8 @@ fn keep(
     let range = if head.status == StatusCode::PARTIAL_CONTENT { ContentRange::of(&head.headers) } else { None };
     let len = body.len();
     let mut entry = Entry::of(head, body, storable, variant, obligation.stamp());
+    let counters = &order.aim.route.counters;
+    entry.count_by(counters);
     if let Some(range) = range {
         // Not the bytes that it said: the client has got them, nobody else shall.
         let Some(part) = Part::of(range, len) else { return };
@@ -337,4 +354,5 @@ fn keep(
     let entry = Arc::new(entry);
     path.cache().fulfil(obligation, entry.clone());
     obligation.became(entry);
+    counters.fill.observe(order.begun.elapsed());
 }

@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use selvedge_runtime::{Body, BodyError, Outcome, Report};
 use super::context::Context;
 use super::record::{Observer, RequestRecord, WorkerRecord};
 use crate::listen::{Interim, Reply};
-use crate::metrics::{CacheResult, Metrics};
-use crate::routes::ActiveVersion;
+use crate::metrics::{Asker, CacheResult, Metrics, RouteCounters, Source};
+use crate::routes::{ActiveVersion, Route};
 
 /// Where records go.
 pub(crate) struct Sinks {
@@ -48,11 +48,13 @@ pub(crate) struct Trail {
     notes: Mutex<Notes>,
     /// What is stored came from the disk.
     recalled: AtomicBool,
+    /// Where the answer's bytes come from.
+    source: AtomicU8,
 }
 
 #[derive(Default)]
 struct Notes {
-    route: Option<Arc<str>>,
+    route: Option<Arc<RouteCounters>>,
     version: Option<ActiveVersion>,
     outcome: Option<Outcome>,
     report: Option<Report>,
@@ -71,7 +73,8 @@ impl Trail {
         if origin == Origin::Client {
             sinks.metrics.requests_running.add(1);
         }
-        Arc::new(Self { context, interim, origin, sinks, notes: Mutex::default(), recalled: AtomicBool::new(false) })
+        let (recalled, source) = (AtomicBool::new(false), AtomicU8::new(Source::Node as u8));
+        Arc::new(Self { context, interim, origin, sinks, notes: Mutex::default(), recalled, source })
     }
 
     /// One for a background refresh of what this request asked for.
@@ -93,8 +96,8 @@ impl Trail {
         &self.sinks
     }
 
-    pub(crate) fn routed(&self, pattern: &Arc<str>) {
-        self.notes.lock().route = Some(pattern.clone());
+    pub(crate) fn routed(&self, route: &Route) {
+        self.notes.lock().route = Some(route.counters.clone());
     }
 
     pub(crate) fn runs(&self, version: &ActiveVersion) {
@@ -127,6 +130,11 @@ impl Trail {
         self.recalled.load(Relaxed)
     }
 
+    /// Where the answer's bytes come from; the last word counts.
+    pub(crate) fn served_from(&self, source: Source) {
+        self.source.store(source as u8, Relaxed);
+    }
+
     pub(crate) fn failed(&self, kind: &'static str, text: String) {
         let mut notes = self.notes.lock();
         notes.error = Some(kind);
@@ -148,11 +156,16 @@ impl Trail {
                 notes.response_bytes = whole as u64;
                 notes.complete = true;
             }
-            notes.cache
+            let cache = notes.cache.unwrap_or(CacheResult::Bypass);
+            if let (Some(route), Some(asker)) = (&notes.route, self.asker()) {
+                route.answered(asker, cache);
+                route.sent(self.source(), whole.unwrap_or(0) as u64);
+            }
+            cache
         };
         if self.origin == Origin::Client {
             let metrics = &self.sinks.metrics;
-            metrics.answered(self.context.protocol, reply.status(), cache.unwrap_or(CacheResult::Bypass));
+            metrics.answered(self.context.protocol, reply.status(), cache);
             metrics.head_duration.observe(head_wall);
         }
         match reply {
@@ -162,6 +175,21 @@ impl Trail {
             }
             whole => whole,
         }
+    }
+}
+
+impl Trail {
+    fn asker(&self) -> Option<Asker> {
+        match self.origin {
+            Origin::Client => Some(Asker::Client),
+            Origin::Worker => Some(Asker::Worker),
+            Origin::Peer => Some(Asker::Peer),
+            Origin::Refresh => None,
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source::of_number(self.source.load(Relaxed))
     }
 }
 
@@ -210,7 +238,7 @@ impl Trail {
             protocol: context.protocol,
             client: context.client,
             depth: context.nesting,
-            route: notes.route,
+            route: notes.route.map(|route| route.pattern().clone()),
             worker,
             status: notes.status,
             error: notes.error,
@@ -305,6 +333,9 @@ impl HttpBody for Followed {
 impl Drop for Followed {
     fn drop(&mut self) {
         let mut notes = self.trail.notes.lock();
+        if let (Some(route), Some(_)) = (&notes.route, self.trail.asker()) {
+            route.sent(self.trail.source(), self.bytes);
+        }
         notes.response_bytes = self.bytes;
         // A listener that knows the length does not poll past the last byte.
         notes.complete = self.complete || self.inner.is_end_stream();

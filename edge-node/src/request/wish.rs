@@ -35,6 +35,7 @@ static OUTSIDE: LazyLock<Arc<Route>> = LazyLock::new(|| {
         fingerprint: 0,
         compress: CompressSettings { enabled: false, ..CompressSettings::default() },
         early_hints: false,
+        counters: Arc::default(),
     })
 });
 

@@ -61,6 +61,11 @@ impl PathTable {
         Ok(())
     }
 
+    /// All of them.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.exact.values().chain(self.prefixes.iter().flat_map(|prefix| prefix.globs.iter().map(|(_, route)| route).chain(&prefix.all)))
+    }
+
     /// Links and sorts what was added.
     pub(super) fn seal(&mut self) {
         let mut open: Vec<usize> = Vec::new();

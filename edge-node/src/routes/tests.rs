@@ -11,6 +11,7 @@ fn route(pattern: &str) -> Route {
         fingerprint: 0,
         compress: Default::default(),
         early_hints: false,
+        counters: Arc::default(),
         cache: CacheSettings::default(),
     }
 }

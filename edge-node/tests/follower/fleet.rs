@@ -16,7 +16,7 @@ use selvedge_edge::cache::time::Time;
 use selvedge_edge::cache::{Cache, Found};
 use selvedge_edge::deployments::{Follower, Link};
 use selvedge_edge::routes::ActiveRoutes;
-use selvedge_origin::api::wire::{NewPurge, PurgeState};
+use selvedge_origin::api::wire::{NewPurge, PurgeNodes, PurgeState};
 use selvedge_origin::client::Client;
 use selvedge_origin::{Origin, OriginConfig};
 
@@ -75,6 +75,20 @@ fn read(nodes: &[Arc<HoldingNode>], objects: usize, stop: &AtomicBool) -> (u64, 
     (reads, wrong)
 }
 
+/// Waits until a purge has settled; tells of each node as its acknowledgement comes, while the others may still serve what is purged.
+async fn acknowledged(client: &Client, seq: u64, tell: impl Fn(usize)) -> PurgeNodes {
+    let mut seen = None;
+    loop {
+        let now = client.purge_nodes(seq, Duration::from_secs(20), seen.as_ref()).await.unwrap();
+        let applied = now.nodes.iter().filter(|node| node.state == PurgeState::Applied);
+        applied.for_each(|node| tell(node.node.as_str().strip_prefix("edge-").unwrap().parse().unwrap()));
+        if now.settled {
+            return now;
+        }
+        seen = Some(now);
+    }
+}
+
 /// Purges `rounds` tags one after the other. Gives the milliseconds of every acknowledgement, sorted.
 async fn purge_while_reading(objects: usize, rounds: usize) -> Vec<u64> {
     let folder = tempfile::tempdir().unwrap();
@@ -94,9 +108,8 @@ async fn purge_while_reading(objects: usize, rounds: usize) -> Vec<u64> {
     for round in 0..rounds {
         let asked = NewPurge { tags: vec![format!("tag-{round}")], ..NewPurge::default() };
         let purged = client.purge(&asked).await.unwrap();
-        let settled = client.purge_nodes(purged.seq, Duration::from_secs(20), None).await.unwrap();
+        let settled = acknowledged(&client, purged.seq, |number| nodes[number].acknowledged[round].store(true, SeqCst)).await;
         assert!(settled.nodes.len() == NODES && settled.nodes.iter().all(|node| node.state == PurgeState::Applied), "{settled:?}");
-        nodes.iter().for_each(|node| node.acknowledged[round].store(true, SeqCst));
         waits.extend(settled.nodes.iter().filter_map(|node| node.ms));
     }
     stop.store(true, SeqCst);

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use selvedge_edge::cache::purge::Purges;
 use selvedge_edge::deployments::{Follower, FollowerConfig, FollowerStatus, Warm};
 use selvedge_edge::routes::{ActiveRoutes, Target};
-use selvedge_origin::api::wire::{Applied, ErrorReply, Joined, NodeReport, WorkerReport, WorkerState};
+use selvedge_origin::api::wire::{Applied, ErrorReply, Joined, Reported, WorkerReport, WorkerState};
 use selvedge_origin::bundle::{ModuleKind, PackModule, Packed, pack, sign_version};
 use selvedge_origin::feed::{FeedSigner, Position, next_chain};
 use selvedge_origin::keys::SigningKey;
@@ -33,6 +33,8 @@ use selvedge_runtime::{Outcome, RunError, WorkerSource};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 
+use crate::heard::Heard;
+
 /// The longest that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -42,7 +44,7 @@ pub(crate) struct Registry {
     pub(crate) key: SigningKey,
     pub(crate) book: Mutex<Book>,
     said: broadcast::Sender<Bytes>,
-    reports: watch::Sender<Option<NodeReport>>,
+    pub(crate) heard: watch::Sender<Heard>,
     pub(crate) acknowledged: watch::Sender<Option<Applied>>,
 }
 
@@ -53,6 +55,8 @@ pub(crate) struct Book {
     pub(crate) blobs: BTreeMap<Digest, Bytes>,
     /// Entries by number, for nodes that come back.
     log: BTreeMap<u64, (Position, Bytes)>,
+    /// Which entry made a deployment.
+    promoted: BTreeMap<VersionId, u64>,
     /// Refuse every call with this.
     pub(crate) refusal: Option<(StatusCode, &'static str)>,
     /// Answer that many calls for blobs with 503.
@@ -72,6 +76,7 @@ impl Registry {
             desired: Desired::default(),
             blobs: BTreeMap::new(),
             log: BTreeMap::new(),
+            promoted: BTreeMap::new(),
             refusal: None,
             blobs_away: 0,
             opened: 0,
@@ -81,7 +86,7 @@ impl Registry {
             key: SigningKey::generate().unwrap(),
             book: Mutex::new(book),
             said: broadcast::channel(100).0,
-            reports: watch::channel(None).0,
+            heard: watch::channel(Heard::default()).0,
             acknowledged: watch::channel(None).0,
         });
         tokio::spawn(serve(Arc::downgrade(&registry), listener));
@@ -129,6 +134,10 @@ impl Registry {
         let mut book = self.book.lock();
         for change in &changes {
             book.desired.apply(change);
+            if let Change::Promoted { deployment, .. } = change {
+                let seq = book.position.seq + 1;
+                book.promoted.insert(deployment.id.clone(), seq);
+            }
         }
         let entry = Entry { at_ms: 0, actor: "admin".into(), reason: None, changes, before: Vec::new() };
         let bytes = serde_json::to_vec(&entry).unwrap();
@@ -169,27 +178,29 @@ impl Registry {
         self.commit(promotion(record));
     }
 
-    /// Waits for a report that says something.
-    pub(crate) async fn reported(&self, says: impl FnMut(&NodeReport) -> bool) -> NodeReport {
-        let mut says = says;
-        let mut reports = self.reports.subscribe();
-        let found = tokio::time::timeout(PATIENCE, reports.wait_for(|report| report.as_ref().is_some_and(&mut says))).await;
-        let found = found.map(|report| report.unwrap().clone().unwrap());
+    /// Waits until the reports add up to something.
+    pub(crate) async fn reported(&self, says: impl FnMut(&Heard) -> bool) -> Heard {
+        let mut heard = self.heard.subscribe();
+        let found = tokio::time::timeout(PATIENCE, heard.wait_for(says)).await;
+        let found = found.map(|heard| heard.unwrap().clone());
         match found {
-            Ok(report) => report,
-            Err(_) => panic!("the last report does not say it: {:#?}", self.reports.borrow()),
+            Ok(heard) => heard,
+            Err(_) => panic!("the reports do not say it: {:#?}", self.heard.borrow()),
         }
     }
 
-    /// Waits until a worker's deployment is active or refused, and gives what the report says of it.
-    pub(crate) async fn settled(&self, worker: &str, version: &VersionRecord) -> WorkerReport {
+    /// Waits until a worker's deployment, which is the last that was promoted, is active or refused. Gives the refusal.
+    pub(crate) async fn settled(&self, worker: &str, version: &VersionRecord) -> Option<WorkerReport> {
         let deployment = deployment_of(version).id;
-        let of_it = move |report: &NodeReport| {
-            let found = report.workers.iter().find(|reported| reported.worker.as_str() == worker && reported.deployment == deployment);
-            found.filter(|reported| reported.state != WorkerState::Activating).cloned()
+        let seq = self.book.lock().promoted.get(&deployment).copied().unwrap();
+        let worker: WorkerName = worker.parse().unwrap();
+        let refusal = |heard: &Heard| {
+            let line = heard.unsettled.get(&worker).filter(|line| line.deployment == deployment).cloned();
+            line.filter(|line| line.state != WorkerState::Activating)
         };
-        let report = self.reported(|report| of_it(report).is_some()).await;
-        of_it(&report).unwrap()
+        let is_active = |heard: &Heard| heard.seq() >= seq && !heard.unsettled.contains_key(&worker);
+        let heard = self.reported(|heard| refusal(heard).is_some() || is_active(heard)).await;
+        refusal(&heard)
     }
 
     fn opening(&self, query: &str) -> Vec<Bytes> {
@@ -218,8 +229,9 @@ impl Registry {
             }
             "/v1/nodes/self/report" => {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
-                self.reports.send_replace(Some(serde_json::from_slice(&body).unwrap()));
-                json(&())
+                let mut mark = None;
+                self.heard.send_modify(|heard| mark = heard.take(&body));
+                json(&Reported { mark })
             }
             "/v1/nodes/self/applied" => {
                 let body = request.into_body().collect().await.unwrap().to_bytes();

@@ -51,8 +51,8 @@ impl Api {
         Ok(response)
     }
 
-    /// The follower's position, where the log leads on from it.
-    async fn usable(&self, position: Option<Position>) -> Result<Option<Position>, ApiError> {
+    /// A node's position, where the log leads on from it.
+    pub(super) async fn usable(&self, position: Option<Position>) -> Result<Option<Position>, ApiError> {
         let head = self.ledger.meta().head();
         let Some(position) = position.filter(|position| position.epoch == head.epoch) else { return Ok(None) };
         let leads_on = self.ledger.meta().chain_at(position.seq).await?.as_ref() == Some(&position.chain);

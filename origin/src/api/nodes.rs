@@ -1,11 +1,11 @@
 //! Nodes: join, report, list, remove; and everything at a glance.
 
 use super::reply::{self, Answer, ApiError};
-use super::wire::{Joined, NodeJoin, NodeReport, Status, join_message};
+use super::wire::{Joined, NodeJoin, NodeReport, Reported, Status, join_message};
 use super::{Api, Asked, Caller, sites, workers};
 use crate::keys::Purpose;
-use crate::limits::{NODE_TEXT_BYTES_MAX, WORKERS_MAX};
-use crate::registry::{self, NodeName, State};
+use crate::limits::{NODE_TEXT_BYTES_MAX, REPORT_LINES_MAX, SHARES_MAX};
+use crate::registry::{self, Fleet, NodeName, State};
 
 impl Api {
     pub(super) fn status(&self) -> Answer {
@@ -46,14 +46,8 @@ impl Api {
     }
 
     pub(super) async fn report(&self, asked: &Asked) -> Answer {
-        let report: NodeReport = asked.json()?;
-        if report.workers.len() > WORKERS_MAX {
-            return Err(ApiError::Malformed(format!("a report of more than {WORKERS_MAX} workers")));
-        }
-        let short = [Some(&report.region), report.address.as_ref(), Some(&report.build)];
-        if short.into_iter().flatten().any(|text| text.len() > NODE_TEXT_BYTES_MAX) {
-            return Err(ApiError::Malformed(format!("region, address and build have at most {NODE_TEXT_BYTES_MAX} bytes")));
-        }
+        let mut report: NodeReport = asked.json()?;
+        check(&report)?;
         let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes report".to_owned())) };
         let stands =
             |state: &State| state.nodes().get(node).is_some_and(|known| known.region == report.region && known.peer == report.peer);
@@ -62,10 +56,30 @@ impl Api {
             let moved = move |state: &State, _: &_| registry::moved(state, &node, &region, peer.as_deref());
             self.ledger.commit(self.act(asked, None, None), moved, |_, ()| ()).await?;
         }
+        let is_known = |fleet: &mut Fleet, _: &State| report.position.as_ref().is_some_and(|position| fleet.stands_at(node, position));
+        if !self.ledger.fleet(is_known) {
+            report.position = self.usable(report.position.take()).await?;
+        }
         let now_ms = self.ledger.now_ms();
-        if self.ledger.fleet(|fleet, _| fleet.reported(node, report, now_ms)) {
+        let taken = self.ledger.fleet(|fleet, state| fleet.reported(state, node, report, now_ms));
+        if taken.is_news {
             self.ledger.announce();
         }
-        reply::ok(&())
+        reply::ok(&Reported { mark: taken.mark })
     }
+}
+
+/// What a report may hold.
+fn check(report: &NodeReport) -> Result<(), ApiError> {
+    if report.unsettled.len().saturating_add(report.settled.len()) > REPORT_LINES_MAX {
+        return Err(ApiError::Malformed(format!("a report that names more than {REPORT_LINES_MAX} workers")));
+    }
+    if report.unsettled.iter().any(|line| line.active.len() > SHARES_MAX) {
+        return Err(ApiError::Malformed(format!("a worker of which more than {SHARES_MAX} versions are active")));
+    }
+    let short = [Some(&report.region), report.address.as_ref(), Some(&report.build)];
+    if short.into_iter().flatten().any(|text| text.len() > NODE_TEXT_BYTES_MAX) {
+        return Err(ApiError::Malformed(format!("region, address and build have at most {NODE_TEXT_BYTES_MAX} bytes")));
+    }
+    Ok(())
 }

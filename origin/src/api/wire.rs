@@ -3,6 +3,7 @@
 mod log;
 mod purge;
 mod question;
+mod report;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ pub use self::question::{
     Answers, Ask, ExplainAction, ExplainAsk, ExplainVerdict, Explanation, FieldTold, LastRefusal, Layer, NewQuestion, NodeAnswer, NodeTold,
     PurgeTold, Question, RouteTold, Stored, TagsTold, Told, ToldState, UpstreamServer, UpstreamServers,
 };
+pub use self::report::{NodeReport, NodeSaid, NodeStatus, Reported, WorkerReport, WorkerState};
 use crate::keys::{PublicKey, Signature};
 use crate::registry::{Deployment, Digest, Epoch, NodeName, RequestId, RouteRecord, Share, VersionId, VersionRecord, WorkerName};
 pub use crate::registry::{RouteChange, RouteDiff, RouteSpec, TakenOver};
@@ -235,55 +237,6 @@ pub struct Joined {
     pub seq: u64,
 }
 
-/// What a node says about itself, on every change and every 5 s.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodeReport {
-    /// The epoch that it follows; `None` before its first reset.
-    pub epoch: Option<Epoch>,
-    /// The last entry that it applied.
-    pub seq: u64,
-    /// Where it stands.
-    pub region: String,
-    /// Where operators reach it.
-    pub address: Option<String>,
-    /// Where other nodes reach it, `IP:PORT`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
-    /// Its build.
-    pub build: String,
-    /// Why it takes no further entries, where it refused one.
-    pub feed_refusal: Option<String>,
-    /// The workers that it runs, prepares or refuses.
-    pub workers: Vec<WorkerReport>,
-}
-
-/// A worker on a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WorkerReport {
-    /// The worker.
-    pub worker: WorkerName,
-    /// The deployment that the node was last told of.
-    pub deployment: VersionId,
-    /// What became of it here.
-    pub state: WorkerState,
-    /// The versions that take traffic here now (after a refusal: the old ones).
-    pub active: Vec<VersionId>,
-}
-
-/// What became of a deployment on a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WorkerState {
-    /// Its bundles are being fetched and warmed.
-    Activating,
-    /// It takes the traffic.
-    Active,
-    /// It does not, and why. What was active before still is.
-    Refused(String),
-}
-
 /// Everything at a glance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -298,26 +251,8 @@ pub struct Status {
     pub workers: Vec<WorkerSummary>,
     /// The sites.
     pub sites: Vec<SiteSummary>,
-    /// The nodes, with what each says of each worker.
+    /// The nodes, with what each says of workers that do not run as they should.
     pub nodes: Vec<NodeStatus>,
-}
-
-/// A node, as the registry knows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NodeStatus {
-    /// Its name.
-    pub name: NodeName,
-    /// Where it stands.
-    pub region: String,
-    /// Where operators reach it.
-    pub address: Option<String>,
-    /// Whether its last report is younger than 15 s.
-    pub online: bool,
-    /// How old its last report is, in milliseconds; `None`: none since the registry started.
-    pub reported_ms_ago: Option<u64>,
-    /// Its last report.
-    pub report: Option<NodeReport>,
 }
 
 /// A worker's present deployment on all nodes.

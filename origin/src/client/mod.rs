@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 
 use crate::api::wire::{
     Answers, Applied, BlobDigests, Deleted, DeploymentList, Joined, LogPage, NewDeployment, NewPurge, NewQuestion, NewVersion, NodeAnswer,
-    NodeJoin, NodeReport, NodeStatus, Promoted, PurgeNodes, Purged, Rollback, SiteApplied, SiteApply, SiteSummary, Status, VersionList,
-    WorkerNodes, WorkerPurge, WorkerSummary, join_message,
+    NodeJoin, NodeReport, NodeStatus, Promoted, PurgeNodes, Purged, Reported, Rollback, SiteApplied, SiteApply, SiteSummary, Status,
+    VersionList, WorkerNodes, WorkerPurge, WorkerSummary, join_message,
 };
 use crate::bundle::Packed;
 use crate::feed::{KINDS, Position, QUESTION};
@@ -210,8 +210,8 @@ impl Client {
         self.bytes(call, CLIENT_BLOB_TIMEOUT, usize::try_from(BLOB_BYTES_MAX).unwrap_or(usize::MAX)).await
     }
 
-    /// Reports about the node.
-    pub async fn report(&self, report: &NodeReport) -> Result<(), ClientError> {
+    /// Reports about the node. Where this fails, the registry may have heard it or not: the next report says everything.
+    pub async fn report(&self, report: &NodeReport) -> Result<Reported, ClientError> {
         self.post("/v1/nodes/self/report", report).await
     }
 

@@ -1,32 +1,37 @@
-//! What nodes say about themselves: their last reports, held in memory only. A registry that restarts hears from every node within 5 s.
+//! What nodes say about themselves: what their reports add up to, held in memory only. A registry that restarts hears from every node within 5 s.
 
 use std::collections::BTreeMap;
 
-use super::{NodeName, State, VersionId, WorkerName};
-use crate::api::wire::{NodeReport, NodeState, NodeStatus, WorkerNode, WorkerNodes, WorkerState as Said};
-use crate::limits::{NODE_OFFLINE_AFTER, REASON_BYTES_MAX};
+use super::heard::{self, Heard};
+use super::{NodeName, State, WorkerName};
+use crate::api::wire::{NodeReport, NodeState, NodeStatus, WorkerNode, WorkerNodes};
+use crate::feed::Position;
 
-/// The last reports. Times are milliseconds of one clock that never goes back.
+/// All nodes as they were heard. Times are milliseconds of one clock that never goes back.
 #[derive(Debug, Default)]
 pub struct Fleet {
     heard: BTreeMap<NodeName, Heard>,
     committed_ms: BTreeMap<WorkerName, (u64, u64)>,
     /// Nodes that were here before the registry started, and when it did: their reports from before are not known, but may be young.
     expected: BTreeMap<NodeName, u64>,
+    last_mark: u64,
 }
 
-#[derive(Debug)]
-struct Heard {
-    at_ms: u64,
-    report: NodeReport,
-    /// Since when the node has a deployment active, as far as was heard.
-    active_since_ms: BTreeMap<WorkerName, (VersionId, u64)>,
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Names it: the next may say only what has changed since. `None`: it was not taken, because it goes on from one that is not known here.
+    pub mark: Option<u64>,
+    /// Whether it says anything that the ones before did not.
+    pub is_news: bool,
 }
 
 impl Fleet {
-    /// No report yet; these nodes had joined before the registry started.
+    /// No report yet; these nodes had joined before the registry started. No mark of an earlier start is given again, below a million reports
+    /// each millisecond.
     pub fn expecting<'a>(nodes: impl IntoIterator<Item = &'a NodeName>, started_ms: u64) -> Self {
-        Self { expected: nodes.into_iter().map(|node| (node.clone(), started_ms)).collect(), ..Self::default() }
+        let expected = nodes.into_iter().map(|node| (node.clone(), started_ms)).collect();
+        Self { expected, last_mark: started_ms.wrapping_mul(1 << 20), ..Self::default() }
     }
 
     /// Remembers when a worker's deployment was committed.
@@ -37,6 +42,9 @@ impl Fleet {
     /// Forgets a worker.
     pub fn deleted(&mut self, worker: &WorkerName) {
         self.committed_ms.remove(worker);
+        for heard in self.heard.values_mut() {
+            heard.forget(worker);
+        }
     }
 
     /// Forgets a node.
@@ -45,44 +53,37 @@ impl Fleet {
         self.expected.remove(node);
     }
 
-    /// Takes in a report. Says whether it differs from the one before.
-    pub fn reported(&mut self, node: &NodeName, mut report: NodeReport, now_ms: u64) -> bool {
-        for worker in &mut report.workers {
-            if let Said::Refused(reason) = &mut worker.state {
-                clean(reason);
-            }
-        }
-        report.feed_refusal.iter_mut().for_each(clean);
-        report.address.iter_mut().for_each(clean);
-        clean(&mut report.region);
-        clean(&mut report.build);
-        self.expected.remove(node);
-        let before = self.heard.remove(node);
-        let mut active_since_ms = before.as_ref().map(|heard| heard.active_since_ms.clone()).unwrap_or_default();
-        active_since_ms.retain(|name, _| report.workers.iter().any(|worker| worker.worker == *name));
-        for worker in report.workers.iter().filter(|worker| worker.state == Said::Active) {
-            let same = active_since_ms.get(&worker.worker).is_some_and(|(deployment, _)| *deployment == worker.deployment);
-            if !same {
-                active_since_ms.insert(worker.worker.clone(), (worker.deployment.clone(), now_ms));
-            }
-        }
-        let differs = before.as_ref().is_none_or(|heard| heard.report != report || offline(heard, now_ms));
-        self.heard.insert(node.clone(), Heard { at_ms: now_ms, report, active_since_ms });
-        differs
+    /// Whether a node's last report already said that it stands there.
+    pub fn stands_at(&self, node: &NodeName, position: &Position) -> bool {
+        self.heard.get(node).is_some_and(|heard| heard.position.as_ref() == Some(position))
     }
 
-    /// All nodes with their last reports.
+    /// Takes in a report. Its position is one of the registry's log: whoever calls this has looked.
+    pub fn reported(&mut self, state: &State, node: &NodeName, report: NodeReport, now_ms: u64) -> Taken {
+        let goes_on = report.since.is_none_or(|since| self.heard.get(node).is_some_and(|heard| heard.mark == since));
+        if !goes_on {
+            return Taken { mark: None, is_news: false };
+        }
+        let is_first = !self.heard.contains_key(node);
+        self.expected.remove(node);
+        self.last_mark = self.last_mark.wrapping_add(1);
+        let heard = self.heard.entry(node.clone()).or_default();
+        heard.mark = self.last_mark;
+        let is_news = heard.take(state, report, now_ms) || is_first;
+        Taken { mark: Some(self.last_mark), is_news }
+    }
+
+    /// All nodes with what they said.
     pub fn nodes(&self, state: &State, now_ms: u64) -> Vec<NodeStatus> {
         let status = |(name, record): (&NodeName, &super::NodeRecord)| {
             let heard = self.heard.get(name);
-            let report = heard.map(|heard| heard.report.clone());
             NodeStatus {
                 name: name.clone(),
-                region: report.as_ref().map_or(&record.region, |report| &report.region).clone(),
-                address: report.as_ref().and_then(|report| report.address.clone()).or_else(|| record.address.clone()),
-                online: heard.is_some_and(|heard| !offline(heard, now_ms)),
-                reported_ms_ago: heard.map(|heard| now_ms.saturating_sub(heard.at_ms)),
-                report,
+                region: heard.map_or(&record.region, |heard| &heard.about.region).clone(),
+                address: heard.and_then(|heard| heard.about.address.clone()).or_else(|| record.address.clone()),
+                online: heard.is_some_and(|heard| !heard.is_old(now_ms)),
+                reported_ms_ago: heard.map(|heard| heard.age_ms(now_ms)),
+                report: heard.map(Heard::said),
             }
         };
         state.nodes().iter().map(status).collect()
@@ -96,54 +97,17 @@ impl Fleet {
         let committed = self.committed_ms.get(worker).filter(|(committed, _)| *committed == seq).map(|(_, at_ms)| *at_ms);
         let mut nodes = Vec::with_capacity(state.nodes().len());
         for (name, record) in state.nodes() {
-            let heard = self.heard.get(name);
-            let (state, reason) = match heard {
-                Some(heard) if !offline(heard, now_ms) => said(&heard.report, worker, &deployment.id, seq),
+            let (state, reason, since) = match self.heard.get(name) {
+                Some(heard) if !heard.is_old(now_ms) => heard.became(worker, &deployment, seq),
                 // Its last report may be younger than the registry: a deployment is not settled before it is heard again.
-                None if self.expected.get(name).is_some_and(|at_ms| !is_old(*at_ms, now_ms)) => (NodeState::Pending, None),
-                _ => (NodeState::Offline, None),
+                None if self.expected.get(name).is_some_and(|at_ms| !heard::is_old(*at_ms, now_ms)) => (NodeState::Pending, None, None),
+                _ => (NodeState::Offline, None, None),
             };
-            let since = heard.and_then(|heard| heard.active_since_ms.get(worker)).filter(|(active, _)| *active == deployment.id);
-            let ms = match (state, since, committed) {
-                (NodeState::Active, Some((_, since)), Some(committed)) => Some(since.saturating_sub(committed)),
-                _ => None,
-            };
+            let ms = since.zip(committed).map(|(since, committed)| since.saturating_sub(committed));
             nodes.push(WorkerNode { node: name.clone(), region: record.region.clone(), state, reason, ms });
         }
         let online = || nodes.iter().filter(|node| node.state != NodeState::Offline);
         let settled = online().next().is_some() && online().all(|node| node.state != NodeState::Pending);
         Some(WorkerNodes { worker: worker.clone(), seq, deployment, settled, nodes })
-    }
-}
-
-fn said(report: &NodeReport, worker: &WorkerName, deployment: &VersionId, seq: u64) -> (NodeState, Option<String>) {
-    let line = report.workers.iter().find(|line| line.worker == *worker && line.deployment == *deployment);
-    match line.map(|line| &line.state) {
-        Some(Said::Active) => (NodeState::Active, None),
-        Some(Said::Refused(reason)) => (NodeState::Refused, Some(reason.clone())),
-        Some(Said::Activating) => (NodeState::Pending, None),
-        None => match &report.feed_refusal {
-            Some(reason) if report.seq < seq => (NodeState::Refused, Some(reason.clone())),
-            _ => (NodeState::Pending, None),
-        },
-    }
-}
-
-fn offline(heard: &Heard, now_ms: u64) -> bool {
-    is_old(heard.at_ms, now_ms)
-}
-
-fn is_old(at_ms: u64, now_ms: u64) -> bool {
-    u128::from(now_ms.saturating_sub(at_ms)) > NODE_OFFLINE_AFTER.as_millis()
-}
-
-/// A text of a node ends on an operator's terminal: no control characters, and no more than fits. Cuts at a character's border.
-fn clean(text: &mut String) {
-    if text.contains(char::is_control) {
-        *text = text.replace(char::is_control, " ");
-    }
-    if text.len() > REASON_BYTES_MAX {
-        let end = (0..=REASON_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-        text.truncate(end);
     }
 }

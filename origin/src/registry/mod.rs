@@ -10,6 +10,7 @@ mod deployment;
 mod desired;
 mod fleet;
 mod followers;
+mod heard;
 mod names;
 mod node;
 mod pattern;
@@ -29,7 +30,7 @@ pub use cache::{CacheSettings, QueryRule, RequestDirectives, VaryRule, fuzz as f
 pub use compress::{Coding, CompressSettings};
 pub use deployment::{Made, delete, promote, rollback};
 pub use desired::{Desired, DesiredWorker, PeerRecord};
-pub use fleet::Fleet;
+pub use fleet::{Fleet, Taken};
 pub use followers::Followers;
 pub use names::{BadName, Digest, Epoch, NodeName, RequestId, VersionId, WorkerName};
 pub use node::{join, moved, remove};

@@ -1,9 +1,11 @@
 //! The rules as tables: what each gives, and what each refuses by name.
 
+mod fleet;
+
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::api::wire::{NewDeployment, NewVersion, NodeJoin, NodeReport, NodeState, Rollback, SiteApply, WorkerReport};
+use crate::api::wire::{NewDeployment, NewVersion, NodeJoin, Rollback, SiteApply};
 use crate::keys::{Purpose, SigningKey};
 use crate::limits::{DEPLOYMENTS_KEPT, VERSIONS_KEPT};
 
@@ -369,73 +371,6 @@ fn a_name_belongs_to_one_key_and_a_revoked_key_to_nobody() {
     let plan = join(&book.state, &joins("edge-1", &other)).expect("the name is free");
     book.commit(plan);
     assert!(matches!(remove(&book.state, &node("edge-7")), Err(Refusal::NoNode { .. })));
-}
-
-#[test]
-fn a_node_is_active_refused_pending_or_offline() {
-    let mut book = Book::default();
-    for (name, key) in ["edge-1", "edge-2"].map(|name| (name, SigningKey::generate().expect("random bytes"))) {
-        let plan = join(&book.state, &joins(name, &key)).expect("joined");
-        book.commit(plan);
-    }
-    let version = book.worker("shop", &[]);
-    let deployment = book.state.worker(&name("shop")).and_then(WorkerState::deployment).expect("a deployment").id.clone();
-    let line = |state: crate::api::wire::WorkerState| WorkerReport {
-        worker: name("shop"),
-        deployment: deployment.clone(),
-        state,
-        active: vec![version.id.clone()],
-    };
-    let report = |seq: u64, workers: Vec<WorkerReport>, feed_refusal: Option<&str>| NodeReport {
-        epoch: None,
-        seq,
-        region: "here".into(),
-        address: None,
-        peer: None,
-        build: "test".into(),
-        feed_refusal: feed_refusal.map(str::to_owned),
-        workers,
-    };
-    let mut fleet = Fleet::default();
-    fleet.committed(&name("shop"), book.seq, 1_000);
-    let look = |fleet: &Fleet, now_ms: u64| {
-        let nodes = fleet.worker_nodes(&book.state, &name("shop"), now_ms).expect("a deployment");
-        let states: Vec<_> = nodes.nodes.iter().map(|node| (node.state, node.ms)).collect();
-        (nodes.settled, states)
-    };
-    use crate::api::wire::WorkerState::{Activating, Active, Refused};
-    assert_eq!(look(&fleet, 1_000), (false, vec![(NodeState::Offline, None), (NodeState::Offline, None)]));
-    assert!(fleet.reported(&node("edge-1"), report(0, vec![], None), 1_050));
-    assert!(!fleet.reported(&node("edge-1"), report(0, vec![], None), 1_060), "nothing new");
-    assert_eq!(look(&fleet, 1_100).1[0], (NodeState::Pending, None));
-    fleet.reported(&node("edge-1"), report(book.seq, vec![line(Activating)], None), 1_100);
-    assert_eq!(look(&fleet, 1_100), (false, vec![(NodeState::Pending, None), (NodeState::Offline, None)]));
-    fleet.reported(&node("edge-1"), report(book.seq, vec![line(Active)], None), 1_200);
-    fleet.reported(&node("edge-1"), report(book.seq, vec![line(Active)], None), 6_200);
-    assert_eq!(look(&fleet, 6_200), (true, vec![(NodeState::Active, Some(200)), (NodeState::Offline, None)]));
-    fleet.reported(&node("edge-2"), report(0, vec![], Some("frame 7 is forged")), 6_300);
-    assert_eq!(look(&fleet, 6_300), (true, vec![(NodeState::Active, Some(200)), (NodeState::Refused, None)]));
-    fleet.reported(&node("edge-2"), report(book.seq, vec![line(Refused("\u{1b}[2J".to_owned() + &"ü".repeat(9_000)))], None), 6_400);
-    let nodes = fleet.worker_nodes(&book.state, &name("shop"), 6_400).expect("a deployment");
-    assert!(nodes.nodes[1].reason.as_ref().is_some_and(|reason| reason.len() <= 4_096 && reason.starts_with(" [2J")));
-    assert_eq!(look(&fleet, 21_200).1[0].0, NodeState::Active, "15 s after its report");
-    assert_eq!(look(&fleet, 21_201).1[0].0, NodeState::Offline, "and a millisecond later");
-    assert!(fleet.worker_nodes(&book.state, &name("bank"), 0).is_none());
-}
-
-#[test]
-fn after_a_restart_a_deployment_is_not_settled_before_its_nodes_are_heard_again() {
-    let mut book = Book::default();
-    let plan = join(&book.state, &joins("edge-1", &SigningKey::generate().expect("random bytes"))).expect("joined");
-    book.commit(plan);
-    book.worker("shop", &[]);
-    let fleet = Fleet::expecting(book.state.nodes().keys(), 1_000);
-    let look = |now_ms| {
-        let nodes = fleet.worker_nodes(&book.state, &name("shop"), now_ms).expect("a deployment");
-        (nodes.settled, nodes.nodes[0].state)
-    };
-    assert_eq!(look(16_000), (false, NodeState::Pending));
-    assert_eq!(look(16_001), (false, NodeState::Offline));
 }
 
 #[test]

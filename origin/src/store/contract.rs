@@ -88,6 +88,7 @@ pub(super) async fn chain_holds(store: &impl Meta) {
     }
     assert_eq!((store.head().seq, store.head().chain), (seq, chain));
     assert_eq!(store.chain_at(seq + 1).await.expect("reads"), None);
+    assert_eq!(store.chain_at(u64::MAX).await.expect("reads"), None);
 }
 
 /// The whole contract of [`Blobs`]; `open` opens the same store again.

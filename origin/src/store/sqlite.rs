@@ -113,6 +113,8 @@ impl Meta for Sqlite {
         if seq == 0 {
             return async { Ok(Some(Digest::zero())) }.boxed();
         }
+        // No number of an entry is greater: none is that the engine cannot hold.
+        let Ok(seq) = i64::try_from(seq) else { return async { Ok(None) }.boxed() };
         self.read(move |connection| {
             let found = connection.query_row("SELECT chain FROM log WHERE seq = ?1", [seq], |row| row.get::<_, String>(0));
             found.optional().map_err(engine)?.map(|chain| parse(&chain)).transpose()

@@ -5,6 +5,7 @@ mod hints;
 mod interim;
 mod limits;
 mod malformed;
+mod metrics;
 mod outcomes;
 mod protocols;
 mod purging;

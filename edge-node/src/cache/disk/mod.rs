@@ -40,7 +40,7 @@ use super::entry::{Entry, StoredBody};
 use super::tier::Tier;
 use super::vary::Variant;
 use crate::limits::{DISK_RECALL_WAIT, DISK_SEGMENT_BYTES_MAX, DISK_SEGMENT_BYTES_MIN, DISK_SEGMENTS, DISK_SHARE_MAX};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RouteCounters};
 
 pub use body::DiskBody;
 pub use counters::DiskCounters;
@@ -107,6 +107,16 @@ pub(super) struct Recalled {
     pub(super) entry: Arc<Entry>,
     name: u64,
     place: Place,
+}
+
+impl Recalled {
+    /// The same, of a route.
+    pub(super) fn counted_by(mut self, route: Option<&Arc<RouteCounters>>) -> Self {
+        if let (Some(route), Some(entry)) = (route, Arc::get_mut(&mut self.entry)) {
+            entry.count_by(route);
+        }
+        self
+    }
 }
 
 impl Disk {

@@ -55,6 +55,7 @@ impl Entry {
             purgeable: self.purgeable.clone(),
             encodings: SmallVec::new(),
             written: Default::default(),
+            counters: self.counters.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 mod caching;
 mod collapsing;
 mod compressing;
+mod counting;
 mod on_disk;
 mod parts;
 mod passing;

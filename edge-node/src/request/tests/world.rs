@@ -19,7 +19,7 @@ use crate::cache::Cache;
 use crate::cache::disk::DiskConfig;
 use crate::deployments::{Contact, Purger};
 use crate::listen::{Connection, Interim, Protocol, TlsInfo};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RouteCounters};
 use crate::request::{Clock, Observer, Parts, RequestPath, RequestRecord};
 use crate::routes::{ActiveRoutes, ActiveWorker, Route, RouteTable, Target};
 use crate::tasks::{self, Tasks};
@@ -268,6 +268,7 @@ pub(super) fn to_upstream(pattern: &str, server: &Server) -> Route {
         fingerprint: 0,
         compress: Default::default(),
         early_hints: false,
+        counters: Arc::new(RouteCounters::new(pattern.into())),
         cache: CacheSettings::default(),
     }
 }
@@ -297,6 +298,7 @@ pub(super) fn to_worker(pattern: &str, name: &str) -> Route {
         fingerprint: 0,
         compress: Default::default(),
         early_hints: false,
+        counters: Arc::new(RouteCounters::new(pattern.into())),
         cache: CacheSettings::default(),
     }
 }

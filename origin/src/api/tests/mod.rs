@@ -3,6 +3,7 @@
 mod log;
 mod malformed;
 mod questions;
+mod reports;
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use super::wire::{NewDeployment, NewVersion, NodeReport, NodeState, Rollback, RouteSpec, SiteApply, WorkerReport, WorkerState};
 use crate::bundle::{ModuleKind, PackModule, Packed, pack, verify_version};
 use crate::client::{Client, NodeIdentity};
-use crate::feed::{Accepted, FeedVerifier};
+use crate::feed::{Accepted, FeedVerifier, Position};
 use crate::registry::{Share, VersionRecord, WorkerName};
 use crate::{Origin, OriginConfig};
 
@@ -86,8 +87,18 @@ async fn join(fixture: &Fixture, node: &str) -> Client {
     joining.as_node(identity.into())
 }
 
-fn report(seq: u64, workers: Vec<WorkerReport>) -> NodeReport {
-    NodeReport { epoch: None, seq, region: "here".into(), address: None, peer: None, build: "test".into(), feed_refusal: None, workers }
+fn report(position: Option<&Position>, unsettled: Vec<WorkerReport>) -> NodeReport {
+    NodeReport {
+        since: None,
+        position: position.cloned(),
+        region: "here".into(),
+        address: None,
+        peer: None,
+        build: "test".into(),
+        feed_refusal: None,
+        unsettled,
+        settled: Vec::new(),
+    }
 }
 
 #[tokio::test]
@@ -112,17 +123,11 @@ async fn a_worker_is_uploaded_promoted_followed_and_reported() {
 
     let nodes = admin.worker_nodes(&name("shop"), promoted.seq, Duration::ZERO, None).await.expect("nodes");
     assert_eq!((nodes.settled, nodes.nodes[0].state), (false, NodeState::Offline));
-    let active = WorkerReport {
-        worker: name("shop"),
-        deployment: promoted.deployment.id.clone(),
-        state: WorkerState::Active,
-        active: vec![first.id.clone()],
-    };
     let shop = name("shop");
     let wait = admin.worker_nodes(&shop, promoted.seq, Duration::from_secs(20), Some(&nodes));
-    let said = report(promoted.seq, vec![active]);
+    let said = report(verifier.position(), vec![]);
     let (nodes, reported) = tokio::join!(wait, node.report(&said));
-    reported.expect("reported");
+    let mark = reported.expect("reported").mark;
     let nodes = nodes.expect("nodes");
     assert_eq!((nodes.settled, nodes.nodes[0].state), (true, NodeState::Active));
     assert!(nodes.nodes[0].ms.is_some_and(|ms| ms < 20_000));
@@ -144,7 +149,9 @@ async fn a_worker_is_uploaded_promoted_followed_and_reported() {
         state: WorkerState::Refused("module tampered".into()),
         active: vec![first.id.clone()],
     };
-    node.report(&report(promoted.seq, vec![refused])).await.expect("reported");
+    let change = NodeReport { since: mark, ..report(verifier.position(), vec![refused]) };
+    assert!(node.report(&change).await.expect("reported").mark.is_some());
+    assert_eq!(node.report(&change).await.expect("heard").mark, None, "it goes on from a report before the last: say everything");
     let nodes = admin.worker_nodes(&name("shop"), promoted.seq, Duration::from_secs(20), None).await.expect("nodes");
     assert_eq!((nodes.settled, nodes.nodes[0].state), (true, NodeState::Refused));
     assert_eq!(nodes.nodes[0].reason.as_deref(), Some("module tampered"));
@@ -282,7 +289,7 @@ async fn a_removed_node_is_cut_off_and_cannot_come_back_with_its_key() {
     feed.next().await.expect("a line").expect("a reset");
     fixture.admin.remove_node(identity.name()).await.expect("removed");
     while let Some(_line) = feed.next().await.expect("ends") {}
-    assert_eq!(node.report(&report(0, vec![])).await.expect_err("removed").code(), Some("node_revoked"));
+    assert_eq!(node.report(&report(None, vec![])).await.expect_err("removed").code(), Some("node_revoked"));
     assert_eq!(joining.join(&identity, "here", None).await.expect_err("revoked").code(), Some("node_revoked"));
     assert_eq!(fixture.admin.remove_node(identity.name()).await.expect_err("gone").code(), Some("no_node"));
 }
@@ -304,7 +311,7 @@ async fn each_token_is_good_for_its_own_things_only() {
     assert_eq!(stranger.status().await.expect_err("unknown").code(), Some("unauthorized"));
     let impostor = NodeIdentity::generate("edge-1".parse().expect("a name")).expect("a key");
     let impostor = fixture.admin.as_node(impostor.into());
-    assert_eq!(impostor.report(&report(0, vec![])).await.expect_err("another key").code(), Some("unauthorized"));
+    assert_eq!(impostor.report(&report(None, vec![])).await.expect_err("another key").code(), Some("unauthorized"));
 }
 
 #[tokio::test]
@@ -345,7 +352,7 @@ async fn a_signed_request_holds_once_and_only_as_it_was_signed() {
     let identity = NodeIdentity::generate("edge-1".parse().expect("a name")).expect("a key");
     joining.join(&identity, "here", None).await.expect("joins");
     let now_us = || u64::try_from(std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_micros()).expect("before 586524");
-    let body = serde_json::to_vec(&report(0, vec![])).expect("JSON");
+    let body = serde_json::to_vec(&report(None, vec![])).expect("JSON");
     let path = "/v1/nodes/self/report";
     let address = fixture.origin.address();
     let send = async |authorization: &str, body: &[u8]| {
@@ -362,7 +369,7 @@ async fn a_signed_request_holds_once_and_only_as_it_was_signed() {
     let good = identity.authorization("POST", path, &body, now_us());
     assert!(send(&good, &body).await.starts_with("HTTP/1.1 200"));
     assert!(send(&good, &body).await.contains("made before"));
-    let other = serde_json::to_vec(&report(1, vec![])).expect("JSON");
+    let other = serde_json::to_vec(&NodeReport { build: "other".into(), ..report(None, vec![]) }).expect("JSON");
     assert!(send(&identity.authorization("POST", path, &body, now_us()), &other).await.contains("not that of node edge-1"));
     assert!(send(&identity.authorization("POST", "/v1/nodes/self", &body, now_us()), &body).await.contains("not that of node"));
     let late = send(&identity.authorization("POST", path, &body, now_us() - 90_000_000), &body).await;
