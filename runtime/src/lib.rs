@@ -11,7 +11,6 @@ pub mod invocation;
 pub mod limits;
 pub mod outcome;
 pub mod protocol;
-pub mod purge;
 pub mod source;
 pub mod supervisor;
 
@@ -21,5 +20,4 @@ pub use host::{FetchError, Fetched, Host, LogLevel, LogLine, Redirect, Subreques
 pub use invocation::{ClientInfo, Invocation};
 pub use limits::Limits;
 pub use outcome::{Outcome, Report, RunError};
-pub use purge::{CachePurge, PurgeRefusal};
 pub use source::{Module, ModuleKind, Var, WorkerSource};

@@ -163,3 +163,18 @@ fn the_caches_reference_names_all_that_it_can_say_and_be_told() {
         keys.chain(refusals).chain(details).chain(reasons).filter(|name| !page.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "edge-node/CACHE.md does not name {missing:?}");
 }
+
+#[test]
+fn each_attack_on_the_cache_has_a_test_that_is_there() {
+    let page = include_str!("../../edge-node/CACHE.md");
+    let (_, table) = page.split_once("## What attackers try").expect("the section");
+    let rows = table.lines().skip_while(|line| !line.starts_with("|---")).skip(1).take_while(|line| line.starts_with('|'));
+    let files = Source::all();
+    let is_there = |name: &str| files.iter().any(|file| file.text.contains(&format!("fn {name}(")));
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().expect("a last column");
+        let names: Vec<&str> = tests.split(", ").map(|name| name.trim_matches('`')).collect();
+        let missing: Vec<&&str> = names.iter().filter(|name| name.is_empty() || !is_there(name)).collect();
+        assert!(missing.is_empty(), "no such test: {missing:?} of {row}");
+    }
+}

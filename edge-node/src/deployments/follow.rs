@@ -202,17 +202,13 @@ impl Follow {
                 self.batch.clear();
                 self.reset = Some(desired);
             }
-            // Up to date, nothing is refused any more.
+            // Something is being held back where the registry is ahead of a follower that has read all before this line; the next opening of the
+            // feed tells. Up to date, nothing is refused any more.
+            Accepted::Heartbeat { seq, .. } if self.verifier.position().is_some_and(|position| position.seq < seq) => {
+                tracing::debug!(seq, "the registry is ahead");
+            }
             Accepted::Heartbeat { .. } => self.board.feed_refusal(None),
-            // Neither says that this follower, who may lack purges, has all that the registry has: it does not count as heard.
-            Accepted::Question(question) => {
-                self.inbox.put(*question);
-                return Ok(());
-            }
-            Accepted::Elsewhere { seq } => {
-                tracing::debug!(seq, "a heartbeat of another place in the log, or an old one");
-                return Ok(());
-            }
+            Accepted::Question(question) => self.inbox.put(*question),
         }
         if let Some(position) = self.verifier.position() {
             self.peers.applied(position);

@@ -1,5 +1,6 @@
 //! Fields of a message on its way through: those of one hop are taken off, those that say who asks are written anew.
 
+use http::Method;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE, VIA,
@@ -32,8 +33,8 @@ const HOP: [HeaderName; 11] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Fields by which something in front of a server says who asks. From a client they are lies; those that we do not write ourselves go.
-const CLAIMS: [HeaderName; 10] = [
+/// Fields by which something in front of a server says who asks, and for what. From a client they are lies, and in no key: those that we do not write ourselves go.
+const CLAIMS: [HeaderName; 15] = [
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("x-client-ip"),
     HeaderName::from_static("x-cluster-client-ip"),
@@ -44,6 +45,18 @@ const CLAIMS: [HeaderName; 10] = [
     HeaderName::from_static("x-forwarded-scheme"),
     HeaderName::from_static("x-forwarded-ssl"),
     HeaderName::from_static("cf-connecting-ipv6"),
+    HeaderName::from_static("x-original-host"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("x-forwarded-path"),
+    HeaderName::from_static("x-forwarded-uri"),
+];
+
+/// Fields by which frameworks take a POST for another method. Of a GET they would make what the key knows nothing of: its answer would be everybody's.
+const OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
 ];
 
 /// Takes off the fields of one hop, and those that `Connection` names. `Host` and `Content-Length` stay whatever it names: naming them is an attack.
@@ -65,6 +78,11 @@ pub(crate) fn identify(headers: &mut HeaderMap, context: &Context) {
     strip_hop(headers);
     for name in CLAIMS {
         headers.remove(name);
+    }
+    if context.method == Method::GET || context.method == Method::HEAD {
+        for name in OVERRIDES {
+            headers.remove(name);
+        }
     }
     let address = context.client.to_string();
     let host = HeaderValue::from_str(&context.authority).unwrap_or(HeaderValue::from_static(""));

@@ -16,7 +16,6 @@ pub fn purge(new: &NewPurge) -> Result<Plan<PurgeRecord>, Refusal> {
         urls: all(&new.urls, "URL", PURGE_URL_BYTES_MAX, address::url)?,
         prefixes: all(&new.prefixes, "prefix", PURGE_PREFIX_BYTES_MAX, prefix)?,
         tags: all(&new.tags, "tag", PURGE_TAG_BYTES_MAX, tag)?,
-        ..PurgeRecord::default()
     };
     plan(record)
 }
@@ -28,7 +27,7 @@ pub fn purge_of_worker(state: &State, new: &WorkerPurge) -> Result<Plan<PurgeRec
     let record = PurgeRecord {
         worker: Some(worker.clone()),
         everything: new.everything,
-        path_prefixes: all(&new.path_prefixes, "path prefix", PURGE_PREFIX_BYTES_MAX, path_prefix)?,
+        prefixes: all(&new.prefixes, "prefix", PURGE_PREFIX_BYTES_MAX, prefix)?,
         tags: all(&new.tags, "tag", PURGE_TAG_BYTES_MAX, tag)?,
         ..PurgeRecord::default()
     };
@@ -86,15 +85,6 @@ fn prefix(text: &str) -> Result<String, &'static str> {
         return Err("a prefix needs no * at its end: it is the beginning of all that it purges");
     }
     address::url(text)
-}
-
-/// The beginning of a path, as requests have it.
-fn path_prefix(text: &str) -> Result<String, &'static str> {
-    if !text.starts_with('/') {
-        return Err("a path prefix begins with /, without scheme and host");
-    }
-    address::target(text)?;
-    Ok(text.to_owned())
 }
 
 fn tag(text: &str) -> Result<String, &'static str> {
@@ -167,7 +157,7 @@ mod tests {
 
     #[test]
     fn only_a_worker_that_takes_traffic_purges() {
-        let asked = WorkerPurge { tags: one("a"), ..WorkerPurge::of("shop".parse().expect("a name")) };
+        let asked = WorkerPurge { worker: "shop".parse().expect("a name"), tags: one("a"), prefixes: vec![], everything: false };
         assert!(matches!(purge_of_worker(&State::default(), &asked), Err(Refusal::NoWorker { .. })));
     }
 }

@@ -18,7 +18,6 @@ pub(crate) enum Hook {
     Fetched,
     Fire,
     Prepare,
-    Purged,
     SettleNext,
     Settled,
     Start,
@@ -27,7 +26,7 @@ pub(crate) enum Hook {
 }
 
 /// Their names, in the order of [`Hook`].
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 15] = [
     "adopt",
     "bodyData",
     "bodyEnd",
@@ -38,7 +37,6 @@ const NAMES: [&str; 16] = [
     "fetched",
     "fire",
     "prepare",
-    "purged",
     "settleNext",
     "settled",
     "start",

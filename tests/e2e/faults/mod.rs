@@ -3,5 +3,4 @@
 mod disk;
 mod drain;
 mod kill;
-mod lateness;
 mod neighbours;

@@ -8,7 +8,6 @@ mod malformed;
 mod metrics;
 mod outcomes;
 mod protocols;
-mod purging;
 mod shield;
 mod subrequests;
 mod waits;

@@ -209,7 +209,10 @@ async fn a_request_may_ask_for_what_is_stored_only_or_for_nothing_to_be_stored()
 async fn our_own_errors_are_never_stored() {
     let server = Server::fixed(&[("cache-control", "max-age=60")], "page").await;
     let address = server.address;
-    let world = World::new(vec![to_upstream("/*", &server)]);
+    let mut route = to_upstream("/*", &server);
+    // (It is of what upstreams say.)
+    route.cache = CacheSettings { status_ttl_s: [(502, 60)].into(), ..CacheSettings::default() };
+    let world = World::new(vec![route]);
     drop(server);
     assert_eq!(world.get("/").await.status(), 502);
     assert!(world.path.cache().usage().0 == 0, "{address}");

@@ -8,10 +8,12 @@ use futures::StreamExt;
 use futures::future::join_all;
 use http::Response;
 use http_body_util::BodyExt;
+use selvedge_origin::registry::CacheSettings;
 use selvedge_runtime::{Body, BodyError};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::world::*;
+use crate::limits::FILL_WINDOW_BYTES;
 
 /// An upstream whose responses begin when the test says so.
 async fn gated(fields: &'static [(&'static str, &'static str)], body: &'static str) -> (Server, Arc<Semaphore>, Arc<Notify>) {
@@ -34,6 +36,44 @@ async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_response_without_end_goes_at_the_pace_of_its_readers_and_ends_with_them() {
+    const CHUNK: usize = 64 << 10;
+    /// Bytes that may be taken beyond what is stored at most, and beyond what is read: the window, and what is between two hands.
+    const AHEAD: usize = FILL_WINDOW_BYTES as usize + 8 * CHUNK;
+    let made = Arc::new(AtomicUsize::new(0));
+    let counted = made.clone();
+    let mut route = to_worker("/*", "w");
+    route.cache = CacheSettings { enabled: Some(true), entry_bytes_max: 1 << 20, ..CacheSettings::default() };
+    let world = World::with_worker(vec![route], move |_| {
+        let counted = counted.clone();
+        async move {
+            let chunks = futures::stream::repeat_with(move || {
+                counted.fetch_add(CHUNK, SeqCst);
+                Ok(Bytes::from_static(&[b'x'; CHUNK]))
+            });
+            // (An end far away, so that a bug costs no machine.)
+            let body = Body::chunks(chunks.take(2048).boxed());
+            Ok(Response::builder().header("cache-control", "max-age=60").body(body).expect("a response"))
+        }
+    });
+    let mut body = world.get("/").await.into_body();
+    settle().await;
+    assert!(made.load(SeqCst) <= (1 << 20) + AHEAD, "{made:?}");
+    for _ in 0..200 {
+        assert!(body.frame().await.expect("more").is_ok());
+    }
+    settle().await;
+    let read = 200 * CHUNK;
+    assert!((read..=read + AHEAD).contains(&made.load(SeqCst)), "{made:?}");
+    drop(body);
+    settle().await;
+    let last = made.load(SeqCst);
+    settle().await;
+    assert!(made.load(SeqCst) == last && last <= read + AHEAD, "nobody reads any more: {made:?}");
+    assert_eq!(world.path.cache().usage().0, 0);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The request path against real upstreams and scripted workers.
 
+mod attacks;
 mod caching;
 mod collapsing;
 mod compressing;

@@ -3,7 +3,6 @@
 import { Body } from "ext:selvedge/body.js";
 import { op_pass_through } from "ext:core/ops";
 import { Invocation, currentInvocation } from "ext:selvedge/invocation.js";
-import { cache } from "ext:selvedge/purge.js";
 import { incomingRequest } from "ext:selvedge/request.js";
 import { isResponse } from "ext:selvedge/response.js";
 
@@ -27,6 +26,12 @@ function deepFreeze(value) {
 
 const PROPS = Object.freeze({});
 
+const CACHE = Object.freeze({
+  purge() {
+    return Promise.reject(new TypeError("ctx.cache.purge() is not supported yet"));
+  },
+});
+
 class ExecutionContext {
   #invocation;
 
@@ -43,7 +48,7 @@ class ExecutionContext {
   }
 
   get cache() {
-    return cache;
+    return CACHE;
   }
 
   passThroughOnException() {
@@ -67,7 +72,6 @@ export function prepare(vars) {
 // Called by Rust for the exports of `cloudflare:workers`.
 export function workersModule() {
   return {
-    cache,
     env,
     WorkerEntrypoint,
     waitUntil(promise) {

@@ -32,7 +32,6 @@ impl JsThread {
             | ToRunner::BodyEnd { stream, .. }
             | ToRunner::Credit { stream, .. }
             | ToRunner::Settled { stream, .. }
-            | ToRunner::Purged { stream, .. }
             | ToRunner::Fetched { stream, .. } => self.deliver(stream, message),
         }
         false

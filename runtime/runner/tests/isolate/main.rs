@@ -8,7 +8,6 @@ mod exceptions;
 mod fetching;
 mod invocations;
 mod modules;
-mod purging;
 mod rig;
 mod surface;
 mod termination;
@@ -27,7 +26,6 @@ fn main() {
         fetching::TESTS,
         invocations::TESTS,
         modules::TESTS,
-        purging::TESTS,
         surface::TESTS,
         termination::TESTS,
     ]
