@@ -148,6 +148,9 @@ pub const H2_PENDING_RESETS_MAX: usize = 20;
 /// Streams that we had to reset for the client's errors, over a connection's life; GOAWAY beyond (CVE-2025-8671, made-you-reset).
 pub const H2_LOCAL_RESETS_MAX: usize = 256;
 
+/// Requests of one h2 connection that are taken before their answers are written: what share a write. More are taken after it.
+pub const H2_ACCEPTED_AT_ONCE_MAX: usize = 32;
+
 // --- HTTP/3 ---
 
 /// Receive window of one QUIC stream, in bytes; see [`H2_STREAM_WINDOW_BYTES`].

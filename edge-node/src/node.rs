@@ -131,7 +131,7 @@ impl Node {
         let follower =
             Follower::start(follower_config(&config, &addresses, &peers), supervisor.clone(), routes.clone(), cache.purges().clone())
                 .await?;
-        let contact = follower.contact();
+        let (contact, purger) = (follower.contact(), follower.purger());
         *node.follower.lock() = Some(follower);
         let path = RequestPath::new(
             Parts {
@@ -140,6 +140,7 @@ impl Node {
                 cache: cache.clone(),
                 peers: peers.clone(),
                 contact,
+                purger,
                 upstreams: upstreams.clone(),
                 trusted_proxies: config.trusted_proxies,
                 metrics: metrics.clone(),

@@ -3,9 +3,10 @@
 //! Everything that outlives the call that made it (a connection, a cache fill, the follower) is counted here, so that
 //! [`crate::Node::drain`] knows when the node has nothing more to do, and can cancel what does not end by itself.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -39,11 +40,13 @@ pub fn thread(what: &'static str, work: impl FnOnce() + Send + 'static) -> std::
     })
 }
 
-/// A panic ends its task only; the log says that there was one.
-async fn watched(task: impl Future<Output = ()>) {
-    if std::panic::AssertUnwindSafe(task).catch_unwind().await.is_err() {
-        tracing::error!("a task panicked");
-    }
+/// A panic ends its task only; the log says that there was one. Boxed: a task is moved as a pointer from here on, however much room its waits need.
+fn watched(task: impl Future<Output = ()> + Send + 'static) -> impl Future<Output = ()> + Send + Unpin + 'static {
+    std::panic::AssertUnwindSafe(Box::pin(task)).catch_unwind().map(|ended| {
+        if ended.is_err() {
+            tracing::error!("a task panicked");
+        }
+    })
 }
 
 /// Spawns tasks and knows when all of them have ended. Cheap to clone.
@@ -72,9 +75,9 @@ impl Tasks {
     /// is over.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         // A token of its own: a task asks it whenever it is woken, and all tasks asking one would queue at its lock.
-        let stopped = self.stopped.child_token();
+        let (stopped, task) = (self.stopped.child_token(), watched(task));
         drop(self.tracker.spawn(async move {
-            stopped.run_until_cancelled_owned(watched(task)).await;
+            stopped.run_until_cancelled_owned(task).await;
         }));
     }
 
@@ -82,6 +85,15 @@ impl Tasks {
     /// request path.
     pub fn spawn_bound(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.tracker.spawn(watched(task)));
+    }
+
+    /// Runs a task like one of [`Self::spawn_bound`] as far as it comes at once, in the caller's place, and spawns what is left: what waits for nothing
+    /// costs no task and no wake-up.
+    pub async fn begin_bound(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut task = watched(task);
+        if poll_fn(|cx| Poll::Ready(task.poll_unpin(cx).is_pending())).await {
+            drop(self.tracker.spawn(task));
+        }
     }
 
     /// Cancelled when the node starts to drain: accept nothing new, finish what runs.
@@ -118,5 +130,41 @@ impl Tasks {
     /// Tasks that have not ended.
     pub fn running(&self) -> usize {
         self.tracker.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_for_nothing_costs_no_task() {
+        let (tasks, done) = (Tasks::new(), Arc::new(AtomicBool::new(false)));
+        let set = done.clone();
+        tasks.begin_bound(async move { set.store(true, Relaxed) }).await;
+        assert!(done.load(Relaxed) && tasks.running() == 0);
+    }
+
+    #[tokio::test]
+    async fn what_waits_goes_on_as_a_task() {
+        let (tasks, go, done) = (Tasks::new(), Arc::new(tokio::sync::Notify::new()), Arc::new(AtomicBool::new(false)));
+        let (wait, set) = (go.clone(), done.clone());
+        tasks
+            .begin_bound(async move {
+                wait.notified().await;
+                set.store(true, Relaxed)
+            })
+            .await;
+        assert!(!done.load(Relaxed) && tasks.running() == 1);
+        go.notify_one();
+        assert!(tasks.drain(Duration::from_secs(10)).await && done.load(Relaxed));
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_task_only() {
+        let tasks = Tasks::new();
+        tasks.begin_bound(async { panic!("of a test") }).await;
+        tasks.spawn(async { panic!("of a test") });
+        assert!(tasks.drain(Duration::from_secs(10)).await);
     }
 }

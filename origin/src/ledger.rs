@@ -263,6 +263,11 @@ impl Ledger {
         Err(StoreError::Busy.into())
     }
 
+    /// Whether an act was done by a request with its id: [`Self::commit`] gives the answer of that.
+    pub(crate) async fn is_answered(&self, act: &Act) -> Result<bool, LedgerError> {
+        Ok(self.first_answer::<serde::de::IgnoredAny>(act).await?.is_some())
+    }
+
     /// The answer of a request with the same id, where there was one.
     async fn first_answer<R: DeserializeOwned>(&self, act: &Act) -> Result<Option<R>, LedgerError> {
         let Some((id, fingerprint)) = &act.request else { return Ok(None) };

@@ -15,8 +15,8 @@ use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
 use selvedge_runtime::{
-    Body, CacheAnswer, CacheAsk, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module, ModuleKind, Report,
-    Subrequest, WorkerSource,
+    Body, CacheAnswer, CacheAsk, CachePurge, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module, ModuleKind,
+    PurgeRefusal, Report, Subrequest, WorkerSource,
 };
 
 /// Connections of the busy measurement.
@@ -37,6 +37,10 @@ impl Host for Silent {
 
     fn cache(&self, _: CacheAsk) -> BoxFuture<'static, Result<CacheAnswer, FetchError>> {
         futures::future::ready(Ok(CacheAnswer::No(None))).boxed()
+    }
+
+    fn purge(&self, _: CachePurge) -> BoxFuture<'static, Result<(), PurgeRefusal>> {
+        futures::future::ready(Ok(())).boxed()
     }
 
     fn pass_through(&self) {}

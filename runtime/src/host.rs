@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use crate::{Body, CacheAnswer, CacheAsk, FetchCache, Report};
+use crate::{Body, CacheAnswer, CacheAsk, CachePurge, FetchCache, PurgeRefusal, Report};
 
 /// The capabilities of one invocation. Methods are called on the edge, never in the runner.
 pub trait Host: Send + Sync + 'static {
@@ -12,6 +12,10 @@ pub trait Host: Send + Sync + 'static {
     /// Does one operation of a cache of the worker's own. The caller has counted it as a subrequest. Dropping the future ends it: a
     /// `put` that is not complete keeps nothing.
     fn cache(&self, ask: CacheAsk) -> BoxFuture<'static, Result<CacheAnswer, FetchError>>;
+
+    /// Purges, of what was stored for the worker and nothing else. The caller has counted it as a subrequest. Resolves when the purge is durable at the
+    /// registry and, within a bound, applied on this node. Dropping the future does not take it back.
+    fn purge(&self, purge: CachePurge) -> BoxFuture<'static, Result<(), PurgeRefusal>>;
 
     /// The worker has called `ctx.passThroughOnException()`: if it fails, the request is for whoever answers in its place. Must not
     /// block; called before anyone hears of the failure.

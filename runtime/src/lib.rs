@@ -11,6 +11,7 @@ pub mod invocation;
 pub mod limits;
 pub mod outcome;
 pub mod protocol;
+pub mod purge;
 pub mod source;
 pub mod supervisor;
 
@@ -20,4 +21,5 @@ pub use host::{FetchError, Fetched, Host, LogLevel, LogLine, Redirect, Subreques
 pub use invocation::{ClientInfo, Invocation};
 pub use limits::Limits;
 pub use outcome::{Outcome, Report, RunError};
+pub use purge::{CachePurge, PurgeRefusal};
 pub use source::{Module, ModuleKind, Var, WorkerSource};

@@ -1,10 +1,12 @@
-//! What a worker without bounds costs: how long after it has crossed its limit its answer is on the wire, and what its neighbours
-//! notice of one that computes to its full legal limit again and again. For a machine that is otherwise idle: it uses all cores.
+//! What a worker without bounds costs: how long after it has crossed its limit its answer is on the wire, with nothing else to do and with all cores
+//! busy, and what its [`neighbours`] notice. For a machine that is otherwise idle: it uses all cores.
+
+mod neighbours;
 
 use std::io::{Read, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use selvedge_tests::{Busy, Crossing};
 
 use crate::load::median;
 use crate::ours::Ours;
@@ -14,13 +16,13 @@ use crate::table::Table;
 const ROUNDS: usize = 5;
 /// The CPU limit of an invocation.
 const CPU_MS: f64 = 200.0;
-/// How long the neighbours are watched.
-const WATCHED: Duration = Duration::from_secs(8);
-/// The pace of a neighbour's requests.
-const PACE: Duration = Duration::from_millis(2);
+/// How late an answer may be, in milliseconds, on an idle machine and on a busy one.
+const LATE_MS: f64 = 100.0;
+const LATE_BUSY_MS: f64 = 500.0;
 
 /// What never ends by itself: its name, and the body of its handler.
-const ENDLESS: [(&str, &str); 4] = [
+const ENDLESS: [(&str, &str); 5] = [
+    ("an exception", "throw new Error('on purpose')"),
     ("a loop", "while (true) {}"),
     ("a builtin that cannot be terminated", "Array.prototype.indexOf.call({ length: 2 ** 53 - 1 }, 1)"),
     ("getters that loop", "throw { get message() { while (true) {} }, get stack() { while (true) {} }, toString() { while (true) {} } }"),
@@ -41,22 +43,20 @@ struct Answer {
     status: u16,
     text: String,
     ms: f64,
+    began: Instant,
 }
 
-/// Milliseconds that each offender's answer comes after its limit, and the neighbours' p99.
+/// Milliseconds that each offender's answer comes after its limit, and what the neighbours notice.
 pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
     let ours = Ours::start_on_all_cores()?;
     for (index, (name, body)) in ENDLESS.into_iter().enumerate() {
-        let script = format!("export default {{ fetch() {{ {body} }} }}");
+        let script = endless(body);
         let answers =
             (0..ROUNDS).map(|round| once(&ours, &format!("endless-{index}-{round}"), &script, "")).collect::<Result<Vec<_>, _>>()?;
         row(table, name, &answers, None);
     }
     for (index, (name, piece)) in HELD.into_iter().enumerate() {
-        let script = format!(
-            "export default {{ fetch(request) {{ const n = Number(new URL(request.url).searchParams.get('n') ?? Infinity); \
-             const held = []; for (let i = 0; i < n; i++) held.push({piece}); return new Response('' + held.length) }} }}"
-        );
+        let script = holding(piece);
         let most = most_that_fits(&ours, &format!("fits-{index}"), &script)?;
         let (mut fits, mut answers) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
@@ -65,7 +65,24 @@ pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
         }
         row(table, name, &answers, Some(median(fits)));
     }
-    neighbours(table, &ours)
+    let scripts = ENDLESS.map(|(name, body)| (name, endless(body))).into_iter().chain(HELD.map(|(name, piece)| (name, holding(piece))));
+    for (index, (name, script)) in scripts.enumerate() {
+        let late = (0..ROUNDS).map(|round| once_while_busy(&ours, &format!("busy-{index}-{round}"), &script));
+        let longest = late.collect::<Result<Vec<_>, _>>()?.into_iter().fold(0.0, f64::max);
+        table.within(&format!("{name}: the same with all cores busy"), "ms", longest, LATE_BUSY_MS);
+    }
+    neighbours::measure(table, &ours)
+}
+
+fn endless(body: &str) -> String {
+    format!("export default {{ fetch() {{ {body} }} }}")
+}
+
+fn holding(piece: &str) -> String {
+    format!(
+        "export default {{ fetch(request) {{ const n = Number(new URL(request.url).searchParams.get('n') ?? Infinity); \
+         const held = []; for (let i = 0; i < n; i++) held.push({piece}); return new Response('' + held.length) }} }}"
+    )
 }
 
 /// `fits_ms` is how long it takes to hold nearly as much as is allowed.
@@ -77,8 +94,8 @@ fn row(table: &mut Table, name: &str, answers: &[Answer], fits_ms: Option<f64>) 
         _ if by("exceededCpu") > 0 => ("exceededCpu", CPU_MS),
         _ => ("exception, as a whole", 0.0),
     };
-    let past = answers.iter().map(|answer| answer.ms - begun_ms).collect();
-    table.alone(&format!("{name}: answer after the limit ({outcome})"), "ms", median(past), "100");
+    let longest = answers.iter().map(|answer| answer.ms - begun_ms).fold(0.0, f64::max);
+    table.within(&format!("{name}: longest until the answer after the limit ({outcome})"), "ms", longest, LATE_MS);
 }
 
 /// The largest number of pieces, within an eighth, that a worker can hold.
@@ -97,71 +114,33 @@ fn once(ours: &Ours, name: &str, script: &str, query: &str) -> anyhow::Result<An
     ask(&ours.http, name, query)
 }
 
+/// Milliseconds that a worker's answer comes after its limit while all cores are busy.
+fn once_while_busy(ours: &Ours, name: &str, script: &str) -> anyhow::Result<f64> {
+    ours.deploy(name, script)?;
+    Crossing::wait_until_calm(ours.edge.pid());
+    let _busy = Busy::all_cores();
+    let crossing = Crossing::watch(ours.edge.pid());
+    let answer = ask(&ours.http, name, "")?;
+    anyhow::ensure!(answer.status >= 500, "{name}: {}", answer.text);
+    Ok(answer.began.saturating_duration_since(crossing.moment()).as_secs_f64() * 1e3)
+}
+
 /// One request on a connection of its own.
 fn ask(address: &str, name: &str, query: &str) -> anyhow::Result<Answer> {
+    send(address, name, &format!("GET /{query} HTTP/1.1\r\nHost: {name}.test\r\nConnection: close\r\n\r\n"))
+}
+
+fn send(address: &str, name: &str, request: &str) -> anyhow::Result<Answer> {
     let mut socket = std::net::TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
     let start = Instant::now();
-    socket.write_all(format!("GET /{query} HTTP/1.1\r\nHost: {name}.test\r\nConnection: close\r\n\r\n").as_bytes())?;
+    socket.write_all(request.as_bytes())?;
     let mut answer = vec![0; 12];
     socket.read_exact(&mut answer)?;
-    let ms = start.elapsed().as_secs_f64() * 1e3;
+    let began = Instant::now();
+    let ms = began.duration_since(start).as_secs_f64() * 1e3;
     socket.read_to_end(&mut answer)?;
     let text = String::from_utf8_lossy(&answer).into_owned();
     let status = text.get(9..12).and_then(|digits| digits.parse().ok()).ok_or_else(|| anyhow::anyhow!("{name}: {text}"))?;
-    Ok(Answer { status, text, ms })
-}
-
-fn neighbours(table: &mut Table, ours: &Ours) -> anyhow::Result<()> {
-    let compute = "export default { fetch(request) { let x = 0; for (let i = 0, n = +new URL(request.url).searchParams.get('n'); i < n; i++) \
-                   x = (x + i * i) | 0; return new Response('' + x) } }";
-    let hello = "export default { fetch: () => new Response('hello') }";
-    ours.deploy_in("computes", compute, Some("one"))?;
-    ours.deploy_in("same", hello, Some("one"))?;
-    ours.deploy_in("other", hello, Some("two"))?;
-    let rounds = rounds_within_the_limit(ours)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let watch = |name: &'static str| {
-        let (address, stop) = (ours.http.clone(), stop.clone());
-        std::thread::spawn(move || steady(&address, name, &stop))
-    };
-    let (same, other) = (watch("same"), watch("other"));
-    let begun = Instant::now();
-    while begun.elapsed() < WATCHED {
-        let answer = ask(&ours.http, "computes", &format!("?n={rounds}"))?;
-        anyhow::ensure!(answer.status == 200 || answer.text.contains("exceededCpu"), "{}", answer.text);
-    }
-    stop.store(true, Ordering::Relaxed);
-    for (name, watched) in [("in its cordon", same), ("in another cordon", other)] {
-        let mut ms = watched.join().map_err(|_| anyhow::anyhow!("a neighbour panicked"))??;
-        ms.sort_by(f64::total_cmp);
-        let p99 = ms.get(ms.len() * 99 / 100).copied().unwrap_or(f64::NAN);
-        table.alone(&format!("p99 of a neighbour {name} of one that computes"), "ms", p99, "50");
-    }
-    Ok(())
-}
-
-/// As many rounds as take nine tenths of the limit.
-fn rounds_within_the_limit(ours: &Ours) -> anyhow::Result<u64> {
-    let mut rounds = 1_000_000;
-    loop {
-        let took =
-            (0..3).map(|_| ask(&ours.http, "computes", &format!("?n={rounds}")).map(|answer| answer.ms)).collect::<Result<_, _>>()?;
-        if median(took) > CPU_MS * 0.8 {
-            return Ok(rounds);
-        }
-        rounds = rounds * 9 / 8;
-    }
-}
-
-/// Asks again and again until it is stopped: milliseconds of each answer.
-fn steady(address: &str, name: &str, stop: &AtomicBool) -> anyhow::Result<Vec<f64>> {
-    let mut ms = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        let answer = ask(address, name, "")?;
-        anyhow::ensure!(answer.status == 200, "{name}: {}", answer.text);
-        ms.push(answer.ms);
-        std::thread::sleep(PACE);
-    }
-    Ok(ms)
+    Ok(Answer { status, text, ms, began })
 }

@@ -47,6 +47,11 @@ impl Server {
         family(self.child.id()).into_iter().filter_map(cpu_of).sum()
     }
 
+    /// The id of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The ids of the process and its descendants.
     pub(crate) fn family(&self) -> Vec<u32> {
         family(self.child.id())

@@ -15,7 +15,7 @@ struct Row {
     ours: String,
     peer: String,
     ratio: Option<f64>,
-    aim: &'static str,
+    aim: String,
     json: Value,
 }
 
@@ -27,7 +27,7 @@ impl Table {
             ours: number(ours),
             peer: format!("{} ({})", number(peer.1), peer.0),
             ratio: Some(ratio).filter(|ratio| ratio.is_finite()),
-            aim,
+            aim: aim.to_owned(),
             json: json!({"what": what, "unit": unit, "ours": ours, "peer": peer.0, "peers": peer.1, "ratio": ratio, "aim": aim}),
         });
     }
@@ -39,8 +39,21 @@ impl Table {
             ours: number(ours),
             peer: String::new(),
             ratio: None,
-            aim,
+            aim: aim.to_owned(),
             json: json!({"what": what, "unit": unit, "ours": ours, "aim": aim}),
+        });
+    }
+
+    /// A figure without a peer that has to stay within a bound, and whether it does.
+    pub(crate) fn within(&mut self, what: &str, unit: &str, ours: f64, bound: f64) {
+        let is_within = ours <= bound;
+        self.rows.push(Row {
+            what: format!("{what} ({unit})"),
+            ours: number(ours),
+            peer: String::new(),
+            ratio: None,
+            aim: format!("{bound}: {}", if is_within { "within" } else { "MISSED" }),
+            json: json!({"what": what, "unit": unit, "ours": ours, "aim": bound, "within": is_within}),
         });
     }
 

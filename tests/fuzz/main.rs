@@ -100,6 +100,16 @@ fn records_of_the_caches_disk() {
 }
 
 #[test]
+fn files_of_purges() {
+    fuzz(&selvedge_edge::deployments::fuzz_journal_seeds(), selvedge_edge::deployments::fuzz_journal);
+}
+
+#[test]
+fn tags_of_responses() {
+    fuzz(&seeds::tags(), selvedge_edge::cache::tags::fuzz);
+}
+
+#[test]
 fn wrangler_files() {
     fuzz(&seeds::wrangler(), selvedge::project::fuzz);
 }

@@ -172,3 +172,11 @@ pub(crate) fn sites() -> Vec<Vec<u8>> {
     let site = "name = \"www\"\n[[route]]\npattern = \"a.test/*\"\nupstream = \"https://10.0.0.7\"\nredirect_to_https = true\n[route.cache]\nenabled = true\nstore_set_cookie = false\n[route.compress]\ncodings = [\"br\"]\ntypes = [\"text/html\"]\n";
     vec![site.as_bytes().to_vec()]
 }
+
+/// The first byte of each line says which field it is.
+pub(crate) fn tags() -> Vec<Vec<u8>> {
+    let [by_comma, by_space, told] = ["\0a, B-2 ,, c d", "\u{1}  a\tb-2 x", "\u{2}00000000000000ab,00000000000000cd"];
+    let many: String = (0..300).map(|number| format!("{number},")).collect();
+    let all = [by_comma.to_owned(), by_space.to_owned(), told.to_owned(), format!("{by_comma}\n{by_space}\n{told}"), format!("\0{many}")];
+    all.map(String::into_bytes).to_vec()
+}

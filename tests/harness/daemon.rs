@@ -194,17 +194,7 @@ impl Daemon {
 
     /// Children of the process: for an edge, its runners (the waiting parent and the process that holds V8).
     pub fn children(&self) -> Vec<u32> {
-        let mut found = vec![self.pid()];
-        let mut next = 0;
-        while let Some(parent) = found.get(next).copied() {
-            let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
-            for task in tasks {
-                let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-                found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-            }
-            next += 1;
-        }
-        found.split_off(1)
+        crate::crossing::descendants(self.pid())
     }
 }
 

@@ -3,12 +3,14 @@
 
 pub mod client;
 mod cluster;
+mod crossing;
 mod daemon;
 mod exposition;
 mod upstream;
 
 pub use client::Answer;
 pub use cluster::{Cluster, Deploy, Edge, fixture, route};
+pub use crossing::{Busy, Crossing};
 pub use daemon::{Built, Daemon, selvedge};
 pub use exposition::Exposition;
 pub use upstream::Upstream;

@@ -13,11 +13,12 @@ use selvedge_origin::registry::Coding;
 use selvedge_runtime::{Body, BodyError};
 use smallvec::SmallVec;
 
-use super::control::Control;
+use super::control::{self, Control};
 use super::date::{format_date, parse_date};
 use super::disk::DiskBody;
 use super::freshness::{Freshness, Standing};
 use super::part::Part;
+use super::policy::Storable;
 use super::purge::{Purgeable, Stamp, Verdict};
 use super::ready::Written;
 use super::status::CACHE_STATUS;
@@ -101,6 +102,12 @@ impl Entry {
         Self { status, headers, foreign_status, body, part, control, freshness, variant, purgeable, encodings, written, counters: None }
     }
 
+    /// Of one that may be stored: without what is for whoever ordered it only (RFC 9111, sections 5.2.2.4 and 5.2.2.7).
+    pub fn of(head: response::Parts, body: StoredBody, storable: Storable, variant: Variant, stamp: Stamp) -> Self {
+        let withheld = control::withheld(&head.headers);
+        Self::new(head, body, storable.control, storable.freshness, variant, stamp).without(&withheld)
+    }
+
     /// The same as a part of a whole, or as the whole where it is all of it.
     pub fn partial(mut self, part: Part) -> Self {
         self.headers.remove(CONTENT_RANGE);
@@ -179,14 +186,12 @@ impl Entry {
     }
 
     /// The same bytes with other fields: after a `304` to a fetch that began at `stamp`.
-    pub fn freshened(&self, fields: HeaderMap, control: Control, freshness: Freshness, stamp: Stamp) -> Self {
-        let mut headers = fields;
-        let foreign_status = self.foreign_status;
+    pub fn freshened(&self, mut headers: HeaderMap, control: Control, freshness: Freshness, stamp: Stamp) -> Self {
         // A 304 need not repeat the tags; they are not among the stored fields.
         let tags = if Tags::are_said(&headers) { Tags::of(&headers) } else { self.purgeable.tags.clone() };
         let purgeable = Purgeable::new(stamp, tags);
-        prepare(&mut headers, foreign_status, freshness.received);
-        Self { headers, control, freshness, purgeable, ..self.copy() }.with_encodings_of(self)
+        prepare(&mut headers, self.foreign_status, freshness.received);
+        Self { control, freshness, purgeable, ..self.like(headers, self.body.clone()) }.with_encodings_of(self)
     }
 
     /// Whether a cache nearer to the upstream has written its own `Cache-Status`.
@@ -310,14 +315,9 @@ impl StoredBody {
 
     /// The pieces of a part of it; what lies beyond its end is left out.
     pub fn pieces(&self, range: Range<u64>) -> Vec<Bytes> {
-        let all: &[Bytes] = match &self.pieces {
-            Pieces::One(bytes) => std::slice::from_ref(bytes),
-            Pieces::Many(pieces) => pieces,
-            // Parts are never in slices on disk: see the disk's writer.
-            Pieces::Disk(_) => &[],
-        };
         let mut at = 0;
-        let cut = all.iter().filter_map(|piece| {
+        // Parts are never in slices on disk: see the disk's writer.
+        let cut = self.in_memory().iter().filter_map(|piece| {
             let (start, end) = (at, at + piece.len() as u64);
             at = end;
             let (from, to) = (range.start.max(start), range.end.min(end));

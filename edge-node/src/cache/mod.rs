@@ -59,6 +59,7 @@ use recall::Recalls;
 use status::Forward;
 use tier::Tier;
 use time::Time;
+use vary::Variant;
 
 /// Stored responses. Built once by `node.rs`; shared.
 pub struct Cache {
@@ -91,7 +92,7 @@ impl Found {
         const FOR_EVER_MS: u64 = u64::MAX;
         match self {
             Self::Fresh(entry, _) => {
-                let hint = Hint { names: entry.variant.names().cloned(), ..Hint::default() };
+                let hint = Hint::of(&entry.variant);
                 Self::Stale(entry, FOR_EVER_MS, hint)
             }
             Self::Stale(entry, _, hint) => Self::Stale(entry, FOR_EVER_MS, hint),
@@ -110,6 +111,13 @@ pub struct Hint {
     pub alone: bool,
     /// The range that is fetched; none: all of it.
     pub range: Option<HeaderValue>,
+}
+
+impl Hint {
+    /// That responses of the key vary on what this one varies on.
+    pub fn of(variant: &Variant) -> Self {
+        Self { names: variant.names().cloned(), ..Self::default() }
+    }
 }
 
 impl Cache {
@@ -152,10 +160,11 @@ impl Cache {
         let is_gone = |entry: &Arc<Entry>| self.purges.verdict(&entry.purgeable, key.as_bytes()) == Verdict::Gone;
         let mut answering = slot.select(request).filter(|entry| !is_gone(entry));
         let Some(first) = answering.next() else {
-            if slot.variants.iter().any(is_gone) {
+            let gone = slot.variants.iter().filter(|entry| is_gone(entry)).count();
+            if gone > 0 {
                 self.sweep(key.as_bytes());
             }
-            let why = if slot.variants.iter().all(is_gone) { Forward::UriMiss } else { Forward::VaryMiss };
+            let why = if gone == slot.variants.len() { Forward::UriMiss } else { Forward::VaryMiss };
             return Found::Nothing(why, hint(&slot));
         };
         // Section 4.1: the newest by Date. Several answer one request only where they vary on different fields.
@@ -297,7 +306,7 @@ impl Cache {
 
 /// How an entry is found.
 fn judge(entry: Arc<Entry>, request: &HeaderMap, hint: Hint, now: Time) -> Found {
-    if entry.part.is_some() && !entry.answers(request.get(RANGE)) {
+    if !entry.answers(request.get(RANGE)) {
         return match entry.standing(now) {
             Standing::Fresh(_) if !entry.control.no_cache => Found::Incomplete(entry, hint),
             _ => Found::Nothing(Forward::Stale, hint),

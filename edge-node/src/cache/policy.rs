@@ -1,6 +1,6 @@
 //! What may be stored, and what a stored response may be used for: RFC 9111, sections 3 and 4. Pure.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LAST_MODIFIED, SET_COOKIE};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LAST_MODIFIED, PRAGMA, SET_COOKIE};
 use http::{Method, StatusCode};
 use selvedge_origin::registry::{CacheSettings, RequestDirectives, VaryRule};
 
@@ -232,24 +232,18 @@ pub fn stale_use(control: &Control, stale_ms: u64, undirected_s: u32) -> StaleUs
     }
 }
 
-/// What a request wants of a stored response beyond that it is fresh, as far as the route follows it (RFC 9111, section 5.2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// It does.
-    Met,
-    /// It is to be validated first: `no-cache`, older than `max-age`, or ending before `min-fresh`.
-    Newer,
-}
-
-/// Whether a fresh response meets what a request wants. RFC 8246 changes nothing here: `immutable` tells clients not to ask, and one that asks all the same means it.
-pub fn meets(request: &Control, directives: RequestDirectives, pragma_no_cache: bool, age_ms: u64, left_ms: u64) -> Wanted {
+/// Whether a fresh response is what a request with these fields wants, as far as the route follows it (RFC 9111, section 5.2.1); else it is to be validated first:
+/// `no-cache`, older than `max-age`, or ending before `min-fresh`. RFC 8246 changes nothing here: `immutable` tells clients not to ask, and one that asks all the same
+/// means it.
+pub fn meets(request: &Control, headers: &HeaderMap, directives: RequestDirectives, age_ms: u64, left_ms: u64) -> bool {
     if directives != RequestDirectives::All {
-        return Wanted::Met;
+        return true;
     }
     // Section 5.4: Pragma counts where there is no Cache-Control; a request with both says no-cache in both.
+    let pragma_no_cache = headers.get(PRAGMA).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no-cache"));
     let older = request.max_age.is_some_and(|seconds| age_ms > seconds.saturating_mul(1000));
     let ends = request.min_fresh.is_some_and(|seconds| left_ms < seconds.saturating_mul(1000));
-    if request.no_cache || pragma_no_cache || older || ends { Wanted::Newer } else { Wanted::Met }
+    !(request.no_cache || pragma_no_cache || older || ends)
 }
 
 /// Whether a client takes a response that is stale for `stale_ms`.
@@ -390,13 +384,14 @@ mod tests {
         use RequestDirectives::{All, None as Not, Safe};
         let request =
             |line: &'static str| Control::of(&[(http::header::CACHE_CONTROL, HeaderValue::from_static(line))].into_iter().collect());
-        let newer = |line, directives| meets(&request(line), directives, false, 5_000, 10_000) == Wanted::Newer;
+        let newer = |line, directives| !meets(&request(line), &HeaderMap::new(), directives, 5_000, 10_000);
         for line in ["no-cache", "max-age=4", "max-age=0", "min-fresh=11"] {
             assert!(newer(line, All), "{line}");
             assert!(!newer(line, Safe) && !newer(line, Not), "{line} would let any client have the upstream asked");
         }
         assert!(!newer("max-age=5", All) && !newer("min-fresh=10", All) && !newer("", All));
-        assert_eq!(meets(&request(""), All, true, 0, 1), Wanted::Newer, "Pragma");
+        let pragma = [(PRAGMA, HeaderValue::from_static("No-Cache"))].into_iter().collect();
+        assert!(!meets(&request(""), &pragma, All, 0, 1) && meets(&request(""), &pragma, Safe, 0, 1));
         assert!(takes_stale(&request("max-stale=5"), Safe, 5_000) && !takes_stale(&request("max-stale=5"), Safe, 5_001));
         assert!(takes_stale(&request("max-stale"), Safe, 1 << 40));
         assert!(!takes_stale(&request("max-stale"), Not, 1) && !takes_stale(&request(""), All, 1));

@@ -57,7 +57,7 @@ pub enum Target {
         /// Path and query.
         target: Box<str>,
     },
-    /// All whose authority, path and query begin so; the authority is whole.
+    /// All whose authority, path and query begin so; the authority is whole. One that begins with `/`: on every authority.
     Prefix(Box<str>),
     /// A tag.
     Tag(Box<str>),
@@ -272,6 +272,7 @@ fn judge(table: &Table, stamp: Stamp, seen: u64, key: &[u8], tags: Option<&Tags>
         }
         if table.is_newer(Kind::Prefix, seen) {
             table.prefixes_of(realm, &[authority, target].concat(), |mark| worst.add(mark));
+            table.prefixes_of(realm, target, |mark| worst.add(mark));
         }
         if table.is_newer(Kind::Tag, seen) {
             match tags {

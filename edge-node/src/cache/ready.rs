@@ -71,6 +71,7 @@ impl Ready {
         let mut headers = self.entry.fields().clone();
         headers.insert(AGE, HeaderValue::from(self.age_s));
         headers.insert(CACHE_STATUS, self.cache_status);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(self.entry.body.len()));
         let mut response = Response::new(Body::full(self.body));
         (*response.status_mut(), *response.headers_mut()) = (self.entry.status, headers);
         response

@@ -86,8 +86,7 @@ impl Cache {
         if self.purges.verdict(&entry.purgeable, key.as_bytes()) == Verdict::Gone {
             return None;
         }
-        let hint = Hint { names: entry.variant.names().cloned(), ..Hint::default() };
-        Some(judge(entry.clone(), request, hint, now))
+        Some(judge(entry.clone(), request, Hint::of(&entry.variant), now))
     }
 
     async fn recall_alone(&self, disk: &Disk, key: &[u8], request: &HeaderMap, route: Route<'_>) -> Option<Arc<Entry>> {

@@ -113,6 +113,33 @@ impl Tags {
     }
 }
 
+/// For tests/fuzz: any lines as fields; the first byte of each says as which. Each tag that is said is one that a purge finds, and another node is told the same.
+pub fn fuzz(bytes: &[u8]) {
+    let mut headers = HeaderMap::new();
+    let mut said: Vec<Name> = Vec::new();
+    for line in bytes.split(|b| *b == b'\n') {
+        let Some((first, rest)) = line.split_first() else { continue };
+        let Ok(value) = HeaderValue::from_bytes(rest) else { continue };
+        let is_separator: fn(&u8) -> bool = match first % 3 {
+            0 => |b| *b == b',',
+            1 => |b| matches!(b, b' ' | b'\t'),
+            _ => |_| true,
+        };
+        let tags = rest.split(is_separator).map(<[u8]>::trim_ascii).filter(|tag| !tag.is_empty());
+        said.extend(tags.map(Tags::name));
+        headers.append(FIELDS[usize::from(first % 3)].clone(), value);
+    }
+    let tags = Tags::of(&headers);
+    assert!(tags.names().len() <= TAGS_MAX);
+    assert!(tags.is_overflowing() || said.iter().all(|name| tags.names().contains(name)), "a purge by tag finds it");
+    let told: HeaderMap = tags.told().map(|told| (SELVEDGE_TAGS, told)).into_iter().collect();
+    let again = Tags::of(&told);
+    assert_eq!(again.is_overflowing(), tags.is_overflowing());
+    assert!(tags.is_overflowing() || again == tags, "{again:?} {tags:?}");
+    Tags::strip(&mut headers);
+    assert!(headers.is_empty());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -202,13 +202,17 @@ impl Follow {
                 self.batch.clear();
                 self.reset = Some(desired);
             }
-            // Something is being held back where the registry is ahead of a follower that has read all before this line; the next opening of the
-            // feed tells. Up to date, nothing is refused any more.
-            Accepted::Heartbeat { seq, .. } if self.verifier.position().is_some_and(|position| position.seq < seq) => {
-                tracing::debug!(seq, "the registry is ahead");
-            }
+            // Up to date, nothing is refused any more.
             Accepted::Heartbeat { .. } => self.board.feed_refusal(None),
-            Accepted::Question(question) => self.inbox.put(*question),
+            // Neither says that this follower, who may lack purges, has all that the registry has: it does not count as heard.
+            Accepted::Question(question) => {
+                self.inbox.put(*question);
+                return Ok(());
+            }
+            Accepted::Elsewhere { seq } => {
+                tracing::debug!(seq, "a heartbeat of another place in the log, or an old one");
+                return Ok(());
+            }
         }
         if let Some(position) = self.verifier.position() {
             self.peers.applied(position);

@@ -4,6 +4,8 @@
 //! A purge's number is its entry's in the registry's log, counted from a base that rises whenever the numbers before are of no use: another log, or a file that is
 //! gone. Then, and where the log no longer reaches back to this node, it may have missed purges: everything that it stored has to be confirmed by the upstream.
 
+mod text;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,11 +14,12 @@ use std::sync::Arc;
 
 use selvedge_origin::feed::Position;
 use selvedge_origin::registry::{Epoch, PurgeRecord};
-use serde::{Deserialize, Serialize};
 
 use super::{limits, state};
-use crate::cache::purge::{Purge, Purges, Realm, Remembered, Strength, Target};
+use crate::cache::purge::{Purge, Purges, Realm, Strength, Target};
 use crate::cache::time::Time;
+use text::{Head, Line, Lineage};
+pub use text::{fuzz, fuzz_seeds};
 
 /// The file in the data folder.
 const FILE: &str = "purges.journal";
@@ -29,37 +32,10 @@ pub(super) struct Journal {
     lineage: Lineage,
     /// Open for appending; none where the file has to be written anew.
     file: Option<File>,
-    file_bytes: u64,
+    /// Bytes that were appended since it was written anew.
+    appended_bytes: u64,
     /// Lines that are applied and not written yet.
     unwritten: Vec<u8>,
-}
-
-/// What the numbers count.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Lineage {
-    /// The log; none before the first entry.
-    epoch: Option<Epoch>,
-    /// The number before its first entry. Bases are some seconds since 1970 in the upper half, so that a new one is greater than all numbers before, also where
-    /// those are not known any more.
-    base: u64,
-}
-
-/// The file's first line.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Head {
-    lineage: Lineage,
-    purges: Remembered,
-}
-
-/// Each of its other lines.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    number: u64,
-    at_ms: u64,
-    purge: PurgeRecord,
 }
 
 impl Journal {
@@ -67,7 +43,7 @@ impl Journal {
     pub(super) fn open(folder: &Path, purges: Arc<Purges>, now: Time) -> io::Result<Self> {
         let path = folder.join(FILE);
         let mut journal =
-            Self { path, purges, lineage: Lineage { epoch: None, base: 0 }, file: None, file_bytes: 0, unwritten: Vec::new() };
+            Self { path, purges, lineage: Lineage { epoch: None, base: 0 }, file: None, appended_bytes: 0, unwritten: Vec::new() };
         match journal.read() {
             Ok(true) => {}
             Ok(false) => journal.begin_anew(None, 0, now),
@@ -94,15 +70,9 @@ impl Journal {
         if bytes.len() as u64 > limits::JOURNAL_BYTES_MAX {
             return Err(Unreadable::Content("it is larger than its bound".to_owned()));
         }
-        // What follows the last line's end was being written when the node stopped, and is acknowledged by nobody.
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-        let mut lines = bytes.get(..whole).unwrap_or_default().split(|b| *b == b'\n').filter(|line| !line.is_empty());
-        let content = |error: serde_json::Error| Unreadable::Content(error.to_string());
-        let head = lines.next().ok_or_else(|| Unreadable::Content("it is empty".to_owned()))?;
-        let Head { lineage, purges } = serde_json::from_slice(head).map_err(content)?;
-        let lines = lines.map(serde_json::from_slice::<Line>).collect::<Result<Vec<_>, _>>().map_err(content)?;
-        self.purges.restore(&purges);
-        self.lineage = lineage;
+        let (head, lines) = text::parse(&bytes).map_err(Unreadable::Content)?;
+        self.purges.restore(&head.purges);
+        self.lineage = head.lineage;
         for Line { number, at_ms, purge } in lines {
             self.purges.apply(&purge_of(number, Time(at_ms), &purge));
         }
@@ -118,13 +88,9 @@ impl Journal {
         }
         let number = self.lineage.base.saturating_add(seq);
         self.purges.apply(&purge_of(number, now, purge));
-        let line = Line { number, at_ms: now.0, purge: purge.clone() };
         // A struct of strings and numbers: serde_json fails on none. The file's head holds what the lines say, where it is written anew.
-        match serde_json::to_vec(&line) {
-            Ok(line) if self.file.is_some() => {
-                self.unwritten.extend_from_slice(&line);
-                self.unwritten.push(b'\n');
-            }
+        match text::line(&Line { number, at_ms: now.0, purge: purge.clone() }) {
+            Ok(line) if self.file.is_some() => self.unwritten.extend_from_slice(&line),
             _ => self.file = None,
         }
     }
@@ -139,8 +105,7 @@ impl Journal {
     }
 
     fn begin_anew(&mut self, epoch: Option<Epoch>, seq: u64, now: Time) {
-        let upper = now.seconds().max((self.purges.latest() >> 32) + 1);
-        self.lineage = Lineage { epoch, base: upper << 32 };
+        self.lineage = Lineage { epoch, base: text::base_after(self.purges.latest(), now) };
         self.everything_unproven(self.lineage.base.saturating_add(seq), now);
     }
 
@@ -159,10 +124,9 @@ impl Journal {
     /// comes back. An error says that not even that was possible. Blocks.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         let written = match &mut self.file {
-            Some(file) if self.file_bytes + self.unwritten.len() as u64 <= limits::JOURNAL_REWRITE_BYTES => {
-                let written = file.write_all(&self.unwritten).and_then(|()| file.sync_data());
-                self.file_bytes += self.unwritten.len() as u64;
-                written
+            Some(file) if self.appended_bytes + self.unwritten.len() as u64 <= limits::JOURNAL_REWRITE_BYTES => {
+                self.appended_bytes += self.unwritten.len() as u64;
+                file.write_all(&self.unwritten).and_then(|()| file.sync_data())
             }
             _ => self.rewrite(),
         };
@@ -179,12 +143,10 @@ impl Journal {
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
-        let head = Head { lineage: self.lineage.clone(), purges: self.purges.remember() };
-        let mut bytes = serde_json::to_vec(&head).map_err(io::Error::from)?;
-        bytes.push(b'\n');
+        let bytes = text::line(&Head { lineage: self.lineage.clone(), purges: self.purges.remember() })?;
         state::write_whole(&self.path, &bytes)?;
         self.file = Some(OpenOptions::new().append(true).mode(0o600).open(&self.path)?);
-        self.file_bytes = bytes.len() as u64;
+        self.appended_bytes = 0;
         Ok(())
     }
 }
@@ -203,7 +165,8 @@ fn purge_of(number: u64, at: Time, record: &PurgeRecord) -> Purge {
         let (authority, target) = url.split_at_checked(url.find('/').unwrap_or(url.len())).unwrap_or_default();
         Target::Url { authority: authority.into(), target: target.into() }
     }));
-    targets.extend(record.prefixes.iter().map(|prefix| Target::Prefix(prefix.as_str().into())));
+    let prefixes = record.prefixes.iter().chain(&record.path_prefixes);
+    targets.extend(prefixes.map(|prefix| Target::Prefix(prefix.as_str().into())));
     targets.extend(record.tags.iter().map(|tag| Target::Tag(tag.as_str().into())));
     let strength = if record.soft { Strength::Soft } else { Strength::Hard };
     let realm = record.worker.as_ref().map_or(Realm::NONE, |worker| Realm::of_worker(worker.as_str()));
@@ -268,7 +231,9 @@ mod tests {
         journal.apply(&epoch, 900, &url("a.org/x"), NOW);
         journal.sync().unwrap();
         let stamp = purges.stamp(Realm::NONE);
-        for spoil in [None, Some("nonsense\n"), Some("")] {
+        let endless = format!("{{\"lineage\":{{\"epoch\":null,\"base\":0}},\"purges\":{{\"newest\":{}", u64::MAX);
+        let endless = format!("{endless},\"by_kind\":[0,0,0,0,0],\"everything\":{{}},\"names\":[],\"prefixes\":[]}}}}\n");
+        for spoil in [None, Some("nonsense\n"), Some(""), Some(endless.as_str())] {
             match spoil {
                 None => std::fs::remove_file(folder.path().join(FILE)).unwrap(),
                 Some(text) => std::fs::write(folder.path().join(FILE), text).unwrap(),
@@ -312,6 +277,28 @@ mod tests {
         assert!(std::fs::metadata(folder.path().join(FILE)).unwrap().len() < 100_000);
         let (_, purges) = open(folder.path(), NOW);
         assert_eq!(verdict(&purges, stamp, long.strip_prefix("a.org").unwrap()), Verdict::Gone);
+    }
+
+    #[test]
+    fn however_much_is_remembered_a_purge_costs_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let epoch = Epoch::generate();
+        let (mut journal, _) = open(folder.path(), NOW);
+        let long = "x".repeat(1_000);
+        for seq in 1..=9 {
+            let prefixes = (0..1_000).map(|number| format!("a.org/{seq}-{number}/{long}")).collect();
+            journal.apply(&epoch, seq, &PurgeRecord { prefixes, ..PurgeRecord::default() }, NOW);
+            journal.sync().unwrap();
+        }
+        let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(folder.path().join(FILE)).unwrap());
+        let before = inode();
+        journal.apply(&epoch, 10, &url("a.org/x"), NOW);
+        journal.sync().unwrap();
+        journal.apply(&epoch, 11, &url("a.org/y"), NOW);
+        journal.sync().unwrap();
+        assert_eq!(inode(), before, "it was not written anew");
+        let (_, purges) = open(folder.path(), NOW);
+        assert_eq!(verdict(&purges, Stamp::default(), "/y"), Verdict::Gone);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub const STATE_BYTES_MAX: u64 = 2 * selvedge_origin::limits::FEED_LINE_BYTES_MA
 pub const IDENTITY_BYTES_MAX: u64 = 16 << 10;
 /// Bytes of the purges' file.
 pub const JOURNAL_BYTES_MAX: u64 = 64 << 20;
-/// The purges' file is written anew, without what later purges say too, when it has grown beyond this many bytes.
+/// The purges' file is written anew, without what later purges say too, when it has grown by this many bytes.
 pub const JOURNAL_REWRITE_BYTES: u64 = 8 << 20;
 /// Entries of the log that are taken in together: one sync of the purges' file does for all.
 pub const ENTRIES_TOGETHER_MAX: usize = 256;
@@ -57,6 +57,14 @@ pub const ACKNOWLEDGE_RETRY_MIN: Duration = Duration::from_millis(50);
 pub const ACKNOWLEDGE_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Purges of workers that are on their way to the registry at the same time; more are refused.
 pub const WORKER_PURGES_MAX: usize = 64;
+/// Of one worker: its neighbours have theirs.
+pub const PURGES_OF_A_WORKER_MAX: usize = 8;
+/// How long a worker's purge may take until it is durable, with all attempts.
+pub const WORKER_PURGE_WAIT: Duration = Duration::from_secs(10);
+/// How often the registry is asked for one where it could not be reached.
+pub const WORKER_PURGE_ATTEMPTS_MAX: u32 = 3;
+/// Wait between those attempts.
+pub const WORKER_PURGE_RETRY_WAIT: Duration = Duration::from_millis(250);
 /// After a worker's purge is durable: how long its call waits until this node has applied it.
 pub const WORKER_PURGE_APPLY_WAIT: Duration = Duration::from_secs(2);
 /// Questions of operators that wait for their turn; more are not answered.

@@ -39,6 +39,7 @@ pub use contact::Contact;
 use follow::{Follow, Wanted};
 use join::{JoinError, Member};
 use journal::Journal;
+pub use journal::{fuzz as fuzz_journal, fuzz_seeds as fuzz_journal_seeds};
 use load::Loader;
 pub use load::Warm;
 use pull::BundleStore;
@@ -173,7 +174,7 @@ impl Follower {
             (Some(member), Some(origin)) => Some(member.client(origin).map_err(|error| refused_address(origin, error))?),
             _ => None,
         };
-        let (shown, purger) = (board.clone(), Purger::new(board.clone()));
+        let (shown, purger) = (board.clone(), Purger::default());
         let (inbox, outbox) = question::channel();
         let mut running = Vec::new();
         match (member, config.origin.clone()) {
@@ -195,7 +196,7 @@ impl Follower {
                         let (name, key) = (member.identity.name().clone(), member.signing_key);
                         let told = (board.clone(), config.peers.clone());
                         let follow = Follow::new(client.clone(), name, key, wanted, told, journal, inbox.clone());
-                        purger.connected(client.clone());
+                        purger.connected(client.clone(), board.watch_applied());
                         running.push(tasks::owned("activate", activator.run()));
                         running.push(tasks::owned("follow the feed", follow.run()));
                         running.push(tasks::owned("acknowledge", report::acknowledge(client.clone(), board.clone())));
@@ -275,7 +276,7 @@ async fn join_later(parts: Parts, origin: String) {
     let loader = Arc::new(Loader { store, client: Some(client.clone()), key: Some(member.signing_key), supervisor });
     let activator = Activator::restore(state::Saved::default(), receiver, loader, routes, board.clone(), config.data).await;
     let follow = Follow::new(client.clone(), name, member.signing_key, wanted, (board.clone(), config.peers), journal, inbox);
-    purger.connected(client.clone());
+    purger.connected(client.clone(), board.watch_applied());
     let acknowledge = report::acknowledge(client.clone(), board.clone());
     let answers = question::answer(client.clone(), outbox);
     futures::join!(activator.run(), follow.run(), acknowledge, answers, report::report(client, board, place));

@@ -38,8 +38,13 @@ impl<A: Answer> Exchange<A> {
         let running = self.activity.begin();
         let method = request.method().clone();
         let Answered { reply, .. } = self.answer(request, interim).await;
-        let mut response = reply.into_response();
-        shape(&mut response, &method, self.connection.protocol);
+        let mut response = match reply {
+            Reply::Made(mut response) => {
+                shape(&mut response, &method, self.connection.protocol);
+                response
+            }
+            Reply::Ready(ready) => ready.into_response(),
+        };
         if let Some(alt_svc) = &self.alt_svc {
             response.headers_mut().insert(header::ALT_SVC, alt_svc.clone());
         }

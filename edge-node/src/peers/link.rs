@@ -94,7 +94,7 @@ impl Peer {
 
     pub(super) async fn ask(&self, proof: &Proof, request: Request<()>) -> Result<Response<Body>, AskError> {
         let place = self.places.clone().try_acquire_owned().map_err(|_| AskError::Busy)?;
-        let mut sender = self.sender(proof).await.inspect_err(|_| self.rest())?;
+        let mut sender = self.sender(proof).await?;
         let answer = tokio::time::timeout(PEER_HEAD_TIMEOUT, sender.send_request(request.map(|()| Empty::new()))).await;
         let failed = match answer {
             Ok(Ok(response)) => return Ok(response.map(|body| Body::stream(Answer { body, _place: place }))),
@@ -119,7 +119,9 @@ impl Peer {
             return Err(AskError::Connect("it could not be reached a moment ago".into()));
         }
         let connected = tokio::time::timeout(PEER_CONNECT_TIMEOUT, self.connect(proof)).await;
-        let sender = connected.map_err(|_| AskError::Connect(format!("none within {PEER_CONNECT_TIMEOUT:?}")))??;
+        let connected = connected.unwrap_or_else(|_| Err(AskError::Connect(format!("none within {PEER_CONNECT_TIMEOUT:?}"))));
+        // Before the next one has its turn.
+        let sender = connected.inspect_err(|_| self.rest())?;
         *kept = Some(sender.clone());
         Ok(sender)
     }

@@ -44,7 +44,7 @@ struct Itself {
 struct Table {
     /// Every node of every region, by key: those that may ask.
     names: HashMap<PublicKey, NodeName>,
-    /// Those of this region, but for the node itself: those that are asked.
+    /// Those of this region, but for the node itself, by name: those that are asked.
     near: Vec<Arc<Peer>>,
 }
 
@@ -75,7 +75,8 @@ impl Peers {
         let near = near.filter_map(|(name, record)| {
             // The registry has checked it; a newer one may allow more than this node knows.
             let address: SocketAddr = record.address.parse().ok()?;
-            let same = before.near.iter().find(|peer| peer.is(name, address, &record.key));
+            let same = before.near.binary_search_by(|peer| peer.name.cmp(name)).ok().and_then(|at| before.near.get(at));
+            let same = same.filter(|peer| peer.is(name, address, &record.key));
             Some(same.cloned().unwrap_or_else(|| Arc::new(Peer::new(name.clone(), address, record.key))))
         });
         let near = near.collect();

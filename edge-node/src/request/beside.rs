@@ -17,11 +17,11 @@ use super::error::RequestError;
 use super::invalidate::same_authority;
 use super::lookup::Question;
 use super::pass_through;
-use super::respond::{self, Say};
+use super::respond;
 use super::route::Aim;
 use super::store::{freshened, is_unreachable};
 use super::trail::Trail;
-use crate::cache::control::{self, Control};
+use crate::cache::control::Control;
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::freshness::Freshness;
 use crate::cache::policy::{self, Storable};
@@ -92,8 +92,7 @@ impl Beside {
             return Err(error);
         }
         trail.cached(CacheResult::Stale);
-        let say = Say::Because(respond::ttl_seconds(&entry, now), Detail::IfError);
-        Ok(respond::from_entry(path, &entry, &self.headers, trail, say, now))
+        Ok(respond::from_entry(path, &entry, &self.headers, trail, respond::because(&entry, Detail::IfError, now), now))
     }
 
     /// Freshens what is stored, or drops it.
@@ -170,9 +169,7 @@ impl Keep {
         if policy::stated_length(&self.head.headers).is_some_and(|stated| stated != body.len()) {
             return;
         }
-        let withheld = control::withheld(&self.head.headers);
-        let Storable { control, freshness, .. } = self.storable;
-        let entry = Entry::new(self.head, body, control, freshness, self.variant, self.stamp).without(&withheld);
+        let entry = Entry::of(self.head, body, self.storable, self.variant, self.stamp);
         self.path.cache().store(&self.key, Arc::new(entry));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{HeaderMap, HeaderValue, IF_RANGE, PRAGMA, RANGE};
+use http::header::{HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use selvedge_origin::registry::{CacheSettings, RequestDirectives};
@@ -21,9 +21,10 @@ use crate::cache::control::Control;
 use crate::cache::entry::Entry;
 use crate::cache::fill::{Head, Reader};
 use crate::cache::key::CacheKey;
-use crate::cache::policy::{self, RequestFacts, Wanted};
+use crate::cache::policy::{self, RequestFacts};
 use crate::cache::status::{Detail, Forward};
 use crate::cache::time::Time;
+use crate::cache::vary::Variant;
 use crate::cache::{Found, Hint, query, range, validate, vary};
 use crate::limits::COLLAPSE_ROUNDS_MAX;
 use crate::metrics::{CacheResult, Source};
@@ -169,12 +170,7 @@ impl Question {
 
     /// Whether a stored response is what the request wants, as far as the route follows it.
     fn is_met(&self, entry: &Entry, left_ms: u64, headers: &HeaderMap, settings: &CacheSettings, now: Time) -> bool {
-        let directives = settings.request_directives;
-        if directives != RequestDirectives::All {
-            return true;
-        }
-        let pragma = headers.get(PRAGMA).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no-cache"));
-        policy::meets(&self.control, directives, pragma, entry.freshness.age_ms(now), left_ms) == Wanted::Met
+        policy::meets(&self.control, headers, settings.request_directives, entry.freshness.age_ms(now), left_ms)
     }
 
     /// What there is to begin a fetch with: what is stored and for how long it has been stale, what is to be fetched, and why. Or what needs no fetch.
@@ -182,10 +178,9 @@ impl Question {
         let range = single_range(headers);
         let of_part = |entry: &Arc<Entry>| if entry.part.is_some() { Scope::Range(None) } else { Scope::Whole };
         let from_nothing = || if range.is_some() { Scope::Range(None) } else { Scope::Whole };
-        let hint_of_fresh = |entry: &Entry| Hint { names: entry.variant.names().cloned(), ..Hint::default() };
         let (why, stale, scope, mut hint) = match found {
             Found::Fresh(entry, left_ms) if self.is_met(&entry, left_ms, headers, settings, now) => return Err((entry, left_ms)),
-            Found::Fresh(entry, _) => (Forward::Request, Some((entry.clone(), 0)), of_part(&entry), hint_of_fresh(&entry)),
+            Found::Fresh(entry, _) => (Forward::Request, Some((entry.clone(), 0)), of_part(&entry), Hint::of(&entry.variant)),
             Found::Stale(entry, stale_ms, hint) => (Forward::Stale, Some((entry.clone(), stale_ms)), of_part(&entry), hint),
             Found::Incomplete(entry, hint) if range.is_some() => (Forward::Partial, None, Scope::Range(Some(entry)), hint),
             Found::Incomplete(entry, hint) => {
@@ -312,7 +307,7 @@ async fn settle(
 ) -> Settled {
     let Asked { headers, trail, .. } = asked;
     let fetched = if ours { CacheResult::Miss } else { CacheResult::Collapsed };
-    let other_variant = |names: Option<&Arc<[http::HeaderName]>>| Settled::Again(Some(Hint { names: names.cloned(), ..Hint::default() }));
+    let other_variant = |variant: &Variant| Settled::Again(Some(Hint::of(variant)));
     match head {
         Head::Streaming(stream) if stream.variant.matches(headers) => {
             trail.cached(fetched);
@@ -322,8 +317,8 @@ async fn settle(
             let status = path.name().forward(why, Some(stream.head.status), true, !ours, None);
             Settled::Response(compress::streaming(path, question, asked, &stream, reader, status).await)
         }
-        Head::Streaming(stream) => other_variant(stream.variant.names()),
-        Head::Confirmed(entry) | Head::Stale(entry) if !entry.variant.matches(headers) => other_variant(entry.variant.names()),
+        Head::Streaming(stream) => other_variant(&stream.variant),
+        Head::Confirmed(entry) | Head::Stale(entry) if !entry.variant.matches(headers) => other_variant(&entry.variant),
         Head::Confirmed(entry) => {
             trail.cached(if ours { CacheResult::Revalidated } else { CacheResult::Collapsed });
             let status = path.name().forward(why, Some(StatusCode::NOT_MODIFIED), true, !ours, None);
@@ -332,8 +327,8 @@ async fn settle(
         Head::Stale(entry) => {
             trail.cached(CacheResult::Stale);
             let now = path.now();
-            let ttl = respond::ttl_seconds(&entry, now);
-            Settled::Response(compress::stored(path, question, asked, &entry, respond::Say::Because(ttl, Detail::IfError), now).await)
+            let say = respond::because(&entry, Detail::IfError, now);
+            Settled::Response(compress::stored(path, question, asked, &entry, say, now).await)
         }
         Head::Private(refusal) => match reader.take_private() {
             Some(response) => {

@@ -25,6 +25,7 @@ mod worker_cache;
 
 use std::sync::{Arc, OnceLock};
 
+use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use ipnet::IpNet;
 use selvedge_runtime::Body;
@@ -33,7 +34,7 @@ use selvedge_runtime::supervisor::Supervisor;
 use crate::cache::Cache;
 use crate::cache::status::{self, Detail, StatusName};
 use crate::cache::time::Time;
-use crate::deployments::Contact;
+use crate::deployments::{Contact, Purger};
 use crate::listen::{Connection, Interim, Refusal, Reply};
 use crate::metrics::{CacheResult, Metrics};
 use crate::peers::Peers;
@@ -69,6 +70,8 @@ pub struct Parts {
     pub peers: Arc<Peers>,
     /// When the registry was heard last.
     pub contact: Arc<Contact>,
+    /// The way of workers' purges.
+    pub purger: Purger,
     /// The way to customers' servers and to the rest of the world.
     pub upstreams: Arc<Upstreams>,
     /// Peers whose forwarding fields are believed. Empty by default.
@@ -92,6 +95,7 @@ pub struct RequestPath {
     cache: Arc<Cache>,
     peers: Arc<Peers>,
     contact: Arc<Contact>,
+    purger: Purger,
     upstreams: Arc<Upstreams>,
     runners: Runners,
     trusted_proxies: Vec<IpNet>,
@@ -118,6 +122,7 @@ impl RequestPath {
             cache: parts.cache,
             peers: parts.peers,
             contact: parts.contact,
+            purger: parts.purger,
             upstreams: parts.upstreams,
             runners,
             trusted_proxies: parts.trusted_proxies,
@@ -183,7 +188,7 @@ impl RequestPath {
         let now = self.now();
         let mut lookup = question.ask(self, &request, aim, now)?;
         if matches!(lookup, Lookup::Recall) {
-            question.recall(self, request.headers(), aim, trail).await;
+            Box::pin(question.recall(self, request.headers(), aim, trail)).await;
             lookup = question.ask(self, &request, aim, now)?;
         }
         let (why, detail) = match lookup {
@@ -194,17 +199,17 @@ impl RequestPath {
             Lookup::Refreshing(entry, stale_ms, because) => {
                 trail.cached(if stale_ms == 0 { CacheResult::Hit } else { CacheResult::Stale });
                 store::refresh(self, &question, request.headers(), aim, (entry.clone(), stale_ms), trail);
-                let say = respond::Say::Because(respond::ttl_seconds(&entry, now), because);
+                let say = respond::because(&entry, because, now);
                 return Ok(compress::stored(self, &question, asked, &entry, say, now).await.into());
             }
             Lookup::Stale(entry) => {
                 trail.cached(CacheResult::Stale);
-                let say = respond::Say::Because(respond::ttl_seconds(&entry, now), Detail::MaxStale);
+                let say = respond::because(&entry, Detail::MaxStale, now);
                 return Ok(compress::stored(self, &question, asked, &entry, say, now).await.into());
             }
             Lookup::Fetch | Lookup::Recall => {
                 hints::send(self, asked);
-                match lookup::fetch(self, &question, request.headers(), aim, trail).await? {
+                match Box::pin(lookup::fetch(self, &question, request.headers(), aim, trail)).await? {
                     Fetched::Response(response) => return Ok(response.into()),
                     Fetched::Alone(why, detail) => (why, detail),
                 }
@@ -230,23 +235,30 @@ impl RequestPath {
         Ok(compress::one(self, aim, coding, trail, response).into())
     }
 
-    /// Asks whoever answers, without the cache.
-    async fn forward(self: &Arc<Self>, request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
-        let lesson = Lesson::begin(self, &request, aim, trail);
-        let mut response = match &aim.answerer {
-            Answerer::Worker(worker, version) => execute::run(self, request, aim, (worker, version), trail).await?,
-            Answerer::Upstream(upstream) => fetch::get(self, request, upstream, trail).await?,
-            Answerer::Outside => fetch::outside(self, request, trail).await?,
-        };
-        if let Some(wish) = &aim.wish {
-            wish.tag(response.headers_mut());
-        }
-        if let Some(lesson) = lesson
-            && !pass_through::is_passed(&response)
-        {
-            lesson.learn(self, &response);
-        }
-        Ok(response)
+    /// Asks whoever answers, without the cache. Boxed: what is answered from the cache shall not carry the room for it.
+    fn forward<'a>(
+        self: &'a Arc<Self>,
+        request: Request<Body>,
+        aim: &'a Aim,
+        trail: &'a Arc<Trail>,
+    ) -> BoxFuture<'a, Result<Response<Body>, RequestError>> {
+        Box::pin(async move {
+            let lesson = Lesson::begin(self, &request, aim, trail);
+            let mut response = match &aim.answerer {
+                Answerer::Worker(worker, version) => execute::run(self, request, aim, (worker, version), trail).await?,
+                Answerer::Upstream(upstream) => fetch::get(self, request, upstream, trail).await?,
+                Answerer::Outside => fetch::outside(self, request, trail).await?,
+            };
+            if let Some(wish) = &aim.wish {
+                wish.tag(response.headers_mut());
+            }
+            if let Some(lesson) = lesson
+                && !pass_through::is_passed(&response)
+            {
+                lesson.learn(self, &response);
+            }
+            Ok(response)
+        })
     }
 
     /// Answers a worker's request of another route of this node, on behalf of its client.
@@ -314,6 +326,10 @@ impl RequestPath {
 
     fn contact(&self) -> &Contact {
         &self.contact
+    }
+
+    pub(crate) fn purger(&self) -> &Purger {
+        &self.purger
     }
 
     fn peers(&self) -> &Peers {

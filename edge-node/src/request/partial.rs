@@ -7,7 +7,7 @@ use selvedge_runtime::Body;
 use super::lookup::Scope;
 use crate::cache::chain::chain;
 use crate::cache::entry::{Entry, StoredBody};
-use crate::cache::part::{ContentRange, Missing, Part, joins, same_representation, strong_validator};
+use crate::cache::part::{ContentRange, Missing, Part, same_representation, strong_validator, touch};
 use crate::cache::status::CACHE_STATUS;
 use crate::cache::tags::Tags;
 use crate::cache::validate::freshen;
@@ -72,8 +72,7 @@ pub(super) fn widened(new: Entry, part: Part, scope: &Scope) -> Entry {
         return new;
     };
     let (ours, theirs) = (part.bytes(new.body.len()), old.bytes(stored.body.len()));
-    let touch = if theirs.start <= ours.start { joins(&theirs, &ours) } else { joins(&ours, &theirs) };
-    if touch.is_none() {
+    if !touch(&ours, &theirs) {
         return new;
     }
     let mut pieces = Vec::new();

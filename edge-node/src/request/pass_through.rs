@@ -105,7 +105,7 @@ impl Saved {
             Found::Incomplete(..) | Found::Nothing(..) => return None,
         };
         trail.cached(CacheResult::Stale);
-        let say = respond::Say::Because(respond::ttl_seconds(&entry, now), Detail::PassThrough);
+        let say = respond::because(&entry, Detail::PassThrough, now);
         Some(respond::from_entry(path, &entry, &self.headers, trail, say, now))
     }
 

@@ -47,16 +47,20 @@ pub(super) enum Say {
 
 /// A hit that is fresh for so many milliseconds more.
 pub(super) fn fresh(left_ms: u64) -> Say {
-    Say::Hit(i64::try_from(left_ms / 1000).unwrap_or(i64::MAX))
+    Say::Hit(seconds(left_ms))
 }
 
-/// Seconds of freshness that are left, negative for a stale entry.
-pub(super) fn ttl_seconds(entry: &Entry, now: Time) -> i64 {
-    let (ms, sign) = match entry.standing(now) {
-        Standing::Fresh(ms) => (ms, 1),
-        Standing::Stale(ms) => (ms, -1),
+/// A hit of an entry, fresh or stale, for a reason that the client is told.
+pub(super) fn because(entry: &Entry, reason: Detail, now: Time) -> Say {
+    let ttl = match entry.standing(now) {
+        Standing::Fresh(ms) => seconds(ms),
+        Standing::Stale(ms) => -seconds(ms),
     };
-    i64::try_from(ms / 1000).unwrap_or(i64::MAX) * sign
+    Say::Because(ttl, reason)
+}
+
+fn seconds(ms: u64) -> i64 {
+    i64::try_from(ms / 1000).unwrap_or(i64::MAX)
 }
 
 /// What a listener sends for what is no request.
@@ -89,8 +93,7 @@ pub(super) fn ready(path: &RequestPath, entry: &Arc<Entry>, asked: Asked<'_>, le
     if !plain {
         return None;
     }
-    let ttl = i64::try_from(left_ms / 1000).unwrap_or(i64::MAX);
-    let ready = Ready::new(entry, now, path.name().hit(ttl))?;
+    let ready = Ready::new(entry, now, path.name().hit(seconds(left_ms)))?;
     trail.served_from(Source::Memory);
     Some(if trail.context.method == Method::HEAD { ready.without_body() } else { ready })
 }

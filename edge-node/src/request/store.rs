@@ -90,12 +90,11 @@ pub(super) fn refresh(
     stale: (Arc<Entry>, u64),
     trail: &Trail,
 ) {
-    let names = stale.0.variant.names().cloned();
     let (scope, range) = match stale.0.part {
         Some(_) => (Scope::Range(None), headers.get(RANGE).cloned()),
         None => (Scope::Whole, None),
     };
-    let hint = Hint { names, range, ..Hint::default() };
+    let hint = Hint { range, ..Hint::of(&stale.0.variant) };
     if let Duty::Fetch(obligation, reader) = path.cache().enter(&question.key, &hint, headers, Company::Open, aim.realm()) {
         drop(reader);
         begin(path, obligation, Order::new(question, headers, aim, Some(stale), scope), trail.refresh());
@@ -343,8 +342,8 @@ fn keep(
         return;
     }
     let range = if head.status == StatusCode::PARTIAL_CONTENT { ContentRange::of(&head.headers) } else { None };
-    let (withheld, len) = (control::withheld(&head.headers), body.len());
-    let mut entry = Entry::new(head, body, storable.control, storable.freshness, variant, obligation.stamp()).without(&withheld);
+    let len = body.len();
+    let mut entry = Entry::of(head, body, storable, variant, obligation.stamp());
     let counters = &order.aim.route.counters;
     entry.count_by(counters);
     if let Some(range) = range {

@@ -16,12 +16,12 @@ use super::RequestPath;
 use super::fields;
 use super::respond;
 use super::trail::{Origin, Trail};
+use crate::cache::Found;
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::policy::{self, Refusal, RequestFacts};
 use crate::cache::purge::Realm;
 use crate::cache::vary::Vary;
-use crate::cache::{Found, control};
 use crate::limits::{FILL_CHUNK_OVERHEAD_BYTES, FILL_IDLE_TIMEOUT};
 use crate::listen::Interim;
 
@@ -97,10 +97,9 @@ impl RequestPath {
         };
         let pieces = self.gather(body).await?;
         let variant = storable.vary.variant(request);
-        let withheld = control::withheld(&head.headers);
         let body = StoredBody::new(&pieces);
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let entry = Entry::new(head, body, storable.control, storable.freshness, variant, stamp).without(&withheld);
+        let entry = Entry::of(head, body, storable, variant, stamp);
         self.cache().store(key.as_bytes(), Arc::new(entry));
         Ok(CacheAnswer::Yes)
     }

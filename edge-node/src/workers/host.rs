@@ -9,7 +9,9 @@ use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, COOKIE, HOST, HeaderMap, LOCATION,
 };
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use selvedge_runtime::{Body, CacheAnswer, CacheAsk, FetchCache, FetchError, Fetched, Host, LogLine, Redirect, Report, Subrequest};
+use selvedge_runtime::{
+    Body, CacheAnswer, CacheAsk, CachePurge, FetchCache, FetchError, Fetched, Host, LogLine, PurgeRefusal, Redirect, Report, Subrequest,
+};
 use tokio::time::Instant;
 
 use super::log;
@@ -51,6 +53,19 @@ impl Host for WorkerHost {
         async move {
             let Capabilities { path, trail, worker, .. } = &*capabilities;
             path.worker_cache(CacheAsking { worker: &worker.name, realm: worker.realm, trail }, ask).await
+        }
+        .boxed()
+    }
+
+    fn purge(&self, purge: CachePurge) -> BoxFuture<'static, Result<(), PurgeRefusal>> {
+        let capabilities = self.0.clone();
+        async move {
+            let Capabilities { path, worker, .. } = &*capabilities;
+            let made = path.purger().submit(&worker.name, purge).await;
+            made.map(drop).map_err(|error| {
+                tracing::debug!(worker = %worker.name, %error, "a worker's purge is refused");
+                error.refusal()
+            })
         }
         .boxed()
     }

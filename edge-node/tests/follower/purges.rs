@@ -8,6 +8,7 @@ use selvedge_edge::cache::purge::{Purgeable, Purges, Realm, Stamp, Verdict};
 use selvedge_edge::cache::tags::Tags;
 use selvedge_edge::deployments::Link;
 use selvedge_origin::registry::{Change, Epoch, PurgeRecord};
+use selvedge_runtime::CachePurge;
 
 use crate::registry::{Registry, TestNode};
 
@@ -90,7 +91,7 @@ async fn without_a_registry_a_worker_cannot_purge_and_is_told_so() {
     let registry = Registry::start().await;
     let config = selvedge_edge::deployments::FollowerConfig { origin: None, ..TestNode::config(&registry, data.path()) };
     let node = TestNode::start(config).await;
-    let purge = serde_json::from_value(serde_json::json!({ "worker": "shop", "everything": true })).unwrap();
-    let refused = node.follower.purger().submit(&purge).await.unwrap_err().to_string();
-    assert!(refused.contains("follows no registry"), "{refused}");
+    let purge = CachePurge { everything: true, ..CachePurge::default() };
+    let refused = node.follower.purger().submit("shop", purge).await.unwrap_err().refusal();
+    assert!(refused.code == 503 && refused.message.contains("follows no registry"), "{refused}");
 }

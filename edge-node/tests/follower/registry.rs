@@ -212,7 +212,7 @@ impl Registry {
             Some(after) => book.log.range(after + 1..).map(|(_, (_, line))| line.clone()).collect(),
             None => vec![self.signer().reset(&book.position, &book.desired).unwrap()],
         };
-        lines.push(self.signer().heartbeat(&book.position, 0).unwrap());
+        lines.push(self.signer().heartbeat(&book.position, book.opened as u64).unwrap());
         lines
     }
 

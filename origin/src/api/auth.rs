@@ -16,7 +16,7 @@ use crate::limits::NODE_CLOCK_SKEW;
 use crate::registry::{NodeName, Refusal};
 use crate::tokens::Token;
 
-/// Requests of one node that are remembered, so that none is played twice. Older ones fall to the clock's bound.
+/// Requests of one node that are remembered, so that none is played twice. What is older than they are is refused, however little the clocks are apart.
 const SEEN_PER_NODE_MAX: usize = 4_096;
 
 /// Who may use an endpoint.
@@ -63,13 +63,36 @@ pub(super) struct Claim {
     signature: Signature,
 }
 
+/// Requests of one node that changed something, by their times.
+#[derive(Debug, Default)]
+struct Seen {
+    at_us: BTreeSet<u64>,
+    /// What is not later than this is remembered no more, and refused.
+    forgotten_us: u64,
+}
+
+impl Seen {
+    /// Whether a request is none that was made before.
+    fn is_new(&mut self, at_us: u64) -> bool {
+        if at_us <= self.forgotten_us || !self.at_us.insert(at_us) {
+            return false;
+        }
+        while self.at_us.len() > SEEN_PER_NODE_MAX
+            && let Some(oldest) = self.at_us.pop_first()
+        {
+            self.forgotten_us = oldest;
+        }
+        true
+    }
+}
+
 /// Checks tokens and signatures.
 pub(super) struct Auth {
     /// Random: tokens are compared by their tags, so that the time of a comparison says nothing about them.
     key: hmac::Key,
     admin: hmac::Tag,
     node: hmac::Tag,
-    seen: Mutex<BTreeMap<NodeName, BTreeSet<u64>>>,
+    seen: Mutex<BTreeMap<NodeName, Seen>>,
 }
 
 impl Auth {
@@ -113,7 +136,7 @@ impl Auth {
     }
 
     /// Checks a node's signature over the whole request. One that changes something holds once.
-    pub(super) fn signed(&self, claim: Claim, head: &Parts, body: &[u8]) -> Result<Caller, ApiError> {
+    pub(super) fn signed(&self, ledger: &Ledger, claim: Claim, head: &Parts, body: &[u8]) -> Result<Caller, ApiError> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let message = request_message(head.method.as_str(), path, body, claim.at_us);
         if !claim.key.verifies(Purpose::NodeRequest, message.as_bytes(), &claim.signature) {
@@ -121,13 +144,15 @@ impl Auth {
         }
         if head.method != Method::GET {
             let mut seen = self.seen.lock();
-            let seen = seen.entry(claim.node.clone()).or_default();
-            if !seen.insert(claim.at_us) {
-                return Err(ApiError::Unauthorized("this request was made before".to_owned()));
+            if !seen.entry(claim.node.clone()).or_default().is_new(claim.at_us) {
+                return Err(ApiError::Unauthorized("this request was made before, or one much later was".to_owned()));
             }
-            while seen.len() > SEEN_PER_NODE_MAX {
-                seen.pop_first();
-            }
+            ledger.read(|state, _| {
+                // Nodes that were removed.
+                if seen.len() > state.nodes().len() {
+                    seen.retain(|node, _| state.nodes().contains_key(node));
+                }
+            });
         }
         Ok(Caller::Node(claim.node))
     }
@@ -164,4 +189,19 @@ fn claim(ledger: &Ledger, text: &str) -> Result<Claim, ApiError> {
         return Err(ApiError::Unauthorized(format!("the clocks of node {node} and of the registry are {seconds} s apart")));
     }
     Ok(Claim { node, key, at_us, signature })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_request_is_taken_twice_however_many_came_between() {
+        let mut seen = Seen::default();
+        let times = 1..=2 * SEEN_PER_NODE_MAX as u64;
+        assert!(times.clone().all(|at_us| seen.is_new(at_us)));
+        assert!(times.clone().all(|at_us| !seen.is_new(at_us)));
+        assert_eq!(seen.at_us.len(), SEEN_PER_NODE_MAX);
+        assert!(seen.is_new(times.end() + 2) && seen.is_new(times.end() + 1), "in any order");
+    }
 }

@@ -197,7 +197,7 @@ impl Api {
         let (body, _memory) = body::read(&self.memory, &head, body, bytes_max).await?;
         let caller = match admitted {
             Admitted::Known(caller) => caller,
-            Admitted::Signed(claim) => self.auth.signed(claim, &head, &body)?,
+            Admitted::Signed(claim) => self.auth.signed(&self.ledger, claim, &head, &body)?,
         };
         let asked = Asked { head, body, caller };
         match endpoint {

@@ -6,6 +6,7 @@ use super::body::parameter;
 use super::reply::{self, Answer, ApiError};
 use super::wire::{Applied, NewPurge, PurgeNodes, Purged, WorkerPurge};
 use super::{Api, Asked, Caller};
+use crate::ledger::Act;
 use crate::registry::{self, Digest, PurgeRecord, WorkerName};
 
 impl Api {
@@ -14,7 +15,7 @@ impl Api {
         let act = self.act(asked, new.reason.clone(), new.request_id.clone());
         // Asked before the log is: what the rule refuses costs no quota.
         let plan = registry::purge(&new)?;
-        self.within_quota(None, &plan.answer)?;
+        self.within_quota(&act, None, &plan.answer).await?;
         let purged =
             self.ledger.commit(act, move |_, _| Ok(plan.clone()), |seq, purge| Purged { seq: seq.unwrap_or_default(), purge }).await?;
         tracing::info!(seq = purged.seq, targets = purged.purge.len(), soft = purged.purge.soft, "purged");
@@ -24,15 +25,19 @@ impl Api {
     pub(super) async fn purge_of_worker(&self, asked: &Asked) -> Answer {
         let new: WorkerPurge = asked.json()?;
         let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes purge for workers".to_owned())) };
-        let mut act = self.act(asked, None, None);
+        let mut act = self.act(asked, None, new.request_id.clone());
         act.actor = format!("worker {} on node {node}", new.worker);
         let plan = self.ledger.read(|state, _| registry::purge_of_worker(state, &new))?;
-        self.within_quota(Some(&new.worker), &plan.answer)?;
+        self.within_quota(&act, Some(&new.worker), &plan.answer).await?;
         let rule = move |state: &registry::State, _: &registry::Moment| registry::purge_of_worker(state, &new);
         reply::ok(&self.ledger.commit(act, rule, |seq, purge| Purged { seq: seq.unwrap_or_default(), purge }).await?)
     }
 
-    fn within_quota(&self, who: Option<&WorkerName>, purge: &PurgeRecord) -> Result<(), ApiError> {
+    /// A purge is paid for once: one that was made by a request with this id is free.
+    async fn within_quota(&self, act: &Act, who: Option<&WorkerName>, purge: &PurgeRecord) -> Result<(), ApiError> {
+        if self.ledger.is_answered(act).await? {
+            return Ok(());
+        }
         self.quotas.take(who, purge.len(), self.ledger.now_ms()).map_err(|retry_after| ApiError::Quota { retry_after })
     }
 

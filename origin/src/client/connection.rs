@@ -2,6 +2,7 @@
 //! (RFC 9113 section 3.3), and only to loopback addresses: tokens and secrets travel here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -186,6 +187,21 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// The time, in microseconds since 1970; no two calls of this process give the same: the registry takes two requests of one time for one that is played again.
 fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| u64::try_from(since.as_micros()).ok()).unwrap_or(0)
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| u64::try_from(since.as_micros()).ok()).unwrap_or(0);
+    let later = |last: u64| now.max(last.saturating_add(1));
+    LAST.fetch_update(Relaxed, Relaxed, |last| Some(later(last))).map_or(now, later)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_requests_have_the_same_time() {
+        let times: Vec<u64> = (0..10_000).map(|_| now_us()).collect();
+        assert!(times.is_sorted_by(|one, other| one < other));
+    }
 }

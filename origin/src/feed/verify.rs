@@ -17,15 +17,20 @@ pub enum Accepted {
     Entry(Box<Entry>),
     /// The desired state, instead of all that was before.
     Reset(Box<Desired>),
-    /// Nothing new.
+    /// Nothing new: this follower has all that the registry has.
     Heartbeat {
         /// The registry's last entry.
         seq: u64,
-        /// The registry's clock, Unix time in milliseconds.
+        /// The registry's clock, Unix time in milliseconds; later than that of every heartbeat before.
         at_ms: u64,
     },
     /// Something to answer; no part of the log.
     Question(Box<Question>),
+    /// A sign of life that says nothing of this follower: of another place in the log, or one that is no later than the last. Something is held back, or said again.
+    Elsewhere {
+        /// The entry that it names.
+        seq: u64,
+    },
 }
 
 /// Why a line is refused. The verifier stays where it was.
@@ -107,12 +112,14 @@ struct Line<'a> {
 pub struct FeedVerifier {
     key: PublicKey,
     position: Option<Position>,
+    /// The registry's time in its last heartbeat.
+    heard_ms: u64,
 }
 
 impl FeedVerifier {
     /// Continues at `position`; without one, the first frame must be a reset.
     pub fn new(key: PublicKey, position: Option<Position>) -> Self {
-        Self { key, position }
+        Self { key, position, heard_ms: 0 }
     }
 
     /// Where it stands.
@@ -150,7 +157,12 @@ impl FeedVerifier {
             }
             (None, None, Some(at_ms), None) => {
                 self.signed(Purpose::FeedHeartbeat, &heartbeat_message(&position, at_ms), &position, &sig)?;
-                Ok(Accepted::Heartbeat { seq: position.seq, at_ms })
+                let seq = position.seq;
+                if self.position.as_ref() != Some(&position) || at_ms <= self.heard_ms {
+                    return Ok(Accepted::Elsewhere { seq });
+                }
+                self.heard_ms = at_ms;
+                Ok(Accepted::Heartbeat { seq, at_ms })
             }
             (None, None, None, Some(question)) => {
                 let message = question_message(&position, question.get().as_bytes());
@@ -221,8 +233,8 @@ mod tests {
             FeedSigner::new(&self.key).entry(&self.at, &bytes).expect("a line").to_vec()
         }
 
-        fn heartbeat(&self) -> Vec<u8> {
-            FeedSigner::new(&self.key).heartbeat(&self.at, 5).expect("a line").to_vec()
+        fn heartbeat(&self, now_ms: u64) -> Vec<u8> {
+            FeedSigner::new(&self.key).heartbeat(&self.at, now_ms).expect("a line").to_vec()
         }
 
         fn question(&self) -> Vec<u8> {
@@ -252,7 +264,21 @@ mod tests {
             assert_eq!(entry.reason.as_deref(), Some(reason));
             assert_eq!(verifier.position(), Some(&log.at));
         }
-        assert_eq!(verifier.accept(&log.heartbeat()), Ok(Accepted::Heartbeat { seq: 10, at_ms: 5 }));
+        assert_eq!(verifier.accept(&log.heartbeat(5)), Ok(Accepted::Heartbeat { seq: 10, at_ms: 5 }));
+    }
+
+    #[test]
+    fn an_old_sign_of_life_or_one_of_another_place_is_no_new_one() {
+        let mut log = Log::new();
+        let mut verifier = log.follower();
+        let old = log.heartbeat(5);
+        assert_eq!(verifier.accept(&old), Ok(Accepted::Heartbeat { seq: 7, at_ms: 5 }));
+        assert_eq!(verifier.accept(&old), Ok(Accepted::Elsewhere { seq: 7 }), "said again");
+        let entry = log.entry("held back");
+        assert_eq!(verifier.accept(&log.heartbeat(6)), Ok(Accepted::Elsewhere { seq: 8 }), "the registry is ahead");
+        verifier.accept(&entry).expect("the next one");
+        assert_eq!(verifier.accept(&old), Ok(Accepted::Elsewhere { seq: 7 }));
+        assert_eq!(verifier.accept(&log.heartbeat(6)), Ok(Accepted::Heartbeat { seq: 8, at_ms: 6 }));
     }
 
     #[test]
@@ -288,7 +314,7 @@ mod tests {
         let mut verifier = log.follower();
         assert_eq!(verifier.accept(&other.entry("forged")), Err(FeedError::Forged { seq: 8 }));
         assert_eq!(verifier.accept(&other.reset()), Err(FeedError::Forged { seq: 8 }));
-        assert_eq!(verifier.accept(&other.heartbeat()), Err(FeedError::Forged { seq: 8 }));
+        assert_eq!(verifier.accept(&other.heartbeat(5)), Err(FeedError::Forged { seq: 8 }));
         log.at.epoch = Epoch::generate();
         assert!(matches!(verifier.accept(&log.entry("later life")), Err(FeedError::OtherEpoch { seq: 8, .. })));
     }
@@ -359,8 +385,8 @@ mod tests {
         for line in [
             replace(&entry, "\"entry\"", "\"reset\""),
             replace(&log.reset(), "\"reset\"", "\"entry\""),
-            replace(&log.heartbeat(), "\"heartbeat\":5", "\"heartbeat\":6"),
-            replace(&log.heartbeat(), "\"heartbeat\":5", "\"reset\":5"),
+            replace(&log.heartbeat(5), "\"heartbeat\":5", "\"heartbeat\":6"),
+            replace(&log.heartbeat(5), "\"heartbeat\":5", "\"reset\":5"),
             replace(&log.question(), "\"question\"", "\"reset\""),
             replace(&log.question(), "upstreams", "upstreamz"),
         ] {
@@ -372,7 +398,7 @@ mod tests {
     fn malformed_lines_are_refused() {
         let log = Log::new();
         let mut verifier = log.follower();
-        let heartbeat = log.heartbeat();
+        let heartbeat = log.heartbeat(5);
         let both = replace(&heartbeat, "\"heartbeat\":5", "\"heartbeat\":5,\"entry\":{}");
         let none = replace(&heartbeat, "\"heartbeat\":5,", "");
         let extra = replace(&heartbeat, "{", "{\"extra\":1,");

@@ -43,6 +43,14 @@ pub fn authority(text: &str, secure: bool) -> Result<Box<str>, &'static str> {
     Ok(normal.into())
 }
 
+/// Path and query, or the beginning of them, as requests have them.
+pub(super) fn target(text: &str) -> Result<(), &'static str> {
+    if text.bytes().any(|b| !(0x21..=0x7e).contains(&b)) {
+        return Err("path and query are printable ASCII; write other bytes as %XX, as requests do");
+    }
+    Ok(())
+}
+
 /// An http or https URL, or one without a scheme (which is https), as `AUTHORITY/PATH?QUERY`: the authority normalised, a fragment left off, an empty path `/`.
 pub(super) fn url(text: &str) -> Result<String, &'static str> {
     let (rest, secure) = match text.split_once("://") {
@@ -57,9 +65,7 @@ pub(super) fn url(text: &str) -> Result<String, &'static str> {
     if host.contains('@') {
         return Err("a URL here has no user and no password");
     }
-    if target.bytes().any(|b| !(0x21..=0x7e).contains(&b)) {
-        return Err("path and query are printable ASCII; write other bytes as %XX, as requests do");
-    }
+    self::target(target)?;
     let slash = if target.starts_with('/') { "" } else { "/" };
     Ok(format!("{}{slash}{target}", authority(host, secure)?))
 }

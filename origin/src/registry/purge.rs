@@ -16,6 +16,7 @@ pub fn purge(new: &NewPurge) -> Result<Plan<PurgeRecord>, Refusal> {
         urls: all(&new.urls, "URL", PURGE_URL_BYTES_MAX, address::url)?,
         prefixes: all(&new.prefixes, "prefix", PURGE_PREFIX_BYTES_MAX, prefix)?,
         tags: all(&new.tags, "tag", PURGE_TAG_BYTES_MAX, tag)?,
+        ..PurgeRecord::default()
     };
     plan(record)
 }
@@ -27,7 +28,7 @@ pub fn purge_of_worker(state: &State, new: &WorkerPurge) -> Result<Plan<PurgeRec
     let record = PurgeRecord {
         worker: Some(worker.clone()),
         everything: new.everything,
-        prefixes: all(&new.prefixes, "prefix", PURGE_PREFIX_BYTES_MAX, prefix)?,
+        path_prefixes: all(&new.path_prefixes, "path prefix", PURGE_PREFIX_BYTES_MAX, path_prefix)?,
         tags: all(&new.tags, "tag", PURGE_TAG_BYTES_MAX, tag)?,
         ..PurgeRecord::default()
     };
@@ -85,6 +86,15 @@ fn prefix(text: &str) -> Result<String, &'static str> {
         return Err("a prefix needs no * at its end: it is the beginning of all that it purges");
     }
     address::url(text)
+}
+
+/// The beginning of a path, as requests have it.
+fn path_prefix(text: &str) -> Result<String, &'static str> {
+    if !text.starts_with('/') {
+        return Err("a path prefix begins with /, without scheme and host");
+    }
+    address::target(text)?;
+    Ok(text.to_owned())
 }
 
 fn tag(text: &str) -> Result<String, &'static str> {
@@ -157,7 +167,7 @@ mod tests {
 
     #[test]
     fn only_a_worker_that_takes_traffic_purges() {
-        let asked = WorkerPurge { worker: "shop".parse().expect("a name"), tags: one("a"), prefixes: vec![], everything: false };
+        let asked = WorkerPurge { tags: one("a"), ..WorkerPurge::of("shop".parse().expect("a name")) };
         assert!(matches!(purge_of_worker(&State::default(), &asked), Err(Refusal::NoWorker { .. })));
     }
 }

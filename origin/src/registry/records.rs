@@ -180,6 +180,9 @@ pub struct PurgeRecord {
     /// What authority, path and query begin with; the authority is whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<String>,
+    /// What path and query begin with, on every authority; with a slash first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub path_prefixes: Vec<String>,
     /// Tags, in lower case.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
@@ -188,14 +191,21 @@ pub struct PurgeRecord {
 impl PurgeRecord {
     /// How many things it names.
     pub fn len(&self) -> usize {
-        usize::from(self.everything) + self.hosts.len() + self.urls.len() + self.prefixes.len() + self.tags.len()
+        let named = [&self.hosts, &self.urls, &self.prefixes, &self.path_prefixes, &self.tags];
+        usize::from(self.everything) + named.into_iter().map(Vec::len).sum::<usize>()
     }
 
     /// All that it names, each with what it is, in words.
     pub fn names(&self) -> Vec<String> {
         let of = |what: &'static str, names: &[String]| names.iter().map(move |name| format!("{what} {name}")).collect::<Vec<_>>();
         let everything = self.everything.then(|| "everything".to_owned());
-        let named = [of("URL", &self.urls), of("prefix", &self.prefixes), of("host", &self.hosts), of("tag", &self.tags)];
+        let named = [
+            of("URL", &self.urls),
+            of("prefix", &self.prefixes),
+            of("path prefix", &self.path_prefixes),
+            of("host", &self.hosts),
+            of("tag", &self.tags),
+        ];
         everything.into_iter().chain(named.into_iter().flatten()).collect()
     }
 

@@ -18,6 +18,7 @@ pub(crate) enum Hook {
     Fetched,
     Fire,
     Prepare,
+    Purged,
     SettleNext,
     Settled,
     Start,
@@ -26,7 +27,7 @@ pub(crate) enum Hook {
 }
 
 /// Their names, in the order of [`Hook`].
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "adopt",
     "bodyData",
     "bodyEnd",
@@ -37,6 +38,7 @@ const NAMES: [&str; 15] = [
     "fetched",
     "fire",
     "prepare",
+    "purged",
     "settleNext",
     "settled",
     "start",

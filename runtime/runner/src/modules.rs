@@ -160,7 +160,7 @@ impl Modules {
 
     fn compile_workers<'s>(&self, scope: &mut v8::PinScope<'s, '_>, state: &Invocations) -> Option<v8::Local<'s, v8::Module>> {
         let exports: v8::Local<v8::Object> = state.call(scope, Hook::WorkersModule, &[])?.try_into().ok()?;
-        let names = ["env", "waitUntil", "WorkerEntrypoint"];
+        let names = ["cache", "env", "waitUntil", "WorkerEntrypoint"];
         let mut values = Vec::with_capacity(names.len());
         for name in names {
             let key = v8::String::new(scope, name)?;

@@ -61,6 +61,14 @@ pub const CACHE_TAGS_MAX: usize = 100;
 pub const CACHE_TAG_BYTES_MAX: usize = 1024;
 /// Bytes of the wishes of one `fetch()`: all of the above, as JSON that escapes some of it.
 pub const FETCH_CACHE_BYTES_MAX: usize = 192 << 10;
+/// Tags and path prefixes of one `ctx.cache.purge()`: as many as the registry takes.
+pub const PURGE_NAMES_MAX: usize = 1_000;
+/// Bytes of one of them: as the registry has it.
+pub const PURGE_NAME_BYTES_MAX: usize = 1_024;
+/// Bytes of all of them together.
+pub const PURGE_NAMES_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a purge as JSON, which may write a byte as six, with quotes and a comma around each name.
+pub const PURGE_BYTES_MAX: usize = 6 * PURGE_NAMES_BYTES_MAX + 3 * PURGE_NAMES_MAX + 256;
 /// Links of a runner: its JavaScript threads.
 pub const LINKS_MAX: usize = 64;
 

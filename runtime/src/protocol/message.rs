@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{ClientInfo, FetchCache, LogLevel, ModuleKind, Outcome, Redirect};
+use crate::{CachePurge, ClientInfo, FetchCache, LogLevel, ModuleKind, Outcome, PurgeRefusal, Redirect};
 
 /// One invocation on one link. The low [`STREAM_INDEX_BITS`] are the index of its place among the link's running
 /// invocations, the rest counts up, so that no late message is taken for a newer invocation's. Never 0.
@@ -138,6 +138,15 @@ pub enum ToRunner {
         /// Why not.
         note: Option<String>,
     },
+    /// The answer to a `Purge`; one that the invocation was not allowed to ask for is answered by `Fetched`.
+    Purged {
+        /// The invocation.
+        stream: StreamId,
+        /// The purge.
+        part: Part,
+        /// Why it was not made, where it was not.
+        refused: Option<PurgeRefusal>,
+    },
 }
 
 /// From a runner's thread to the edge.
@@ -232,6 +241,15 @@ pub enum ToEdge {
         part: Part,
         /// What is asked.
         ask: Box<CacheHead>,
+    },
+    /// A purge of what is the worker's own. Counts as a subrequest.
+    Purge {
+        /// The invocation.
+        stream: StreamId,
+        /// Its number, counting with the subrequests'.
+        part: Part,
+        /// What is purged.
+        purge: Box<CachePurge>,
     },
     /// If the worker fails, the request is for whoever answers in its place.
     PassThrough {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{BodyKind, CacheCallHead, CacheHead, LoadHead, RequestHead, ResponseHead, ToEdge, ToRunner};
-use crate::{ClientInfo, FetchCache, Limits, LogLevel, ModuleKind, Outcome, Redirect, StatusTtl, Var};
+use crate::{CachePurge, ClientInfo, FetchCache, Limits, LogLevel, ModuleKind, Outcome, PurgeRefusal, Redirect, StatusTtl, Var};
 
 fn headers() -> HeaderMap {
     let fields = [("content-type", "text/html"), ("x-own", "1"), ("set-cookie", "a=1"), ("set-cookie", "b=2")];
@@ -35,6 +35,10 @@ fn wishes() -> Box<FetchCache> {
 
 fn cache(name: Option<&str>, call: CacheCallHead) -> Box<CacheHead> {
     Box::new(CacheHead { name: name.map(str::to_owned), url: "https://shop.example/item".to_owned(), headers: headers(), call })
+}
+
+fn purge() -> Box<CachePurge> {
+    Box::new(CachePurge { tags: vec!["shop".to_owned(), "item:1".to_owned()], path_prefixes: vec!["/cart/".to_owned()], everything: true })
 }
 
 fn load_head() -> Box<LoadHead> {
@@ -76,6 +80,8 @@ pub(super) fn to_runner() -> Vec<ToRunner> {
         ToRunner::Cancel { stream, outcome: Outcome::Canceled },
         ToRunner::Settled { stream, part, yes: true, note: None },
         ToRunner::Settled { stream, part, yes: false, note: Some("set-cookie".to_owned()) },
+        ToRunner::Purged { stream, part, refused: None },
+        ToRunner::Purged { stream, part, refused: Some(PurgeRefusal { code: 429, message: "too much".to_owned() }) },
         ToRunner::Fetched { stream, part, result: Err("no route".to_owned()), url: String::new(), redirects: 0 },
         ToRunner::Fetched {
             stream,
@@ -106,6 +112,8 @@ pub(super) fn to_edge() -> Vec<ToEdge> {
         ToEdge::Cache { stream, part, ask: cache(None, CacheCallHead::Match) },
         ToEdge::Cache { stream, part, ask: cache(Some("pages\0"), CacheCallHead::Put(*response(), BodyKind::Stream(None))) },
         ToEdge::Cache { stream, part, ask: cache(Some(""), CacheCallHead::Delete) },
+        ToEdge::Purge { stream, part, purge: Box::default() },
+        ToEdge::Purge { stream, part, purge: purge() },
         ToEdge::PassThrough { stream },
         ToEdge::Abandon { stream, part },
         ToEdge::Log { stream, slot, level: LogLevel::Warn, message: text(), exception: true },

@@ -10,9 +10,9 @@ use super::to_runner::{read_outcome, read_request, read_response};
 use super::writer::Writer;
 use super::{
     CACHE_KEY_BYTES_MAX, CACHE_NAME_BYTES_MAX, CHUNK_BYTES_MAX, CacheCallHead, CacheHead, FETCH_CACHE_BYTES_MAX, METHOD_BYTES_MAX,
-    NAME_BYTES_MAX, StreamId, ToEdge, URL_BYTES_MAX,
+    NAME_BYTES_MAX, PURGE_BYTES_MAX, StreamId, ToEdge, URL_BYTES_MAX,
 };
-use crate::{FetchCache, LogLevel, Redirect};
+use crate::{CachePurge, FetchCache, LogLevel, Redirect};
 
 const HELLO: u8 = 1;
 const LOADED: u8 = 2;
@@ -30,6 +30,7 @@ const DONE: u8 = 13;
 const STUCK: u8 = 14;
 const CACHE: u8 = 15;
 const PASS_THROUGH: u8 = 16;
+const PURGE: u8 = 17;
 
 impl Encode for ToEdge {
     fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
@@ -61,6 +62,10 @@ impl Encode for ToEdge {
                 write_wishes(frame, cache.as_deref())?.body(body.into())
             }
             Self::Cache { stream, part, ask } => write_cache(Writer::begin(out, CACHE).u32(*stream).u32(*part), ask),
+            Self::Purge { stream, part, purge } => {
+                let json = serde_json::to_vec(purge).map_err(|_| EncodeError { field: "purge", len: 0, max: 0 })?;
+                Writer::begin(out, PURGE).u32(*stream).u32(*part).bytes("purge", &json, PURGE_BYTES_MAX)
+            }
             Self::PassThrough { stream } => Writer::begin(out, PASS_THROUGH).u32(*stream),
             Self::Abandon { stream, part } => Writer::begin(out, ABANDON).u32(*stream).u32(*part),
             Self::Log { stream, slot, level, message, exception } => {
@@ -109,6 +114,7 @@ impl Decode for ToEdge {
                 body: frame.body()?,
             },
             CACHE => Self::Cache { stream: frame.stream()?, part: frame.u32()?, ask: Box::new(read_cache(&mut frame)?) },
+            PURGE => Self::Purge { stream: frame.stream()?, part: frame.u32()?, purge: Box::new(read_purge(&mut frame)?) },
             PASS_THROUGH => Self::PassThrough { stream: frame.stream()? },
             ABANDON => Self::Abandon { stream: frame.stream()?, part: frame.u32()? },
             LOG => read_log(&mut frame)?,
@@ -185,6 +191,11 @@ fn read_cache(frame: &mut Reader<'_>) -> Result<CacheHead, ProtocolError> {
         number => return Err(ProtocolError::UnknownNumber { field: "cache call", number }),
     };
     Ok(CacheHead { name, url, headers, call })
+}
+
+fn read_purge(frame: &mut Reader<'_>) -> Result<CachePurge, ProtocolError> {
+    let json = frame.slice("purge", PURGE_BYTES_MAX)?;
+    CachePurge::read(json).map_err(|_| ProtocolError::Malformed { field: "purge" })
 }
 
 const fn redirect_number(redirect: Redirect) -> u8 {

@@ -13,7 +13,7 @@ use super::{
     CHUNK_BYTES_MAX, LOAD_HEAD_BYTES_MAX, LoadHead, METHOD_BYTES_MAX, NAME_BYTES_MAX, RequestHead, ResponseHead, SPECIFIER_BYTES_MAX,
     ToRunner, URL_BYTES_MAX,
 };
-use crate::{ClientInfo, ModuleKind, Outcome};
+use crate::{ClientInfo, ModuleKind, Outcome, PurgeRefusal};
 
 const LOAD_BEGIN: u8 = 1;
 const LOAD_MODULE: u8 = 2;
@@ -27,6 +27,7 @@ const CREDIT: u8 = 9;
 const CANCEL: u8 = 10;
 const FETCHED: u8 = 11;
 const SETTLED: u8 = 12;
+const PURGED: u8 = 13;
 
 /// `request.cf.httpProtocol` by number. The first stands for what is not listed.
 const HTTP_PROTOCOLS: [&str; 4] = ["HTTP/1.1", "HTTP/2", "HTTP/3", "HTTP/1.0"];
@@ -62,6 +63,13 @@ impl Encode for ToRunner {
             Self::Cancel { stream, outcome } => Writer::begin(out, CANCEL).u32(*stream).u8(*outcome as u8),
             Self::Settled { stream, part, yes, note } => {
                 Writer::begin(out, SETTLED).u32(*stream).u32(*part).u8(u8::from(*yes)).maybe_text(note.as_deref())
+            }
+            Self::Purged { stream, part, refused } => {
+                let frame = Writer::begin(out, PURGED).u32(*stream).u32(*part);
+                match refused {
+                    None => frame.u8(0),
+                    Some(PurgeRefusal { code, message }) => frame.u8(1).u16(*code).text(message),
+                }
             }
             Self::Fetched { stream, part, result, url, redirects } => {
                 let frame = Writer::begin(out, FETCHED).u32(*stream).u32(*part);
@@ -149,6 +157,15 @@ impl Decode for ToRunner {
                     number => return Err(ProtocolError::UnknownNumber { field: "yes", number }),
                 },
                 note: frame.maybe_text()?,
+            },
+            PURGED => Self::Purged {
+                stream: frame.stream()?,
+                part: frame.u32()?,
+                refused: match frame.u8()? {
+                    0 => None,
+                    1 => Some(PurgeRefusal { code: frame.u16()?, message: frame.text()? }),
+                    number => return Err(ProtocolError::UnknownNumber { field: "refused", number }),
+                },
             },
             number => return Err(ProtocolError::UnknownNumber { field: "tag", number }),
         };

@@ -14,7 +14,7 @@ use super::{cache, dispatch::Event};
 use crate::protocol::{
     BodyKind, CacheHead, INITIAL_CREDIT, Part, ProtocolError, RequestHead, SUBREQUESTS_RUNNING_MAX, StreamId, ToRunner, encode,
 };
-use crate::{FetchCache, Host, Redirect};
+use crate::{CachePurge, FetchCache, Host, Redirect};
 
 /// Something that the edge shall do for a worker.
 pub(super) struct Call {
@@ -33,6 +33,8 @@ pub(super) enum Asked {
     Fetch { head: Box<RequestHead>, redirect: Redirect, cache: Option<Box<FetchCache>>, body: BodyKind },
     /// An operation of a cache of the worker's own.
     Cache(Box<CacheHead>),
+    /// A purge of what is the worker's own.
+    Purge(Box<CachePurge>),
 }
 
 impl Asked {
@@ -42,6 +44,7 @@ impl Asked {
         match self {
             Self::Fetch { body, .. } => matches!(body, BodyKind::Stream(_)),
             Self::Cache(ask) => matches!(ask.call, CacheCallHead::Put(_, BodyKind::Stream(_))),
+            Self::Purge(_) => false,
         }
     }
 }
@@ -98,6 +101,12 @@ pub(super) async fn run(link: Arc<Link>, call: Box<Call>) {
                 None => {}
                 Some(Err(error)) => refuse(&link, stream, part, error.message),
                 Some(Ok(answer)) => cache::answer(&link, (stream, part), answer, idle).await,
+            }
+        }
+        Asked::Purge(purge) => {
+            if let Some(made) = unless_abandoned(&link, (stream, part), host.purge(*purge)).await {
+                // Cannot fail: a text is cut to its bound.
+                let _ = link.send_for(stream, &ToRunner::Purged { stream, part, refused: made.err() });
             }
         }
     }

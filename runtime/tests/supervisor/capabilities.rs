@@ -51,6 +51,20 @@ pub(crate) async fn puts_that_are_refused_leave_nothing_behind() {
     assert_eq!(get(&supervisor, &source, "refused").await.expect("an answer").1, "refused");
 }
 
+pub(crate) async fn a_purge_goes_through_the_host_and_costs_a_subrequest() {
+    let supervisor = supervisor().await;
+    let (invocation, host) = request(Method::GET, "purge", Body::empty());
+    let response = supervisor.run(&worker("purge", "v1"), invocation).await.expect("an answer");
+    let text = response.into_body().as_whole().expect("whole");
+    assert_eq!(text, r#"Some(PurgeRefusal { code: 429, message: "refused" })"#);
+    let named: Vec<_> = host.purges.lock().iter().map(|purge| (purge.tags.concat(), purge.path_prefixes.concat())).collect();
+    assert_eq!(named, [("shop".to_owned(), "/a/".to_owned()), ("refuse".to_owned(), "/a/".to_owned())]);
+    assert_eq!(host.report().await.subrequests, 2);
+    let source = limited("purge", "v2", Limits { subrequests_max: 0, ..Limits::default() });
+    let (_, text) = get(&supervisor, &source, "purge").await.expect("an answer");
+    assert_eq!(text, "Too many subrequests: the limit of one invocation is 0.");
+}
+
 pub(crate) async fn passing_through_is_heard_before_the_failure() {
     let supervisor = supervisor().await;
     let (invocation, host) = request(Method::GET, "pass", Body::empty());

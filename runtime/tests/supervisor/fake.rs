@@ -1,6 +1,9 @@
 //! A runner process without V8, for tests of the supervisor: it does what the path of a request says, also what no runner
 //! should do. It is this test's own program, exec'ed like a real runner.
 
+#[path = "asks.rs"]
+mod asks;
+
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -10,12 +13,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use selvedge_runtime::protocol::{
-    Area, BUILD, Board, BodyKind, CHUNK_BYTES_MAX, CacheCallHead, CacheHead, Decoder, INITIAL_CREDIT, RequestHead, ResponseHead, Slot,
-    StreamId, ToEdge, ToRunner, encode, monotonic_ns,
+    Area, BUILD, Board, BodyKind, CHUNK_BYTES_MAX, CacheCallHead, Decoder, INITIAL_CREDIT, RequestHead, ResponseHead, Slot, StreamId,
+    ToEdge, ToRunner, encode, monotonic_ns,
 };
-use selvedge_runtime::{LogLevel, Outcome, Redirect};
+use selvedge_runtime::{LogLevel, Outcome};
 
 /// The watchdog beats while this holds.
 static BEATING: AtomicBool = AtomicBool::new(true);
@@ -184,6 +187,11 @@ impl Thread {
                 self.respond(stream, 200, format!("{yes} {note:?}").into());
                 self.done(stream, Outcome::Ok);
             }
+            ToRunner::Purged { stream, part: 1, refused: None } => self.purge(stream, 2, "refuse"),
+            ToRunner::Purged { stream, refused, .. } => {
+                self.respond(stream, 200, format!("{refused:?}").into());
+                self.done(stream, Outcome::Ok);
+            }
             ToRunner::LoadModule { .. } | ToRunner::LoadBytes { .. } => {}
         }
     }
@@ -336,56 +344,10 @@ impl Thread {
                 self.respond(stream, 200, "logged".into());
                 self.done(stream, Outcome::Ok);
             }
-            "fetch" | "keep" | "cut" | "missing" | "refused" | "pass" => self.call(stream, path),
+            "fetch" | "keep" | "cut" | "missing" | "refused" | "purge" | "pass" => self.call(stream, path),
             "fetch-body" => self.respond(stream, 200, "unused".into()),
             _ => self.misbehave(stream, slot, path, head),
         }
-    }
-
-    /// What it asks of its host.
-    fn call(&mut self, stream: StreamId, path: &str) {
-        match path {
-            "fetch" => self.fetch(stream, 1),
-            "keep" => {
-                self.keep(stream, 1, "kept");
-                for piece in ["ke", "pt"] {
-                    self.say(&ToEdge::BodyData { stream, part: 1, bytes: piece.into() });
-                }
-                self.say(&ToEdge::BodyEnd { stream, part: 1, error: None });
-            }
-            "cut" => {
-                self.keep(stream, 1, "kept");
-                self.say(&ToEdge::BodyEnd { stream, part: 1, error: Some("cut".to_owned()) });
-            }
-            "missing" => self.ask(stream, 1, CacheCallHead::Match, "missing"),
-            "refused" => {
-                self.refused.insert(stream);
-                self.keep(stream, 1, "refuse");
-            }
-            "pass" => {
-                self.say(&ToEdge::PassThrough { stream });
-                self.say(&ToEdge::Failed { stream, outcome: Outcome::Exception, message: "Error: no".to_owned() });
-                self.done(stream, Outcome::Exception);
-            }
-            _ => {}
-        }
-    }
-
-    fn fetch(&mut self, stream: StreamId, part: u32) {
-        let url = "https://upstream.example/thing".to_owned();
-        let head = Box::new(RequestHead { method: Method::POST, url, headers: HeaderMap::new() });
-        self.say(&ToEdge::Fetch { stream, part, head, redirect: Redirect::Follow, cache: None, body: BodyKind::Whole("ask".into()) });
-    }
-
-    fn ask(&mut self, stream: StreamId, part: u32, call: CacheCallHead, key: &str) {
-        let url = format!("https://keys.example/{key}");
-        self.say(&ToEdge::Cache { stream, part, ask: Box::new(CacheHead { name: None, url, headers: HeaderMap::new(), call }) });
-    }
-
-    /// Puts what streams.
-    fn keep(&mut self, stream: StreamId, part: u32, key: &str) {
-        let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
-        self.ask(stream, part, CacheCallHead::Put(head, BodyKind::Stream(None)), key);
     }
 
     /// What ends or stops the process, or hides it.

@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use http::{Method, Request, Response};
 use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
 use selvedge_runtime::{
-    Body, CacheAnswer, CacheAsk, CacheCall, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module, ModuleKind,
-    Outcome, Report, RunError, Subrequest, WorkerSource,
+    Body, CacheAnswer, CacheAsk, CacheCall, CachePurge, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module,
+    ModuleKind, Outcome, PurgeRefusal, Report, RunError, Subrequest, WorkerSource,
 };
 
 use crate::fake::Shared;
@@ -57,6 +57,8 @@ pub(crate) struct Memory {
     pub(crate) reports: Shared<Vec<Report>>,
     /// What was put, by URL.
     pub(crate) kept: Shared<std::collections::HashMap<String, Bytes>>,
+    /// What was purged.
+    pub(crate) purges: Shared<Vec<CachePurge>>,
     /// `passThroughOnException()` was called.
     pub(crate) passes: std::sync::atomic::AtomicBool,
     /// Woken at each report.
@@ -92,6 +94,13 @@ impl Host for Memory {
             }
         }
         .boxed()
+    }
+
+    fn purge(&self, purge: CachePurge) -> BoxFuture<'static, Result<(), PurgeRefusal>> {
+        let refused = purge.tags.iter().any(|tag| tag == "refuse");
+        self.purges.lock().push(purge);
+        let made = if refused { Err(PurgeRefusal { code: 429, message: "refused".to_owned() }) } else { Ok(()) };
+        futures::future::ready(made).boxed()
     }
 
     fn pass_through(&self) {

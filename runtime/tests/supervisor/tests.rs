@@ -35,6 +35,7 @@ tests! {
     a_put_that_is_cut_keeps_nothing
     a_match_of_nothing_says_so
     puts_that_are_refused_leave_nothing_behind
+    a_purge_goes_through_the_host_and_costs_a_subrequest
     passing_through_is_heard_before_the_failure
     a_log_is_bounded
     a_body_beyond_its_bound_says_so

@@ -63,3 +63,31 @@ async fn saving_a_file_swaps_the_worker_without_a_dropped_request() {
     assert!(log.contains("log asked") && log.contains("of 200 ms") && log.contains("of 128 MiB") && log.contains("cache off"), "{log}");
     assert!(dev.terminate().success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn saving_only_a_setting_of_the_routes_takes_effect() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "export default { fetch: () => new Response('word '.repeat(1000), { headers: { 'content-type': 'text/plain', link: '</a.css>; rel=preload; as=style' } }) }";
+    super::write_worker(dir.path(), "page", script);
+    let mut dev = Daemon::start(&["dev", &dir.path().to_string_lossy(), "--port", "0"]);
+    let https = dev.address("https");
+    let coding = async || {
+        let mut request = get("localhost", "/");
+        request.headers_mut().insert("accept-encoding", http::HeaderValue::from_static("gzip"));
+        let answer = client::send(Over::H2, https, request).await.ok()?;
+        (answer.status == 200).then(|| answer.header("content-encoding").to_owned())
+    };
+    assert_eq!(eventually("the first version answers", SWAP_WAIT, coding).await, "gzip", "as it is by default");
+    let configured = |settings: &str| {
+        let config = format!(r#"{{"name": "page", "main": "index.ts", "compatibility_date": "2026-08-01", {settings}}}"#);
+        std::fs::write(dir.path().join("wrangler.jsonc"), config).unwrap();
+    };
+    configured(r#""compress": {"enabled": false}"#);
+    eventually("answers are not compressed any more", SWAP_WAIT, async || coding().await.filter(String::is_empty)).await;
+    configured(r#""compress": {"enabled": false}, "early_hints": true"#);
+    let swaps = async || (dev.log().matches("swapped in").count() == 2).then_some(());
+    eventually("the save of early_hints is swapped in", SWAP_WAIT, swaps).await;
+    configured(r#""compress": {"enabled": true}"#);
+    eventually("answers are compressed again", SWAP_WAIT, async || coding().await.filter(|coding| coding == "gzip")).await;
+    assert!(dev.terminate().success());
+}

@@ -3,4 +3,5 @@
 mod disk;
 mod drain;
 mod kill;
+mod lateness;
 mod neighbours;

@@ -8,6 +8,7 @@ mod malformed;
 mod metrics;
 mod outcomes;
 mod protocols;
+mod purging;
 mod shield;
 mod subrequests;
 mod waits;

@@ -22,10 +22,13 @@ fn names(answer: &Answer, outcome: &str) {
     assert!(answer.text().contains(outcome), "{} does not name {outcome}", answer.text());
 }
 
-/// Memory or CPU, whichever comes first on this machine.
-fn crosses_a_limit(answer: &Answer) {
-    names(answer, if answer.text().contains("exceededCpu") { "exceededCpu" } else { "exceededMemory" });
+/// One of these, whichever comes first on this machine.
+fn names_one_of(answer: &Answer, outcomes: &[&str]) {
+    names(answer, outcomes.iter().find(|outcome| answer.text().contains(**outcome)).unwrap_or(&outcomes[0]));
 }
+
+/// Memory or CPU. Where an allocator refuses, the worker may see a RangeError, too.
+const MEMORY: [&str; 3] = ["exceededMemory", "exceededCpu", "exception"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exception() {
@@ -48,37 +51,33 @@ async fn a_builtin_that_cannot_be_terminated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_without_end() {
-    crosses_a_limit(&answer_of("allocate_objects").await.0);
+    names_one_of(&answer_of("allocate_objects").await.0, &MEMORY[..2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_huge_array() {
-    crosses_a_limit(&answer_of("allocate_array").await.0);
+    names_one_of(&answer_of("allocate_array").await.0, &MEMORY[..2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn buffers_without_end() {
-    let (answer, _) = answer_of("allocate_buffers").await;
-    // The counting allocator refuses: the worker may see a RangeError, or be terminated.
-    assert!(answer.status >= 500 && answer.header("proxy-status").contains("exce"), "{} {:?}", answer.text(), answer.headers);
+    names_one_of(&answer_of("allocate_buffers").await.0, &MEMORY);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wasm_memory_without_end() {
-    let (answer, _) = answer_of("allocate_wasm").await;
-    assert!(answer.status >= 500 && answer.header("proxy-status").contains("exce"), "{} {:?}", answer.text(), answer.headers);
+    names_one_of(&answer_of("allocate_wasm").await.0, &MEMORY);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recursion_without_end() {
-    let (answer, _) = answer_of("recurse").await;
-    assert!(answer.status >= 500 && answer.header("proxy-status").contains("exce"), "{} {:?}", answer.text(), answer.headers);
+    names_one_of(&answer_of("recurse").await.0, &["exceededCpu", "exception"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn getters_that_loop_while_the_error_is_formatted() {
     let (answer, took) = answer_of("looping_getters").await;
-    assert!(answer.status >= 500, "{}", answer.text());
+    names_one_of(&answer, &["exception", "exceededCpu"]);
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 

@@ -218,3 +218,37 @@ fn settings(project: &Project, version: &NewVersion) -> String {
 fn configuration(dir: &Path) -> Vec<PathBuf> {
     crate::project::FILE_NAMES.iter().copied().chain([".dev.vars"]).map(|name| dir.join(name)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use selvedge_origin::bundle::{ModuleKind, PackModule};
+
+    use super::*;
+    use crate::project::Format;
+
+    /// What a save of a wrangler file with these keys would tell the registry beside the bundle.
+    fn told(keys: &str) -> String {
+        let text = format!(r#"{{"name": "w", "main": "index.js", "compatibility_date": "2026-08-01"{keys}}}"#);
+        let project = Project { routes: vec!["/*".to_owned()], ..Project::parse(Format::Json, &text).expect("reads") };
+        let module = PackModule { specifier: "index.js".into(), kind: ModuleKind::EsModule, bytes: Default::default(), source_map: None };
+        settings(&project, &deploy::new_version(&project, &pack("index.js", vec![module]).expect("packs")))
+    }
+
+    #[test]
+    fn a_save_of_any_one_key_is_a_change_and_a_save_of_the_same_is_none() {
+        let keys = [
+            "",
+            r#", "vars": {"A": 1}"#,
+            r#", "compatibility_flags": ["nodejs_compat"]"#,
+            r#", "limits": {"cpu_ms": 50}"#,
+            r#", "limits": {"subrequests": 5}"#,
+            r#", "cache": {"enabled": true}"#,
+            r#", "compress": {"enabled": false}"#,
+            r#", "compress": {"min_bytes": 9}"#,
+            r#", "early_hints": true"#,
+        ];
+        let all: std::collections::BTreeSet<_> = keys.iter().map(|keys| told(keys)).collect();
+        assert_eq!(all.len(), keys.len(), "{all:#?}");
+        assert!(keys.iter().all(|keys| all.contains(&told(keys))), "the same again says the same");
+    }
+}

@@ -13,8 +13,9 @@ use selvedge_runtime::{Body, BodyError};
 use super::Shared;
 use super::place::Place;
 use super::reader::ReadError;
-use super::record::{BLOCK_BYTES, BODY_BYTES_MAX, HEADER_BYTES, Header, Kind, RecordError, Sums};
+use super::record::{self, BLOCK_BYTES, BODY_BYTES_MAX, Header, Kind, RecordError, Sums};
 use super::segment::Segment;
+use super::slice::slices;
 use crate::limits::FILL_IDLE_TIMEOUT;
 
 /// A body in slices. Which of them are there is known by the index; a body that is being read keeps its segments' files.
@@ -81,13 +82,6 @@ impl DiskBody {
     }
 }
 
-/// The slices that a range touches.
-fn slices(range: &Range<u64>) -> Range<u32> {
-    let slice = BODY_BYTES_MAX as u64;
-    let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    if range.is_empty() { 0..0 } else { number(range.start / slice)..number(range.end.div_ceil(slice)) }
-}
-
 /// What is needed to read a body's blocks.
 struct Reading {
     body: DiskBody,
@@ -116,7 +110,7 @@ impl Reading {
     async fn try_block(&mut self, number: u32, place: Place, segment: &Arc<Segment>, at: u64) -> Result<Bytes, ReadError> {
         let slice_begin = u64::from(number) * BODY_BYTES_MAX as u64;
         let slice_bytes = (self.body.len - slice_begin).min(BODY_BYTES_MAX as u64) as usize;
-        let front_bytes = HEADER_BYTES + slice_bytes.div_ceil(BLOCK_BYTES) * 8;
+        let front_bytes = record::before_body(0, slice_bytes);
         let within = (at - slice_begin) as usize;
         let block = within / BLOCK_BYTES;
         let block_bytes = (slice_bytes - block * BLOCK_BYTES).min(BLOCK_BYTES);

@@ -84,6 +84,8 @@ pub(super) struct Index {
     /// While the index is being loaded: names whose older records are not to be found again.
     hidden: Mutex<Option<HashSet<u64>>>,
     heads: AtomicU64,
+    /// What was ordered before this order is not to be found again, whatever its name.
+    floor: AtomicU64,
 }
 
 /// Several places: on the stack as a rule.
@@ -97,6 +99,7 @@ impl Index {
             bodies: Mutex::default(),
             hidden: Mutex::new(Some(HashSet::new())),
             heads: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
         }
     }
 
@@ -129,7 +132,7 @@ impl Index {
     /// one where its name was forgotten after it was ordered.
     pub(super) fn put(&self, name: u64, place: Place, order: u64) -> PlaceList {
         let mut shard = self.shard(name).lock();
-        if shard.forgotten.get(&name).is_some_and(|forgotten| *forgotten > order) {
+        if order < self.floor.load(Relaxed) || shard.forgotten.get(&name).is_some_and(|forgotten| *forgotten > order) {
             return PlaceList::from_slice(&[place]);
         }
         let old = shard.heads.get(&name).map(Places::as_slice).unwrap_or_default();
@@ -147,7 +150,7 @@ impl Index {
     /// A head that an earlier run has written, older than all that is known of its name. Gives whether it must not be found again.
     pub(super) fn put_old(&self, name: u64, place: Place) -> bool {
         let mut shard = self.shard(name).lock();
-        if self.hidden.lock().as_ref().is_some_and(|hidden| hidden.contains(&name)) {
+        if self.floor.load(Relaxed) > 0 || self.hidden.lock().as_ref().is_some_and(|hidden| hidden.contains(&name)) {
             return true;
         }
         match shard.heads.get_mut(&name) {
@@ -187,6 +190,13 @@ impl Index {
         let gone = gone.as_ref().map(Places::as_slice).unwrap_or_default();
         self.count(gone.len(), 0);
         PlaceList::from_slice(gone)
+    }
+
+    /// Forgets all: nothing that was ordered before `order` is found again.
+    pub(super) fn forget_all(&self, order: u64) {
+        self.floor.store(order, Relaxed);
+        self.shards.iter().for_each(|shard| shard.lock().forgotten = ByName::default());
+        self.clear();
     }
 
     /// What was forgotten by this order is gone from the disk too.
@@ -320,7 +330,6 @@ mod tests {
     #[test]
     fn what_was_ordered_before_its_name_was_forgotten_is_not_found() {
         let index = Index::new();
-        index.loaded();
         index.put(7, place(1, 0, 0), 1);
         assert_eq!(index.forget(7, 3).len(), 1);
         assert_eq!(index.put(7, place(1, 8, 0), 2).as_slice(), [place(1, 8, 0)], "it must be killed");
@@ -328,6 +337,11 @@ mod tests {
         assert!(index.put(7, place(1, 16, 0), 4).is_empty());
         index.forgotten(7, 3);
         assert_eq!(index.places(7).as_slice(), [place(1, 16, 0)]);
+        index.forget_all(9);
+        assert_eq!(index.heads(), 0);
+        assert_eq!(index.put(8, place(1, 24, 0), 8).as_slice(), [place(1, 24, 0)], "it must be killed");
+        assert!(index.put_old(6, place(1, 32, 0)), "it must be killed");
+        assert!(index.put(8, place(1, 40, 0), 10).is_empty());
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(super) enum Order {
     Slice { body: u64, number: u32, pieces: Vec<Bytes>, done: oneshot::Sender<bool> },
     /// Make that these are not found again.
     Kill { name: u64, places: PlaceList },
+    /// Drop all that is on disk.
+    Abandon,
     /// Say when all before is done.
     Barrier(oneshot::Sender<()>),
 }
@@ -66,7 +68,7 @@ impl Order {
         match self {
             Self::Put { entry, .. } => OWN + if entry.body.on_disk().is_some() { 0 } else { entry.body.len() },
             Self::Slice { pieces, .. } => OWN + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>(),
-            Self::Kill { .. } | Self::Barrier(_) => 0,
+            Self::Kill { .. } | Self::Abandon | Self::Barrier(_) => 0,
         }
     }
 }
@@ -83,14 +85,25 @@ impl Queue {
         Ok(self.append(&mut state, order))
     }
 
-    /// Orders that something is forgotten: `forget` is given the order's number, and says what must be killed. Never refused; gives whether so many wait that it is better to
-    /// give up all.
+    /// Orders that something is forgotten: `forget` is given the order's number, and says what must be killed. False: so many wait that all must be given up.
     pub(super) fn kill(&self, name: u64, forget: impl FnOnce(u64) -> PlaceList) -> bool {
         let mut state = self.state.lock();
+        if state.kills >= DISK_FORGETS_MAX {
+            return false;
+        }
         let places = forget(state.last + 1);
         state.kills += 1;
         self.append(&mut state, Order::Kill { name, places });
-        state.kills > DISK_FORGETS_MAX
+        true
+    }
+
+    /// Orders that all is dropped, in the place of all that waits: `forget` is given the order's number.
+    pub(super) fn abandon(&self, forget: impl FnOnce(u64)) {
+        let mut state = self.state.lock();
+        state.orders.retain(|(_, order)| matches!(order, Order::Barrier(_)));
+        (state.bytes, state.kills) = (0, 0);
+        forget(state.last + 1);
+        self.append(&mut state, Order::Abandon);
     }
 
     /// Something told when all that was ordered before is done.
@@ -145,3 +158,27 @@ impl Queue {
 /// The queue is closed and empty.
 #[derive(Debug)]
 pub(super) struct Closed;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_to_be_forgotten_is_bounded() {
+        let queue = Queue::default();
+        let told = queue.barrier();
+        for name in 0..DISK_FORGETS_MAX as u64 {
+            assert!(queue.kill(name, |_| PlaceList::new()));
+        }
+        assert!(!queue.kill(0, |_| panic!("nothing is forgotten by an order that is not made")));
+        let mut number = 0;
+        queue.abandon(|order| number = order);
+        assert!(queue.kill(0, |_| PlaceList::new()));
+        let pop = || queue.pop(Duration::ZERO).expect("open").expect("an order");
+        assert!(matches!(pop(), (1, Order::Barrier(_))), "who waits is told");
+        assert!(matches!(pop(), (at, Order::Abandon) if at == number));
+        assert!(matches!(pop(), (at, Order::Kill { .. }) if at == number + 1));
+        assert!(queue.is_empty());
+        drop(told);
+    }
+}

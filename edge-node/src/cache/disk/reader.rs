@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::Shared;
 use super::place::Place;
-use super::record::{Header, Kind, RecordError};
+use super::record::{self, Kind, RecordError};
 use super::segment::Segment;
 use crate::limits::{DISK_READ_AT_ONCE_BYTES_MAX, DISK_READS_MAX, DISK_READS_WAITING_MAX};
 
@@ -98,14 +98,11 @@ impl Shared {
     async fn try_read_head(&self, name: u64, place: Place) -> Result<(Bytes, Bytes), ReadError> {
         let segment = self.segment(place)?;
         let record = self.readers.read(&segment, place.offset().into(), place.bytes() as usize).await?;
-        let header = Header::decode(&record)?;
+        let (header, meta, body) = record::decode(&record)?;
         if header.name != name || header.segment != place.segment().get() || header.kind != Kind::Head {
             return Err(ReadError::Gone);
         }
-        let (meta, sums) = header.front(&record)?;
-        let body = record.get(header.before_body()..header.record_bytes()).ok_or(RecordError::Short)?;
-        sums.verify_all(body)?;
-        Ok((record.slice_ref(meta), record.slice_ref(body)))
+        Ok((meta, body))
     }
 
     pub(super) fn segment(&self, place: Place) -> Result<Arc<Segment>, ReadError> {

@@ -120,14 +120,8 @@ impl Header {
         bytes
     }
 
-    /// Bytes of its checksums.
-    pub(super) fn sums_bytes(&self) -> usize {
-        (self.body_bytes as usize).div_ceil(BLOCK_BYTES) * 8
-    }
-
-    /// Bytes before its body.
-    pub(super) fn before_body(&self) -> usize {
-        HEADER_BYTES + self.meta_bytes as usize + self.sums_bytes()
+    fn before_body(&self) -> usize {
+        before_body(self.meta_bytes as usize, self.body_bytes as usize)
     }
 
     /// Bytes of the whole record, without what aligns the next one.
@@ -155,11 +149,20 @@ impl Sums {
     pub(super) fn verify(&self, block: usize, bytes: &[u8]) -> Result<(), RecordError> {
         if self.0.get(block) == Some(&xxh3_64(bytes)) { Ok(()) } else { Err(RecordError::Sum) }
     }
+}
 
-    /// Whether these are the bytes of all blocks.
-    pub(super) fn verify_all(&self, body: &[u8]) -> Result<(), RecordError> {
-        body.chunks(BLOCK_BYTES).enumerate().try_for_each(|(block, bytes)| self.verify(block, bytes))
-    }
+/// Bytes of a record before its body: header, meta, and a checksum for each block.
+pub(super) fn before_body(meta_bytes: usize, body_bytes: usize) -> usize {
+    HEADER_BYTES + meta_bytes + body_bytes.div_ceil(BLOCK_BYTES) * 8
+}
+
+/// Header, meta and body of a whole record, verified.
+pub(super) fn decode(record: &Bytes) -> Result<(Header, Bytes, Bytes), RecordError> {
+    let header = Header::decode(record)?;
+    let (meta, sums) = header.front(record)?;
+    let body = record.get(header.before_body()..header.record_bytes()).ok_or(RecordError::Short)?;
+    body.chunks(BLOCK_BYTES).enumerate().try_for_each(|(block, bytes)| sums.verify(block, bytes))?;
+    Ok((header, record.slice_ref(meta), record.slice_ref(body)))
 }
 
 /// Appends a record to `out`, aligned. Gives its length, without what aligns the next one.
@@ -168,9 +171,8 @@ pub(super) fn encode(out: &mut Vec<u8>, (kind, segment): (Kind, u32), name: u64,
     let begin = out.len();
     out.resize(begin + HEADER_BYTES, 0);
     out.extend_from_slice(meta);
-    let sums_at = out.len();
-    out.resize(sums_at + body_bytes.div_ceil(BLOCK_BYTES) * 8, 0);
-    let body_at = out.len();
+    let (sums_at, body_at) = (out.len(), begin + before_body(meta.len(), body_bytes));
+    out.resize(body_at, 0);
     body.iter().for_each(|piece| out.extend_from_slice(piece));
     let sums: Vec<u8> = out[body_at..].chunks(BLOCK_BYTES).flat_map(|block| xxh3_64(block).to_le_bytes()).collect();
     out[sums_at..body_at].copy_from_slice(&sums);
@@ -226,18 +228,11 @@ mod tests {
         let mut bytes = Vec::new();
         let length = encode(&mut bytes, (Kind::Head, 3), 11, 5, b"meta", &body);
         assert_eq!(bytes.len() % ALIGN_BYTES, 0);
-        let read = |bytes: &[u8]| -> Result<(Vec<u8>, Vec<u8>), RecordError> {
-            let header = Header::decode(bytes)?;
-            let (meta, sums) = header.front(bytes)?;
-            let body = bytes.get(header.before_body()..header.record_bytes()).ok_or(RecordError::Short)?;
-            sums.verify_all(body)?;
-            Ok((meta.to_vec(), body.to_vec()))
-        };
-        let header = Header::decode(&bytes).expect("a header");
+        let read = |bytes: &[u8]| decode(&Bytes::copy_from_slice(bytes));
+        let (header, meta, read_body) = read(&bytes).expect("a record");
         assert_eq!((header.kind, header.segment, header.name, header.mark), (Kind::Head, 3, 11, 5));
         assert_eq!(header.record_bytes(), length as usize);
-        let (meta, read_body) = read(&bytes).expect("a record");
-        assert_eq!((meta.as_slice(), read_body.len()), (&b"meta"[..], 100_003));
+        assert_eq!((meta, read_body), (Bytes::from_static(b"meta"), body.concat().into()));
         for at in (0..200).chain((200..length as usize).step_by(997)).chain([length as usize - 1]) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;

@@ -11,23 +11,33 @@ use super::Shared;
 use super::record::Kind;
 use super::segment::{Segment, number_of};
 
-/// The segments of a folder, and the seed of their names. Files that were segments and are not readable as such go; other files stay where they are.
-#[allow(clippy::type_complexity, reason = "segments by number, seed")]
-pub(super) fn open(folder: &Path, bytes_max: u64, segment_bytes: u32) -> io::Result<(BTreeMap<NonZeroU32, Arc<Segment>>, Option<u64>)> {
+/// What earlier runs have left.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub(super) segments: BTreeMap<NonZeroU32, Arc<Segment>>,
+    /// The bytes of each.
+    pub(super) bytes: BTreeMap<NonZeroU32, u64>,
+    /// Of the hashes of keys; none where there are no segments.
+    pub(super) seed: Option<u64>,
+}
+
+/// Opens the segments of a folder. Files that were segments and are not readable as such go; other files stay where they are.
+pub(super) fn open(folder: &Path, bytes_max: u64, segment_bytes: u32) -> io::Result<Left> {
     let mut numbers = Vec::new();
     for file in std::fs::read_dir(folder)? {
         numbers.extend(file?.file_name().to_str().and_then(number_of));
     }
     numbers.sort_unstable_by(|a, b| b.cmp(a));
-    let (mut segments, mut seed, mut bytes) = (BTreeMap::new(), None, 0);
+    let (mut left, mut bytes) = (Left::default(), 0);
     for number in numbers {
         let opened = Segment::open(folder, number).and_then(|(segment, seed)| Ok((segment.len()?, segment, seed)));
         match opened {
             // The newest ones, as far as they fit beside two that are being written.
-            Ok((len, segment, its_seed)) if *seed.get_or_insert(its_seed) == its_seed => {
+            Ok((len, segment, seed)) if *left.seed.get_or_insert(seed) == seed => {
                 bytes += len;
                 if bytes + 2 * u64::from(segment_bytes) <= bytes_max {
-                    segments.insert(number, Arc::new(segment));
+                    left.segments.insert(number, Arc::new(segment));
+                    left.bytes.insert(number, len);
                 } else {
                     segment.remove();
                 }
@@ -39,7 +49,7 @@ pub(super) fn open(folder: &Path, bytes_max: u64, segment_bytes: u32) -> io::Res
             }
         }
     }
-    Ok((segments, seed))
+    Ok(left)
 }
 
 /// Reads the lists of all segments into the index, newest first: what is asked for now is there soonest, and what is older never hides what is newer.
@@ -48,10 +58,12 @@ pub(super) fn load(shared: &Shared, sealed: &mut BTreeMap<NonZeroU32, u64>) {
     let segments: Vec<Arc<Segment>> = shared.segments.read().values().rev().cloned().collect();
     let mut scanned = 0;
     for segment in &segments {
-        match load_segment(shared, segment) {
-            Ok(was_scanned) => {
-                scanned += usize::from(was_scanned);
-                sealed.insert(segment.number, segment.len().unwrap_or(0));
+        let len = sealed.get(&segment.number).copied().unwrap_or(0);
+        match load_segment(shared, segment, len) {
+            Ok(None) => {}
+            Ok(Some(len)) => {
+                scanned += 1;
+                sealed.insert(segment.number, len);
             }
             Err(error) => {
                 tracing::warn!(segment = %segment.number, %error, "cache: a segment cannot be listed and is removed");
@@ -68,12 +80,11 @@ pub(super) fn load(shared: &Shared, sealed: &mut BTreeMap<NonZeroU32, u64>) {
     }
 }
 
-fn load_segment(shared: &Shared, segment: &Segment) -> io::Result<bool> {
-    let listing = segment.listing()?;
-    if listing.scanned {
-        // Behind this its last write was torn. Without room for a list it is scanned again the next time.
-        let _ = segment.seal(listing.end, &listing.items);
-    }
+/// Gives the segment's new length where it had no list.
+fn load_segment(shared: &Shared, segment: &Segment, len: u64) -> io::Result<Option<u64>> {
+    let listing = segment.listing(len)?;
+    // Behind its end its last write was torn. Without room for a list it is scanned again the next time.
+    let sealed = listing.scanned.then(|| segment.seal(listing.end, &listing.items).unwrap_or(listing.end.into()));
     for item in listing.items.iter().rev() {
         match item.kind {
             Kind::Head => {
@@ -85,5 +96,5 @@ fn load_segment(shared: &Shared, segment: &Segment) -> io::Result<bool> {
             Kind::Slice => shared.index.put_old_slice(item.name, item.place),
         }
     }
-    Ok(listing.scanned)
+    Ok(sealed)
 }

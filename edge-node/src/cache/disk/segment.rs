@@ -15,10 +15,11 @@ use std::num::NonZeroU32;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::place::Place;
-use super::record::{ALIGN_BYTES, Fields, HEADER_BYTES, Header, Kind};
+use super::record::{self, ALIGN_BYTES, Fields, HEADER_BYTES, Header, Kind};
 
 /// Length of a segment's head.
 pub(super) const HEAD_BYTES: u32 = 32;
@@ -98,6 +99,13 @@ impl Segment {
         Ok((segment, seed))
     }
 
+    /// One on a disk without room.
+    #[cfg(test)]
+    pub(super) fn full(number: NonZeroU32) -> io::Result<Self> {
+        let path = PathBuf::from("/dev/full");
+        Ok(Self { number, file: OpenOptions::new().write(true).open(&path)?, path })
+    }
+
     fn head(&self, seed: u64) -> [u8; HEAD_BYTES as usize] {
         let mut said = Vec::with_capacity(HEAD_BYTES as usize);
         said.extend_from_slice(&HEAD_MAGIC.to_le_bytes());
@@ -135,22 +143,29 @@ impl Segment {
         self.file.write_all_at(bytes, offset)
     }
 
-    /// Ends it: drops what lies behind `end`, and appends the list. Without room for the list it is left without one.
-    pub(super) fn seal(&self, end: u32, items: &[Item]) -> io::Result<()> {
+    /// Ends it: drops what lies behind `end`, and appends the list. Gives its length, in bytes. Without room for the list it is left without one, `end` bytes long.
+    pub(super) fn seal(&self, end: u32, items: &[Item]) -> io::Result<u64> {
+        let list = list(self.number, end, items);
         self.file.set_len(end.into())?;
-        self.write(end.into(), &list(self.number, end, items)).inspect_err(|_| drop(self.file.set_len(end.into())))
+        self.write(end.into(), &list).inspect_err(|_| drop(self.file.set_len(end.into())))?;
+        Ok(u64::from(end) + list.len() as u64)
     }
 
-    /// Its records.
-    pub(super) fn listing(&self) -> io::Result<Listing> {
-        match self.list()? {
+    /// Its records; it has `len` bytes.
+    pub(super) fn listing(&self, len: u64) -> io::Result<Listing> {
+        match self.list(len)? {
             Some(listing) => Ok(listing),
-            None => self.scan(),
+            None => self.scan(len),
         }
     }
 
-    fn list(&self) -> io::Result<Option<Listing>> {
-        let len = self.len()?;
+    /// Meta and body of a record; none where they are not what was written.
+    pub(super) fn record(&self, place: Place) -> Option<(Bytes, Bytes)> {
+        let record = self.read(place.offset().into(), place.bytes() as usize).ok()?;
+        record::decode(&record.into()).ok().map(|(_, meta, body)| (meta, body))
+    }
+
+    fn list(&self, len: u64) -> io::Result<Option<Listing>> {
         let Some(trailer_at) = len.checked_sub(TRAILER_BYTES as u64).filter(|at| *at >= HEAD_BYTES.into()) else { return Ok(None) };
         let trailer = self.read(trailer_at, TRAILER_BYTES)?;
         let mut fields = Fields(&trailer);
@@ -175,8 +190,7 @@ impl Segment {
     }
 
     /// Walks from header to header.
-    fn scan(&self) -> io::Result<Listing> {
-        let len = self.len()?;
+    fn scan(&self, len: u64) -> io::Result<Listing> {
         let mut items = Vec::new();
         let mut window = (0_u64, Vec::new());
         let mut at = u64::from(HEAD_BYTES);
@@ -254,11 +268,11 @@ mod tests {
     fn a_sealed_segment_lists_what_a_scan_finds() {
         let folder = tempfile::tempdir().expect("a folder");
         let (segment, items, end) = written(folder.path(), 40);
-        let scanned = segment.listing().expect("a listing");
+        let scanned = segment.listing(segment.len().expect("a length")).expect("a listing");
         assert_eq!((&scanned.items, scanned.end, scanned.scanned), (&items, end, true));
         segment.seal(end, &items).expect("room");
         let (again, seed) = Segment::open(folder.path(), ONE).expect("a segment");
-        let listed = again.listing().expect("a listing");
+        let listed = again.listing(again.len().expect("a length")).expect("a listing");
         assert_eq!((listed.items, listed.end, listed.scanned, seed), (items, end, false, 9));
     }
 
@@ -271,7 +285,7 @@ mod tests {
         for cut in [whole.len() - 1, end as usize + 30, end as usize, end as usize - 9, 1_000, 100, 32] {
             std::fs::write(folder.path().join(file_name(1)), &whole[..cut]).expect("room");
             let (segment, _) = Segment::open(folder.path(), ONE).expect("a segment");
-            let listing = segment.listing().expect("a listing");
+            let listing = segment.listing(segment.len().expect("a length")).expect("a listing");
             let expected: Vec<Item> =
                 items.iter().filter(|item| (item.place.offset() + item.place.bytes()) as usize <= cut).copied().collect();
             assert_eq!((listing.items, listing.scanned), (expected, true), "{cut} bytes");
@@ -286,7 +300,8 @@ mod tests {
         let (segment, items, _) = written(folder.path(), 3);
         segment.kill(items[1].place, 999).expect("another name");
         segment.kill(items[1].place, 1).expect("a kill");
-        let kinds: Vec<Kind> = segment.listing().expect("a listing").items.iter().map(|item| item.kind).collect();
+        let kinds: Vec<Kind> =
+            segment.listing(segment.len().expect("a length")).expect("a listing").items.iter().map(|item| item.kind).collect();
         assert_eq!(kinds, [Kind::Head, Kind::Dead, Kind::Head]);
     }
 }

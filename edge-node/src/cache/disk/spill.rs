@@ -10,15 +10,15 @@ use super::Shared;
 use super::body::DiskBody;
 use super::queue::Order;
 use super::record::BODY_BYTES_MAX;
+use super::slice::Slicer;
 use crate::limits::{DISK_FINISH_WAIT, DISK_SLICE_WAIT, DISK_SLICES_IN_FLIGHT_MAX};
 
 /// A body that is being written.
 pub struct Spill {
     shared: Arc<Shared>,
     body: u64,
-    /// The slice that is being put together.
-    slice: Vec<Bytes>,
-    slice_bytes: usize,
+    slicer: Slicer,
+    /// The number of the next slice.
     number: u32,
     /// Slices that the writer has not answered for, oldest first.
     in_flight: VecDeque<oneshot::Receiver<bool>>,
@@ -33,27 +33,22 @@ pub struct TooSlow;
 
 impl Spill {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let body = Shared::new_body();
-        Self { shared, body, slice: Vec::new(), slice_bytes: 0, number: 0, in_flight: VecDeque::new(), written: 0, len: 0 }
+        let body = Shared::random();
+        Self { shared, body, slicer: Slicer::default(), number: 0, in_flight: VecDeque::new(), written: 0, len: 0 }
     }
 
     /// Takes the next bytes. Waits a little where the disk is slower than the bytes come; cancelling it loses the body.
     pub async fn push(&mut self, mut bytes: Bytes) -> Result<(), TooSlow> {
         self.len += bytes.len() as u64;
         while !bytes.is_empty() {
-            let part = bytes.split_to(bytes.len().min(BODY_BYTES_MAX - self.slice_bytes));
-            self.slice_bytes += part.len();
-            self.slice.push(part);
-            if self.slice_bytes == BODY_BYTES_MAX {
-                self.send().await?;
+            if let Some(slice) = self.slicer.take(&mut bytes) {
+                self.send(slice).await?;
             }
         }
         Ok(())
     }
 
-    async fn send(&mut self) -> Result<(), TooSlow> {
-        self.slice_bytes = 0;
-        let mut pieces = std::mem::take(&mut self.slice);
+    async fn send(&mut self, mut pieces: Vec<Bytes>) -> Result<(), TooSlow> {
         while self.in_flight.len() >= DISK_SLICES_IN_FLIGHT_MAX {
             self.oldest().await?;
         }
@@ -99,8 +94,8 @@ impl Spill {
     /// Writes the rest; gives the body once all of it is on disk.
     pub async fn finish(mut self) -> Result<DiskBody, TooSlow> {
         let finish = async {
-            if !self.slice.is_empty() {
-                self.send().await?;
+            if let Some(slice) = self.slicer.rest() {
+                self.send(slice).await?;
             }
             while !self.in_flight.is_empty() {
                 self.oldest().await?;

@@ -10,6 +10,7 @@ use crate::cache::key::{CacheKey, Space};
 use crate::cache::tests::headers;
 use crate::cache::tests::{entry, varied};
 use crate::cache::time::Time;
+use crate::limits::{DISK_FORGETS_MAX, DISK_QUEUE_BYTES};
 
 const NOW: Time = Time(784_111_777_000);
 
@@ -281,4 +282,58 @@ async fn a_disk_that_does_not_answer_is_passed_over() {
     assert!(!after.is_there("/").await);
     assert!(began.elapsed() < DISK_RECALL_WAIT + Duration::from_secs(2));
     assert_eq!(after.metrics.disk.skipped_reads.get(), 1);
+}
+
+/// Stores a response whose writing does not end as long as the guard is held: the disk hangs.
+fn hang<'a>(disk: &'a Disk, cache: &Cache) -> impl Drop + use<'a> {
+    let guard = disk.shared.segments.read();
+    cache.store(key("/hangs").as_bytes(), entry(b"x"));
+    while !disk.shared.queue.is_empty() {
+        std::thread::yield_now();
+    }
+    guard
+}
+
+#[tokio::test]
+async fn what_finds_no_room_leaves_nothing_older_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let opened = open(folder.path(), 256 << 20);
+    let disk = opened.cache.disk.as_ref().expect("a disk");
+    let hanging = hang(disk, &opened.cache);
+    opened.cache.store(key("/").as_bytes(), entry(b"older, and not written yet"));
+    for number in 0..DISK_QUEUE_BYTES / (4 << 20) {
+        opened.cache.store(key(&format!("/{number}")).as_bytes(), entry(&vec![0; 4 << 20]));
+    }
+    opened.cache.store(key("/").as_bytes(), entry(&vec![1; 4 << 20]));
+    assert!(opened.metrics.disk.skipped_queue.get() >= 1);
+    drop(hanging);
+    opened.cache.settled().await;
+    // Memory needs its room.
+    opened.cache.tier.change(key("/").as_bytes(), &mut |_| None);
+    assert!(!opened.is_there("/").await);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_while_much_is_forgotten_starts_afresh() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let opened = open(folder.path(), 64 << 20);
+    opened.cache.store(key("/before").as_bytes(), entry(b"1"));
+    opened.cache.settled().await;
+    let disk = opened.cache.disk.as_ref().expect("a disk");
+    // A segment is full somewhere among these, and the next cannot begin.
+    let guard = disk.shared.segments.read();
+    for number in 0..25 {
+        opened.cache.store(key(&format!("/more/{number}")).as_bytes(), entry(&vec![0; 200 << 10]));
+    }
+    for number in 0..DISK_FORGETS_MAX + 10 {
+        opened.cache.invalidate(&key(&format!("/forgotten/{number}")));
+    }
+    opened.cache.store(key("/after").as_bytes(), entry(b"2"));
+    drop(guard);
+    opened.cache.settled().await;
+    for (target, stays) in [("/before", false), ("/more/0", false), ("/after", true)] {
+        opened.cache.tier.change(key(target).as_bytes(), &mut |_| None);
+        assert_eq!(opened.is_there(target).await, stays, "{target}");
+    }
+    assert_eq!(opened.cache.disk_usage().entries, 1);
 }

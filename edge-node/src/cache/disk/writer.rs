@@ -20,8 +20,9 @@ use super::Shared;
 use super::encode::{self, BodyPlace};
 use super::place::{Place, Retired};
 use super::queue::Order;
-use super::record::{self, ALIGN_BYTES, BLOCK_BYTES, BODY_BYTES_MAX, HEADER_BYTES, Header, Kind};
+use super::record::{self, ALIGN_BYTES, Kind};
 use super::segment::{HEAD_BYTES, ITEM_BYTES, Item, Segment, TRAILER_BYTES};
+use super::slice::{Slicer, slices};
 use crate::cache::entry::Entry;
 use crate::limits::{DISK_BATCH_BYTES, DISK_BOUND_RETRY, DISK_INLINE_BYTES_MAX, DISK_PAUSE};
 
@@ -76,9 +77,6 @@ impl Writer {
         super::recover::load(&self.shared, &mut self.sealed);
         self.count_bytes();
         while let Ok(order) = self.shared.queue.pop(DISK_PAUSE) {
-            if self.shared.abandoned.swap(false, Relaxed) {
-                self.abandon();
-            }
             if let Some((number, order)) = order {
                 self.take(number, order);
             }
@@ -93,15 +91,13 @@ impl Writer {
     fn take(&mut self, number: u64, order: Order) {
         match order {
             Order::Put { name, key, entry } => self.put(number, name, &key, &entry),
-            Order::Slice { body, number, pieces, done } => {
-                let record = Record { kind: Kind::Slice, name: body, mark: number, meta: &[], body: &pieces };
-                self.append(record, Then::Slice(Some(done)));
-            }
+            Order::Slice { body, number, pieces, done } => self.put_slice(body, number, &pieces, Some(done)),
             Order::Kill { name, places } => {
                 self.flush();
                 places.iter().for_each(|place| self.kill(name, *place));
                 self.shared.index.forgotten(name, number);
             }
+            Order::Abandon => self.abandon(),
             Order::Barrier(done) => {
                 self.flush();
                 let _ = done.send(());
@@ -133,33 +129,32 @@ impl Writer {
 
     /// Writes a large body in slices.
     fn put_slices(&mut self, entry: &Entry) -> Option<BodyPlace> {
-        let body = Shared::new_body();
-        let (mut number, mut slice, mut slice_bytes) = (0, Vec::new(), 0);
+        let (body, len) = (Shared::random(), entry.body.len());
+        let (mut number, mut slicer) = (0, Slicer::default());
         for piece in entry.body.in_memory() {
-            let mut rest = piece.clone();
-            while !rest.is_empty() {
-                let part = rest.split_to(rest.len().min(BODY_BYTES_MAX - slice_bytes));
-                slice_bytes += part.len();
-                slice.push(part);
-                if slice_bytes == BODY_BYTES_MAX {
-                    self.append(Record { kind: Kind::Slice, name: body, mark: number, meta: &[], body: &slice }, Then::Slice(None));
-                    (number, slice_bytes) = (number + 1, 0);
-                    slice.clear();
+            let mut piece = piece.clone();
+            while !piece.is_empty() {
+                if let Some(slice) = slicer.take(&mut piece) {
+                    self.put_slice(body, number, &slice, None);
+                    number += 1;
                 }
             }
         }
-        if !slice.is_empty() {
-            self.append(Record { kind: Kind::Slice, name: body, mark: number, meta: &[], body: &slice }, Then::Slice(None));
-            number += 1;
+        if let Some(slice) = slicer.rest() {
+            self.put_slice(body, number, &slice, None);
         }
         self.flush();
-        self.shared.index.has_slices(body, 0..number).then_some(BodyPlace::Sliced { body, len: entry.body.len() })
+        self.shared.index.has_slices(body, slices(&(0..len))).then_some(BodyPlace::Sliced { body, len })
+    }
+
+    fn put_slice(&mut self, body: u64, number: u32, pieces: &[Bytes], done: Option<oneshot::Sender<bool>>) {
+        self.append(Record { kind: Kind::Slice, name: body, mark: number, meta: &[], body: pieces }, Then::Slice(done));
     }
 
     /// Puts a record into the batch.
     fn append(&mut self, record: Record<'_>, then: Then) {
         let body_bytes: usize = record.body.iter().map(Bytes::len).sum();
-        let bytes = HEADER_BYTES + record.meta.len() + body_bytes.div_ceil(BLOCK_BYTES) * 8 + body_bytes;
+        let bytes = record::before_body(record.meta.len(), body_bytes) + body_bytes;
         if let Err(error) = self.make_room(bytes.next_multiple_of(ALIGN_BYTES)) {
             if let Some(error) = error {
                 self.failed(&error);
@@ -183,7 +178,7 @@ impl Writer {
 
     /// Sees to it that so many bytes fit into the active segment. `Err(None)`: the disk rests.
     fn make_room(&mut self, bytes: usize) -> Result<(), Option<io::Error>> {
-        if self.paused_until.is_some_and(|until| Instant::now() < until) {
+        if self.is_paused() {
             return Err(None);
         }
         let list_bytes = |active: &Active, pending: usize| (active.items.len() + pending + 1) * ITEM_BYTES + TRAILER_BYTES;
@@ -194,8 +189,16 @@ impl Writer {
             return Ok(());
         }
         self.flush();
+        // What was to be written before may have failed just now.
+        if self.is_paused() {
+            return Err(None);
+        }
         self.seal();
         self.begin_segment().map_err(Some)
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused_until.is_some_and(|until| Instant::now() < until)
     }
 
     fn begin_segment(&mut self) -> io::Result<()> {
@@ -317,10 +320,11 @@ impl Writer {
 
     fn seal(&mut self) {
         let Some(Active { segment, end, items }) = self.active.take() else { return };
-        if let Err(error) = segment.seal(end, &items) {
+        let bytes = segment.seal(end, &items).unwrap_or_else(|error| {
             tracing::debug!(%error, "cache: a segment stays without a list");
-        }
-        self.sealed.insert(segment.number, segment.len().unwrap_or(end.into()));
+            end.into()
+        });
+        self.sealed.insert(segment.number, bytes);
     }
 
     /// A write has failed.
@@ -351,9 +355,9 @@ impl Writer {
 
     /// The oldest segment goes; what of it is wanted is written again, up to `budget` bytes. Gives what is left of those.
     fn retire_oldest(&mut self, mut budget: usize) -> usize {
-        let Some((number, _)) = self.sealed.pop_first() else { return budget };
+        let Some((number, bytes)) = self.sealed.pop_first() else { return budget };
         let Some(segment) = self.shared.segments.read().get(&number).cloned() else { return budget };
-        match segment.listing() {
+        match segment.listing(bytes) {
             Ok(listing) => {
                 for item in listing.items {
                     budget = self.retire(&segment, item, budget);
@@ -382,7 +386,7 @@ impl Writer {
             Retired::Gone => return budget,
             Retired::Dropped => {}
             Retired::Read | Retired::InMemory => {
-                let record = if bytes <= budget { read_whole(segment, place) } else { None };
+                let record = if bytes <= budget { segment.record(place) } else { None };
                 match record.filter(|(meta, _)| retired == Retired::Read || self.shared.is_in_memory(meta)) {
                     Some((meta, body)) => {
                         self.shared.metrics.disk.kept.add(1);
@@ -414,12 +418,25 @@ impl Writer {
     }
 }
 
-/// Meta and body of a record, verified.
-fn read_whole(segment: &Segment, place: Place) -> Option<(Bytes, Bytes)> {
-    let record = Bytes::from(segment.read(place.offset().into(), place.bytes() as usize).ok()?);
-    let header = Header::decode(&record).ok()?;
-    let (meta, sums) = header.front(&record).ok()?;
-    let body = record.get(header.before_body()..header.record_bytes())?;
-    sums.verify_all(body).ok()?;
-    Some((record.slice_ref(meta), record.slice_ref(body)))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::disk::{BYTES_MIN, Disk, DiskConfig};
+    use crate::cache::tests::entry;
+
+    #[test]
+    fn what_fails_on_the_way_to_a_new_segment_pauses_the_writer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = DiskConfig { folder: folder.path().to_owned(), bytes_max: BYTES_MIN };
+        let disk = Disk::open(&config, Arc::default()).expect("a disk");
+        let mut writer = Writer::new(disk.shared.clone(), BTreeMap::new());
+        let segment = Arc::new(Segment::full(NonZeroU32::MIN).expect("a device"));
+        writer.active = Some(Active { segment, end: disk.shared.segment_bytes - 10_000, items: Vec::new() });
+        writer.put(1, 7, b"small", &entry(b"fits"));
+        assert!(!writer.batch.is_empty());
+        writer.put(2, 8, b"large", &entry(&[0; 20_000]));
+        assert!(writer.active.is_none() && writer.batch.is_empty() && disk.shared.segments.read().is_empty());
+        let counters = &disk.shared.metrics.disk;
+        assert_eq!((counters.write_errors.get(), counters.skipped_paused.get(), counters.writes.get()), (1, 1, 0));
+    }
 }

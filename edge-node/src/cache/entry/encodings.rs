@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HeaderMap};
 use selvedge_origin::registry::Coding;
 use smallvec::SmallVec;
 
@@ -31,23 +31,23 @@ impl Entry {
         if let Some(body) = &body {
             headers.insert(CONTENT_LENGTH, body.len().into());
         }
-        Self { headers, body: body.unwrap_or_default(), encodings: SmallVec::new(), ..self.copy() }
+        self.like(headers, body.unwrap_or_default())
     }
 
     /// This response and what its bytes are in one more coding.
     fn with_encoding(&self, coding: Coding, encoding: &Encoding) -> Self {
         let mut encodings: SmallVec<_> = self.encodings.iter().filter(|(other, _)| *other != coding).cloned().collect();
         encodings.push((coding, encoding.clone()));
-        Self { encodings, ..self.copy() }
+        Self { encodings, ..self.like(self.headers.clone(), self.body.clone()) }
     }
 
-    /// The same, in no other coding.
-    pub(super) fn copy(&self) -> Self {
+    /// One with these fields and bytes, in no other coding, and like this one in all else.
+    pub(super) fn like(&self, headers: HeaderMap, body: StoredBody) -> Self {
         Self {
             status: self.status,
-            headers: self.headers.clone(),
+            headers,
             foreign_status: self.foreign_status,
-            body: self.body.clone(),
+            body,
             part: self.part,
             control: self.control,
             freshness: self.freshness,

@@ -34,7 +34,7 @@ pub(super) struct Table {
     prefixes: Kept<Prefix>,
 }
 
-/// A realm and what an authority with path and query begins with.
+/// A realm and what an authority with path and query, or these two alone, begin with.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Prefix(Realm, Arc<[u8]>);
 
@@ -56,6 +56,13 @@ pub struct Remembered {
     everything: Mark,
     names: Vec<(u64, Mark)>,
     prefixes: Vec<(u64, String, Mark)>,
+}
+
+impl Remembered {
+    /// The greatest number.
+    pub fn newest(&self) -> u64 {
+        self.newest
+    }
 }
 
 impl Mark {

@@ -1,13 +1,17 @@
-//! HTTP/2 on one connection (RFC 9113), frame by frame in the crate h2: its streams become requests, each in a task of its own.
+//! HTTP/2 on one connection (RFC 9113), frame by frame in the crate h2: its streams become requests. What can be answered at once is answered in the
+//! connection's own task, and goes out with its next write; any other request gets a task of its own.
 
 mod request;
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use ::h2::Reason;
-use ::h2::server::{Builder, Connection};
+use ::h2::server::{Builder, Connection, SendResponse};
+use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
+use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -68,22 +72,25 @@ async fn drive<A: Answer, S: AsyncRead + AsyncWrite + Unpin + Send>(
     tokio::pin!(drain);
     let resets = Arc::new(Resets::default());
     let mut goodbye: Option<Instant> = None;
+    let mut accepted = Vec::new();
     loop {
         tokio::select! {
             biased;
-            accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => {
+            ended = accept(&mut connection, &mut accepted) => {
+                for (request, respond) in accepted.drain(..) {
                     resets.asked();
                     if resets.excessive() {
                         tracing::debug!(client.address = %exchange.connection.peer, "h2 connection closed: too many cancelled requests");
                         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                        continue;
+                        break;
                     }
-                    shared.tasks.spawn_bound(request::serve(request, respond, exchange.clone(), resets.clone()));
+                    shared.tasks.begin_bound(request::serve(request, respond, exchange.clone(), resets.clone())).await;
                 }
-                Some(Err(error)) => return tracing::debug!(client.address = %exchange.connection.peer, %error, "connection ended"),
-                None => return,
-            },
+                if let Some(how) = ended {
+                    let error = how.err();
+                    return tracing::debug!(client.address = %exchange.connection.peer, ?error, "connection ended");
+                }
+            }
             () = &mut drain, if goodbye.is_none() => {
                 connection.graceful_shutdown();
                 goodbye = Some(Instant::now());
@@ -106,4 +113,28 @@ async fn drive<A: Answer, S: AsyncRead + AsyncWrite + Unpin + Send>(
             }
         }
     }
+}
+
+/// What a client asks.
+type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// Takes all requests that are there, so that the answers that are there at once share a write. Ready with at least one of them, or with how the connection
+/// ended. Loses nothing when it is dropped.
+async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<S, Bytes>,
+    accepted: &mut Vec<Accepted>,
+) -> Option<Result<(), ::h2::Error>> {
+    poll_fn(|cx| {
+        while accepted.len() < limits::H2_ACCEPTED_AT_ONCE_MAX {
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok(request))) => accepted.push(request),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => return Poll::Ready(Some(Ok(()))),
+                Poll::Pending if accepted.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(None)
+    })
+    .await
 }

@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cache::Cache;
 use crate::cache::disk::DiskConfig;
-use crate::deployments::Contact;
+use crate::deployments::{Contact, Purger};
 use crate::listen::{Connection, Interim, Protocol, TlsInfo};
 use crate::metrics::{Metrics, RouteCounters};
 use crate::request::{Clock, Observer, Parts, RequestPath, RequestRecord};
@@ -191,6 +191,7 @@ impl World {
             cache: Arc::new(cache),
             peers: Arc::default(),
             contact: contact.clone(),
+            purger: Purger::default(),
             upstreams: Arc::new(
                 Upstreams::new(UpstreamsConfig { fetch_allow: vec![allowed.parse().expect("a network")], ..UpstreamsConfig::default() })
                     .expect("upstreams"),

@@ -441,11 +441,33 @@ async fn purges_are_bounded_by_a_quota_that_says_when_to_try_again() {
 }
 
 #[tokio::test]
+async fn a_purge_that_is_asked_for_again_is_made_and_paid_for_once() {
+    use super::wire::{NewPurge, WorkerPurge};
+    use crate::limits::{PURGE_BURST, PURGE_TARGETS_MAX, WORKER_PURGE_BURST};
+    use crate::registry::RequestId;
+    let fixture = fixture().await;
+    let many = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+    let asked = NewPurge { tags: many(PURGE_TARGETS_MAX), request_id: Some(RequestId::generate()), ..NewPurge::default() };
+    let first = fixture.admin.purge(&asked).await.expect("purges");
+    for _ in 0..PURGE_BURST as usize / PURGE_TARGETS_MAX * 2 {
+        assert_eq!(fixture.admin.purge(&asked).await.expect("the first answer"), first);
+    }
+    let node = join(&fixture, "edge-1").await;
+    let version = upload(&fixture.admin, "shop", "export default {}").await;
+    fixture.admin.promote(&name("shop"), &all_to(&version, None)).await.expect("promotes");
+    let purge = WorkerPurge { tags: many(WORKER_PURGE_BURST as usize), ..WorkerPurge::of(name("shop")) };
+    let asked = WorkerPurge { request_id: Some(RequestId::generate()), ..purge.clone() };
+    let first = node.purge_of_worker(&asked).await.expect("purges");
+    assert_eq!(node.purge_of_worker(&asked).await.expect("the first answer"), first);
+    assert_eq!(node.purge_of_worker(&purge).await.expect_err("another is too much").code(), Some("quota"));
+}
+
+#[tokio::test]
 async fn a_node_purges_for_workers_that_there_are_and_for_nobody_else() {
     use super::wire::{NewPurge, WorkerPurge};
     let fixture = fixture().await;
     let node = join(&fixture, "edge-1").await;
-    let purge = |worker: &str| WorkerPurge { worker: name(worker), tags: vec!["T".into()], prefixes: vec![], everything: false };
+    let purge = |worker: &str| WorkerPurge { tags: vec!["T".into()], path_prefixes: vec!["/a".into()], ..WorkerPurge::of(name(worker)) };
     let refused = node.purge_of_worker(&purge("shop")).await.expect_err("there is none");
     assert_eq!(refused.code(), Some("no_worker"));
     let version = upload(&fixture.admin, "shop", "export default {}").await;

@@ -35,12 +35,22 @@ pub struct WorkerPurge {
     /// Tags.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// URLs' beginnings.
+    /// What path and query begin with, on every host.
     #[serde(default)]
-    pub prefixes: Vec<String>,
+    pub path_prefixes: Vec<String>,
     /// All of its own.
     #[serde(default)]
     pub everything: bool,
+    /// Makes a retry give the first result.
+    #[serde(default)]
+    pub request_id: Option<RequestId>,
+}
+
+impl WorkerPurge {
+    /// Of a worker; names nothing yet.
+    pub fn of(worker: WorkerName) -> Self {
+        Self { worker, tags: Vec::new(), path_prefixes: Vec::new(), everything: false, request_id: None }
+    }
 }
 
 /// A purge is in the log: it is durable, and every node will apply it.

@@ -153,6 +153,10 @@ impl Host for Invocations {
         self.ask_cache(stream, name, url, headers, asked)
     }
 
+    fn purge(&self, stream: u32, purge: &str) -> Result<u32, String> {
+        self.ask_purge(stream, purge)
+    }
+
     fn pass_through(&self, stream: u32) {
         if self.is_live(stream) {
             self.surroundings.send(ToEdge::PassThrough { stream });

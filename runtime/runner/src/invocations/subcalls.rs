@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use selvedge_runtime::CachePurge;
 use selvedge_runtime::protocol::{
     CACHE_KEY_BYTES_MAX, CACHE_NAME_BYTES_MAX, CacheCallHead, CacheHead, INITIAL_CREDIT, Part, ResponseHead, SUBREQUESTS_RUNNING_MAX,
     StreamId, ToEdge,
@@ -47,14 +48,23 @@ impl Invocations {
             Asked::Match => (self.number_call(stream, &Given::Empty, "match()")?, CacheCallHead::Match),
             Asked::Delete => (self.number_call(stream, &Given::Empty, "delete()")?, CacheCallHead::Delete),
             Asked::Put { status, mut headers, body } => {
-                let part = self.number_call(stream, &body, "put()")?;
+                let status = http::StatusCode::from_u16(status).map_err(|_| "invalid status")?;
                 // The length is the body's own.
                 headers.remove(CONTENT_LENGTH);
-                let status = http::StatusCode::from_u16(status).map_err(|_| "invalid status")?;
+                // Last: a number that nothing is asked by would count as running for ever.
+                let part = self.number_call(stream, &body, "put()")?;
                 (part, CacheCallHead::Put(ResponseHead { status, headers }, body_kind(body)))
             }
         };
         self.surroundings.send(ToEdge::Cache { stream, part, ask: Box::new(CacheHead { name, url, headers, call }) });
+        Ok(part)
+    }
+
+    /// Asks for a purge, as JSON; the call's number, or why there is none.
+    pub(super) fn ask_purge(&self, stream: StreamId, purge: &str) -> Result<Part, String> {
+        let purge = Box::new(CachePurge::read(purge.as_bytes())?);
+        let part = self.number_call(stream, &Given::Empty, "purge()")?;
+        self.surroundings.send(ToEdge::Purge { stream, part, purge });
         Ok(part)
     }
 

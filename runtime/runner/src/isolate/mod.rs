@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use deno_core::v8;
 use selvedge_runtime::protocol::{BodyKind, Part, RequestHead, ResponseHead, StreamId, ToEdge, ToRunner};
-use selvedge_runtime::{ClientInfo, Outcome};
+use selvedge_runtime::{ClientInfo, Outcome, PurgeRefusal};
 
 use crate::blobs::CountingBlobs;
 use crate::engine::Engine;
@@ -122,7 +122,7 @@ impl Isolate {
         })
     }
 
-    /// Takes `BodyData`, `BodyEnd`, `Credit`, `Cancel`, `Settled` and `Fetched` of streams that were started here; others are ignored.
+    /// Takes `BodyData`, `BodyEnd`, `Credit`, `Cancel`, `Settled`, `Purged` and `Fetched` of streams that were started here; others are ignored.
     pub fn deliver(&mut self, message: ToRunner) -> Pulse {
         let state = self.state.clone();
         match message {
@@ -148,6 +148,7 @@ impl Isolate {
             }),
             ToRunner::Cancel { stream, outcome } if state.is_live(stream) => self.cancel(stream, outcome),
             ToRunner::Settled { stream, part, yes, note } => self.settled(stream, part, yes, note.as_deref()),
+            ToRunner::Purged { stream, part, refused } => self.purged(stream, part, refused),
             ToRunner::Fetched { stream, part, result, url, redirects } => self.fetched(stream, part, result, &url, redirects),
             _ => Pulse::Alive,
         }
@@ -218,6 +219,21 @@ impl Isolate {
                 None => v8::undefined(scope).into(),
             };
             state.call(scope, Hook::Settled, &[stream, part, yes, note]);
+        })
+    }
+
+    fn purged(&mut self, stream: StreamId, part: Part, refused: Option<PurgeRefusal>) -> Pulse {
+        let state = self.state.clone();
+        if !state.answered(stream, part, false) {
+            return Pulse::Alive;
+        }
+        self.turn(stream, |scope, _| {
+            let [stream, part] = numbers(scope, [stream, part]);
+            let refused = match refused {
+                Some(PurgeRefusal { code, message }) => [v8::Integer::new(scope, code.into()).into(), text(scope, &message)],
+                None => [v8::undefined(scope).into(); 2],
+            };
+            state.call(scope, Hook::Purged, &[stream, part, refused[0], refused[1]]);
         })
     }
 

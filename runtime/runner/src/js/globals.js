@@ -15,6 +15,7 @@ import { Headers } from "ext:selvedge/headers.js";
 import { bodyData, bodyEnd, cancel, liveInvocation } from "ext:selvedge/invocation.js";
 import { FixedLengthStream, IdentityTransformStream } from "ext:selvedge/lengths.js";
 import { credited } from "ext:selvedge/outgoing.js";
+import { purged } from "ext:selvedge/purge.js";
 import { rehearse } from "ext:selvedge/rehearsal.js";
 import { Request } from "ext:selvedge/request.js";
 import { Response } from "ext:selvedge/response.js";
@@ -167,6 +168,10 @@ globalThis.__selvedge = {
   },
   fire,
   prepare,
+  purged(stream, ...rest) {
+    const invocation = liveInvocation(stream);
+    if (invocation !== undefined) purged(invocation, ...rest);
+  },
   settleNext,
   settled(stream, ...rest) {
     const invocation = liveInvocation(stream);

@@ -3,6 +3,7 @@
 import { Body } from "ext:selvedge/body.js";
 import { op_pass_through } from "ext:core/ops";
 import { Invocation, currentInvocation } from "ext:selvedge/invocation.js";
+import { cache } from "ext:selvedge/purge.js";
 import { incomingRequest } from "ext:selvedge/request.js";
 import { isResponse } from "ext:selvedge/response.js";
 
@@ -26,12 +27,6 @@ function deepFreeze(value) {
 
 const PROPS = Object.freeze({});
 
-const CACHE = Object.freeze({
-  purge() {
-    return Promise.reject(new TypeError("ctx.cache.purge() is not supported yet"));
-  },
-});
-
 class ExecutionContext {
   #invocation;
 
@@ -48,7 +43,7 @@ class ExecutionContext {
   }
 
   get cache() {
-    return CACHE;
+    return cache;
   }
 
   passThroughOnException() {
@@ -72,6 +67,7 @@ export function prepare(vars) {
 // Called by Rust for the exports of `cloudflare:workers`.
 export function workersModule() {
   return {
+    cache,
     env,
     WorkerEntrypoint,
     waitUntil(promise) {

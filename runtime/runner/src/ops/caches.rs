@@ -1,4 +1,4 @@
-//! Ops of a worker's own caches, and of what it says about its failure.
+//! Ops of a worker's own caches, of its purges, and of what it says about its failure.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -49,6 +49,12 @@ pub fn op_cache_put(
     let body = given(scope, body)?;
     let host = host(&state.borrow());
     host.cache(stream, name, url, headers, Asked::Put { status, headers: kept, body }).map_err(JsErrorBox::type_error)
+}
+
+/// `ctx.cache.purge()`; the call's number. `purge` is JSON.
+#[op2(fast)]
+pub fn op_cache_purge(state: &OpState, stream: u32, #[string] purge: String) -> Result<u32, JsErrorBox> {
+    host(state).purge(stream, &purge).map_err(JsErrorBox::type_error)
 }
 
 #[op2(fast)]

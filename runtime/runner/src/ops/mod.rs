@@ -92,6 +92,8 @@ pub trait Host {
     ) -> Result<u32, String>;
     /// Begins an operation of a cache; its number, or why there is none.
     fn cache(&self, stream: u32, name: Option<String>, url: String, headers: HeaderMap, asked: Asked) -> Result<u32, String>;
+    /// Begins a purge of what is the worker's own, as JSON; its number, or why there is none.
+    fn purge(&self, stream: u32, purge: &str) -> Result<u32, String>;
     /// If the handler fails, the request is for whoever answers in its place.
     fn pass_through(&self, stream: u32);
     /// A line of the console; level 0 (debug) to 4 (error).
@@ -140,6 +142,7 @@ deno_core::extension!(
         invocation::op_expect_async,
         caches::op_cache,
         caches::op_cache_put,
+        caches::op_cache_purge,
         caches::op_pass_through,
         body::op_body_write,
         body::op_body_end,
@@ -171,6 +174,7 @@ deno_core::extension!(
         "lengths.js",
         "multipart.js",
         "outgoing.js",
+        "purge.js",
         "rehearsal.js",
         "request.js",
         "response.js",

@@ -32,6 +32,7 @@ impl JsThread {
             | ToRunner::BodyEnd { stream, .. }
             | ToRunner::Credit { stream, .. }
             | ToRunner::Settled { stream, .. }
+            | ToRunner::Purged { stream, .. }
             | ToRunner::Fetched { stream, .. } => self.deliver(stream, message),
         }
         false

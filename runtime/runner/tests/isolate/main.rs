@@ -8,6 +8,7 @@ mod exceptions;
 mod fetching;
 mod invocations;
 mod modules;
+mod purging;
 mod rig;
 mod surface;
 mod termination;
@@ -26,6 +27,7 @@ fn main() {
         fetching::TESTS,
         invocations::TESTS,
         modules::TESTS,
+        purging::TESTS,
         surface::TESTS,
         termination::TESTS,
     ]

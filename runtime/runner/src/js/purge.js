@@ -1,0 +1,50 @@
+// ctx.cache, and `cache` of `cloudflare:workers`: purges of what is the worker's own (https://developers.cloudflare.com/workers/cache/purge/).
+// What is checked here is for a clear message; the edge and the registry check again.
+
+import { op_cache_purge } from "ext:core/ops";
+import { currentInvocation } from "ext:selvedge/invocation.js";
+
+const NAMES = { tags: "tags", pathPrefixes: "path_prefixes", purgeEverything: "everything" };
+
+function texts(name, list) {
+  if (!Array.isArray(list)) throw new TypeError(`purge(): ${name} must be an array of strings`);
+  return list.map(String);
+}
+
+// JSON for Rust.
+function described(options) {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError("purge() takes an object such as { tags: ['a'], pathPrefixes: ['/b/'] } or { purgeEverything: true }");
+  }
+  const purge = {};
+  for (const name of Object.keys(options)) {
+    const value = options[name];
+    if (value === undefined) continue;
+    if (!Object.hasOwn(NAMES, name)) {
+      throw new TypeError(`purge(): ${name.slice(0, 64)} is not supported: tags, pathPrefixes and purgeEverything are`);
+    }
+    purge[NAMES[name]] = name === "purgeEverything" ? Boolean(value) : texts(name, value);
+  }
+  return JSON.stringify(purge);
+}
+
+export const cache = Object.freeze({
+  purge(options) {
+    return new Promise((resolve, reject) => {
+      const invocation = currentInvocation();
+      if (invocation === undefined) {
+        throw new Error("Disallowed operation called within global scope: purge() needs a request to belong to.");
+      }
+      const part = op_cache_purge(invocation.stream, described(options));
+      invocation.fetches.set(part, { resolve, reject });
+    });
+  },
+});
+
+// Called by Rust. Without a code the purge is made.
+export function purged(invocation, part, code, message) {
+  const pending = invocation.fetches.get(part);
+  invocation.fetches.delete(part);
+  const errors = code === undefined ? [] : [{ code, message }];
+  pending?.resolve({ success: code === undefined, errors });
+}

@@ -1,0 +1,61 @@
+//! What the runner without V8 asks of its host: subrequests, caches, purges.
+
+use http::{HeaderMap, Method, StatusCode};
+use selvedge_runtime::protocol::{BodyKind, CacheCallHead, CacheHead, RequestHead, ResponseHead, StreamId, ToEdge};
+use selvedge_runtime::{CachePurge, Outcome, Redirect};
+
+use super::Thread;
+
+impl Thread {
+    /// What it asks of its host.
+    pub(super) fn call(&mut self, stream: StreamId, path: &str) {
+        match path {
+            "fetch" => self.fetch(stream, 1),
+            "keep" => {
+                self.keep(stream, 1, "kept");
+                for piece in ["ke", "pt"] {
+                    self.say(&ToEdge::BodyData { stream, part: 1, bytes: piece.into() });
+                }
+                self.say(&ToEdge::BodyEnd { stream, part: 1, error: None });
+            }
+            "cut" => {
+                self.keep(stream, 1, "kept");
+                self.say(&ToEdge::BodyEnd { stream, part: 1, error: Some("cut".to_owned()) });
+            }
+            "missing" => self.ask(stream, 1, CacheCallHead::Match, "missing"),
+            "refused" => {
+                self.refused.insert(stream);
+                self.keep(stream, 1, "refuse");
+            }
+            "purge" => self.purge(stream, 1, "shop"),
+            "pass" => {
+                self.say(&ToEdge::PassThrough { stream });
+                self.say(&ToEdge::Failed { stream, outcome: Outcome::Exception, message: "Error: no".to_owned() });
+                self.done(stream, Outcome::Exception);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn fetch(&mut self, stream: StreamId, part: u32) {
+        let url = "https://upstream.example/thing".to_owned();
+        let head = Box::new(RequestHead { method: Method::POST, url, headers: HeaderMap::new() });
+        self.say(&ToEdge::Fetch { stream, part, head, redirect: Redirect::Follow, cache: None, body: BodyKind::Whole("ask".into()) });
+    }
+
+    pub(super) fn ask(&mut self, stream: StreamId, part: u32, call: CacheCallHead, key: &str) {
+        let url = format!("https://keys.example/{key}");
+        self.say(&ToEdge::Cache { stream, part, ask: Box::new(CacheHead { name: None, url, headers: HeaderMap::new(), call }) });
+    }
+
+    pub(super) fn purge(&mut self, stream: StreamId, part: u32, tag: &str) {
+        let purge = CachePurge { tags: vec![tag.to_owned()], path_prefixes: vec!["/a/".to_owned()], everything: false };
+        self.say(&ToEdge::Purge { stream, part, purge: Box::new(purge) });
+    }
+
+    /// Puts what streams.
+    pub(super) fn keep(&mut self, stream: StreamId, part: u32, key: &str) {
+        let head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
+        self.ask(stream, part, CacheCallHead::Put(head, BodyKind::Stream(None)), key);
+    }
+}
