@@ -250,12 +250,15 @@ pub struct LogArgs {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
 pub struct PurgeArgs {
-    /// URLs, with all their variants; http and https are the same here
+    /// URLs as clients ask for them (a route's `query` is heeded), with all their variants; http and https are the same here
     #[arg(value_name = "URL", group = "what")]
     pub urls: Vec<String>,
     /// A URL, with all its variants
     #[arg(long = "url", value_name = "URL", group = "what")]
     pub more_urls: Vec<String>,
+    /// A key that a worker gave by cf.cacheKey in place of a URL
+    #[arg(long = "key", value_name = "KEY", group = "what")]
+    pub keys: Vec<String>,
     /// All URLs that begin so: host, then at least a slash, such as www.example.org/blog/
     #[arg(long = "prefix", value_name = "PREFIX", group = "what")]
     pub prefixes: Vec<String>,

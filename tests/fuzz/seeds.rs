@@ -1,95 +1,19 @@
 //! Valid inputs of each target, to be damaged.
 
-use bytes::{Bytes, BytesMut};
-use selvedge_runtime::protocol::{BodyKind, CacheCallHead, CacheHead, Encode, RequestHead, ResponseHead, ToEdge, ToRunner};
-use selvedge_runtime::{ClientInfo, FetchCache, LogLevel, ModuleKind, Outcome, Redirect};
+use bytes::Bytes;
 
-fn encoded(messages: &[impl Encode]) -> Vec<Vec<u8>> {
-    let mut all = BytesMut::new();
-    let mut seeds: Vec<Vec<u8>> = messages
-        .iter()
-        .map(|message| {
-            let mut bytes = BytesMut::new();
-            message.encode(&mut bytes).expect("a valid message");
-            all.extend_from_slice(&bytes);
-            bytes.to_vec()
-        })
-        .collect();
-    seeds.push(all.to_vec());
-    seeds
-}
-
-fn fields_of(pairs: &[(&'static str, &'static str)]) -> http::HeaderMap {
-    pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))).collect()
-}
-
-fn request() -> Box<RequestHead> {
-    let headers = fields_of(&[("host", "a.test"), ("accept", "*/*"), ("cookie", "a=b")]);
-    Box::new(RequestHead { method: http::Method::GET, url: "https://a.test/p?q".into(), headers })
-}
-
-fn response() -> Box<ResponseHead> {
-    Box::new(ResponseHead { status: http::StatusCode::OK, headers: fields_of(&[("content-type", "text/plain"), ("set-cookie", "a=b")]) })
-}
-
-fn cache(name: Option<&str>, call: CacheCallHead) -> Box<CacheHead> {
-    let headers = fields_of(&[("accept", "*/*")]);
-    Box::new(CacheHead { name: name.map(str::to_owned), url: "https://a.test/p?q".into(), headers, call })
+/// Each by itself, and one after the other.
+fn and_together(mut frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    frames.push(frames.concat());
+    frames
 }
 
 pub(crate) fn to_runner() -> Vec<Vec<u8>> {
-    let client = ClientInfo { ip: [127, 0, 0, 1].into(), http_protocol: "HTTP/3", tls_version: Some("TLSv1.3"), colo: "node".into() };
-    let bytes = Bytes::from_static(b"some bytes");
-    encoded(&[
-        ToRunner::LoadModule { slot: 1, specifier: "index.js".into(), kind: ModuleKind::EsModule, bytes_len: 10, source_map_len: 0 },
-        ToRunner::LoadBytes { slot: 1, bytes: bytes.clone() },
-        ToRunner::LoadEnd { slot: 1 },
-        ToRunner::Start { stream: 1025, slot: 1, head: request(), client, body: BodyKind::Whole(bytes.clone()) },
-        ToRunner::BodyData { stream: 1025, part: 0, bytes },
-        ToRunner::BodyEnd { stream: 1025, part: 0, error: Some("cut".into()) },
-        ToRunner::Credit { stream: 1025, part: 0, bytes: 65536 },
-        ToRunner::Cancel { stream: 1025, outcome: Outcome::Canceled },
-        ToRunner::Fetched {
-            stream: 1025,
-            part: 1,
-            result: Ok((response(), BodyKind::Stream(Some(5)))),
-            url: "https://b.test/".into(),
-            redirects: 1,
-        },
-        ToRunner::Settled { stream: 1025, part: 2, yes: false, note: Some("vary".into()) },
-        ToRunner::Unload { slot: 1 },
-    ])
+    and_together(selvedge_runtime::protocol::fuzz::frames().1)
 }
 
 pub(crate) fn to_edge() -> Vec<Vec<u8>> {
-    let bytes = Bytes::from_static(b"some bytes");
-    encoded(&[
-        ToEdge::Hello { build: "build".into(), unsandboxed: String::new() },
-        ToEdge::Loaded { slot: 1, cpu_us: 10, heap_bytes: 1 << 20 },
-        ToEdge::Gone { slot: 1, outcome: Outcome::StartupFailed, message: "why".into() },
-        ToEdge::Bounced { stream: 1025 },
-        ToEdge::Response { stream: 1025, head: response(), body: BodyKind::Whole(bytes.clone()) },
-        ToEdge::BodyData { stream: 1025, part: 0, bytes },
-        ToEdge::BodyEnd { stream: 1025, part: 0, error: None },
-        ToEdge::Credit { stream: 1025, part: 0, bytes: 10 },
-        ToEdge::Fetch { stream: 1025, part: 1, head: request(), redirect: Redirect::Follow, cache: None, body: BodyKind::Empty },
-        ToEdge::Fetch {
-            stream: 1025,
-            part: 2,
-            head: request(),
-            redirect: Redirect::Follow,
-            cache: Some(Box::new(FetchCache { ttl_s: Some(60), key: Some("k".into()), tags: vec!["t".into()], ..FetchCache::default() })),
-            body: BodyKind::Empty,
-        },
-        ToEdge::Cache { stream: 1025, part: 3, ask: cache(None, CacheCallHead::Match) },
-        ToEdge::Cache { stream: 1025, part: 4, ask: cache(Some("pages"), CacheCallHead::Put(*response(), BodyKind::Stream(None))) },
-        ToEdge::PassThrough { stream: 1025 },
-        ToEdge::Abandon { stream: 1025, part: 1 },
-        ToEdge::Log { stream: 1025, slot: 1, level: LogLevel::Warn, message: "said".into(), exception: false },
-        ToEdge::Failed { stream: 1025, outcome: Outcome::Exception, message: "why".into() },
-        ToEdge::Done { stream: 1025, outcome: Outcome::Ok, cpu_us: 10, heap_bytes: 1 << 20 },
-        ToEdge::Stuck { stream: 1025, slot: 1, outcome: Outcome::ExceededCpu },
-    ])
+    and_together(selvedge_runtime::protocol::fuzz::frames().0)
 }
 
 pub(crate) fn manifests() -> Vec<Vec<u8>> {

@@ -24,6 +24,7 @@ pub(super) async fn run(args: PurgeArgs, output: Output) -> anyhow::Result<u8> {
     let client = registry::connect(&args.registry)?;
     let purge = NewPurge {
         urls: args.urls.into_iter().chain(args.more_urls).collect(),
+        keys: args.keys,
         prefixes: args.prefixes,
         hosts: args.hosts,
         tags: args.tags,

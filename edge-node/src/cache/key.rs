@@ -3,6 +3,10 @@
 //! The host is never left out: a default key without it was a CVE in a proxy. The variant is apart (see [`super::vary`]), and so is the method:
 //! only answers to GET are stored.
 
+use std::borrow::Cow;
+
+use http::Uri;
+use selvedge_origin::registry::authority as normalise;
 use smallvec::SmallVec;
 
 /// A key, on the stack for usual URLs.
@@ -88,6 +92,17 @@ pub fn address(key: &[u8]) -> (&[u8], &[u8]) {
     (parts.next().unwrap_or_default(), target)
 }
 
+/// Scheme, authority, and path and query, of a worker's `cf.cacheKey`, by which it is stored and purged: its own where it is a URL; else all of it stands for path
+/// and query, of no authority.
+pub fn address_of(key: &str) -> (&'static str, Box<str>, Cow<'_, str>) {
+    let url = key.parse::<Uri>().ok().and_then(|uri| {
+        let secure = uri.scheme_str() == Some("https");
+        let authority = normalise(uri.authority()?.as_str(), secure).ok()?;
+        Some((if secure { "https" } else { "http" }, authority, Cow::Owned(uri.path_and_query()?.as_str().to_owned())))
+    });
+    url.unwrap_or(("", "".into(), Cow::Borrowed(key)))
+}
+
 /// An authority without its port.
 pub fn without_port(authority: &[u8]) -> &[u8] {
     let colon = authority.iter().rposition(|b| *b == b':');
@@ -131,6 +146,23 @@ mod tests {
         assert_eq!(address(b""), (b"".as_slice(), b"".as_slice()));
         for (authority, host) in [("a.org:8443", "a.org"), ("a.org", "a.org"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")] {
             assert_eq!(without_port(authority.as_bytes()), host.as_bytes(), "{authority}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_a_workers_own_is_a_url_or_stands_for_itself() {
+        for (key, authority, target) in [
+            ("https://A.org:443/x?y", "a.org", "/x?y"),
+            ("http://a.org:443/x", "a.org:443", "/x"),
+            ("https://a.org", "a.org", "/"),
+            ("page 1", "", "page 1"),
+            ("/x", "", "/x"),
+            ("a.org/x", "", "a.org/x"),
+            ("ä", "", "ä"),
+            ("", "", ""),
+        ] {
+            let (_, own_authority, own_target) = address_of(key);
+            assert_eq!((&*own_authority, &*own_target), (authority, target), "{key}");
         }
     }
 

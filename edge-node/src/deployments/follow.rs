@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use super::journal::Journal;
 use super::question::Inbox;
 use super::report::Board;
-use super::{Link, REVOKED, limits};
+use super::{Link, REVOKED, limits, spelling};
 use crate::peers::Peers;
 use crate::request::Clock;
+use crate::routes::ActiveRoutes;
 
 /// What the registry wants, as of a position in its log.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +37,7 @@ pub(super) struct Follow {
     pub(super) board: Arc<Board>,
     pub(super) peers: Arc<Peers>,
     journal: Arc<Mutex<Journal>>,
+    routes: Arc<ActiveRoutes>,
     inbox: Inbox,
     clock: Clock,
     /// A snapshot that is accepted, and not in `wanted` yet.
@@ -67,12 +69,12 @@ impl Follow {
         key: PublicKey,
         wanted: watch::Sender<Wanted>,
         (board, peers): (Arc<Board>, Arc<Peers>),
-        journal: Journal,
+        (journal, routes): (Journal, Arc<ActiveRoutes>),
         inbox: Inbox,
     ) -> Self {
         let verifier = FeedVerifier::new(key, wanted.borrow().position.clone());
         let (journal, clock) = (Arc::new(Mutex::new(journal)), Clock::default());
-        Self { client, node, verifier, wanted, board, peers, journal, inbox, clock, reset: None, batch: Vec::new(), owes: false }
+        Self { client, node, verifier, wanted, board, peers, journal, routes, inbox, clock, reset: None, batch: Vec::new(), owes: false }
     }
 
     /// Follows until it is dropped; after the registry has removed the node, without asking it any more.
@@ -224,7 +226,8 @@ impl Follow {
     fn entry(&mut self, entry: Entry) -> Result<(), Ended> {
         for change in &entry.changes {
             if let (Change::Purged(purge), Some(position)) = (change, self.verifier.position()) {
-                self.journal.lock().apply(&position.epoch, position.seq, purge, self.clock.now());
+                let purge = spelling::as_stored(purge, &self.routes.load());
+                self.journal.lock().apply(&position.epoch, position.seq, &purge, self.clock.now());
                 self.owes = true;
             }
         }

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use selvedge_origin::feed::Position;
 use selvedge_origin::registry::{Epoch, PurgeRecord};
 
-use super::{limits, state};
+use super::{limits, spelling, state};
+use crate::cache::key;
 use crate::cache::purge::{Purge, Purges, Realm, Strength, Target};
 use crate::cache::time::Time;
 use text::{Head, Line, Lineage};
@@ -162,7 +163,11 @@ fn purge_of(number: u64, at: Time, record: &PurgeRecord) -> Purge {
     targets.extend(record.everything.then_some(Target::Everything));
     targets.extend(record.hosts.iter().map(|host| Target::Host(host.as_str().into())));
     targets.extend(record.urls.iter().map(|url| {
-        let (authority, target) = url.split_at_checked(url.find('/').unwrap_or(url.len())).unwrap_or_default();
+        let (authority, target) = spelling::address(url);
+        Target::Url { authority: authority.into(), target: target.into() }
+    }));
+    targets.extend(record.keys.iter().map(|key| {
+        let (_, authority, target) = key::address_of(key);
         Target::Url { authority: authority.into(), target: target.into() }
     }));
     let prefixes = record.prefixes.iter().chain(&record.path_prefixes);

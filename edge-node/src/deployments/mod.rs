@@ -16,6 +16,7 @@ mod pull;
 mod purge;
 mod question;
 mod report;
+mod spelling;
 mod state;
 mod unsettled;
 
@@ -190,12 +191,12 @@ impl Follower {
                 }
                 let key = member.as_ref().map(|member| member.signing_key);
                 let loader = Arc::new(Loader { store, client: client.clone(), key, supervisor });
-                let activator = Activator::restore(saved, receiver, loader, routes, board.clone(), config.data.clone()).await;
+                let activator = Activator::restore(saved, receiver, loader, routes.clone(), board.clone(), config.data.clone()).await;
                 match (member, client) {
                     (Some(member), Some(client)) => {
                         let (name, key) = (member.identity.name().clone(), member.signing_key);
                         let told = (board.clone(), config.peers.clone());
-                        let follow = Follow::new(client.clone(), name, key, wanted, told, journal, inbox.clone());
+                        let follow = Follow::new(client.clone(), name, key, wanted, told, (journal, routes), inbox.clone());
                         purger.connected(client.clone(), board.watch_applied());
                         running.push(tasks::owned("activate", activator.run()));
                         running.push(tasks::owned("follow the feed", follow.run()));
@@ -274,8 +275,8 @@ async fn join_later(parts: Parts, origin: String) {
     config.peers.joined(&member.identity);
     let place = Place::of(&config);
     let loader = Arc::new(Loader { store, client: Some(client.clone()), key: Some(member.signing_key), supervisor });
-    let activator = Activator::restore(state::Saved::default(), receiver, loader, routes, board.clone(), config.data).await;
-    let follow = Follow::new(client.clone(), name, member.signing_key, wanted, (board.clone(), config.peers), journal, inbox);
+    let activator = Activator::restore(state::Saved::default(), receiver, loader, routes.clone(), board.clone(), config.data).await;
+    let follow = Follow::new(client.clone(), name, member.signing_key, wanted, (board.clone(), config.peers), (journal, routes), inbox);
     purger.connected(client.clone(), board.watch_applied());
     let acknowledge = report::acknowledge(client.clone(), board.clone());
     let answers = question::answer(client.clone(), outbox);

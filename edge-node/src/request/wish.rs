@@ -4,14 +4,14 @@
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
+use http::StatusCode;
 use http::header::{AGE, HeaderMap, HeaderValue};
-use http::{StatusCode, Uri};
 use selvedge_origin::registry::{CacheSettings, CompressSettings, RequestDirectives};
 use selvedge_runtime::FetchCache;
 
-use super::context::{Context, normalise};
+use super::context::Context;
 use crate::cache::control::CDN_CACHE_CONTROL;
-use crate::cache::key::{CacheKey, Space};
+use crate::cache::key::{self, CacheKey, Space};
 use crate::cache::purge::Realm;
 use crate::cache::query;
 use crate::cache::tags::CACHE_TAG;
@@ -59,16 +59,8 @@ impl Wish {
         let Some(key) = &self.asked.key else {
             return CacheKey::new(space, context.scheme(), &context.authority, &query::name(&settings.query, context.target.as_str()));
         };
-        // A key that is a URL is purged like one.
-        let address = key.parse::<Uri>().ok().and_then(|uri| {
-            let secure = uri.scheme_str() == Some("https");
-            let authority = normalise(uri.authority()?.as_str(), secure).ok()?;
-            Some((if secure { "https" } else { "http" }, authority, uri.path_and_query()?.as_str().to_owned()))
-        });
-        match address {
-            Some((scheme, authority, target)) => CacheKey::new(space, scheme, &authority, &target),
-            None => CacheKey::new(space, "", "", key),
-        }
+        let (scheme, authority, target) = key::address_of(key);
+        CacheKey::new(space, scheme, &authority, &target)
     }
 
     /// How long a response with this status is fresh by the wish, in seconds; negative: it is not stored.

@@ -14,6 +14,7 @@ pub fn purge(new: &NewPurge) -> Result<Plan<PurgeRecord>, Refusal> {
         everything: new.everything,
         hosts: all(&new.hosts, "host", PURGE_URL_BYTES_MAX, host)?,
         urls: all(&new.urls, "URL", PURGE_URL_BYTES_MAX, address::url)?,
+        keys: all(&new.keys, "key", PURGE_URL_BYTES_MAX, key)?,
         prefixes: all(&new.prefixes, "prefix", PURGE_PREFIX_BYTES_MAX, prefix)?,
         tags: all(&new.tags, "tag", PURGE_TAG_BYTES_MAX, tag)?,
         ..PurgeRecord::default()
@@ -88,6 +89,14 @@ fn prefix(text: &str) -> Result<String, &'static str> {
     address::url(text)
 }
 
+/// What a worker may give as `cf.cacheKey`.
+fn key(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.bytes().any(|b| b.is_ascii_control()) {
+        return Err("a key is not empty and has no control characters");
+    }
+    Ok(text.to_owned())
+}
+
 /// The beginning of a path, as requests have it.
 fn path_prefix(text: &str) -> Result<String, &'static str> {
     if !text.starts_with('/') {
@@ -126,6 +135,7 @@ mod tests {
             urls: vec!["https://A.org/x#y".into(), "a.org/x".into()],
             hosts: one("A.org:8443"),
             prefixes: one("https://A.org/Blog"),
+            keys: one("Page 1"),
             tags: one(" Tag-1 "),
             soft: true,
             ..new()
@@ -135,6 +145,7 @@ mod tests {
             soft: true,
             urls: one("a.org/x"),
             hosts: one("a.org:8443"),
+            keys: one("Page 1"),
             prefixes: one("a.org/Blog"),
             tags: one("tag-1"),
             ..PurgeRecord::default()
@@ -151,6 +162,8 @@ mod tests {
             (NewPurge { hosts: one("a.org/x"), ..new() }, "no path"),
             (NewPurge { prefixes: one("a.org"), ..new() }, "goes on after its host"),
             (NewPurge { prefixes: one("a.org/*"), ..new() }, "no *"),
+            (NewPurge { keys: one("a\nb"), ..new() }, "control"),
+            (NewPurge { keys: one(""), ..new() }, "not empty"),
             (NewPurge { tags: one("a,b"), ..new() }, "comma"),
             (NewPurge { tags: one("ü"), ..new() }, "ASCII"),
             (NewPurge { tags: one(" "), ..new() }, "empty"),

@@ -180,6 +180,9 @@ pub struct PurgeRecord {
     /// What authority, path and query begin with; the authority is whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<String>,
+    /// Keys that workers gave by `cf.cacheKey`, in place of URLs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
     /// What path and query begin with, on every authority; with a slash first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub path_prefixes: Vec<String>,
@@ -191,7 +194,7 @@ pub struct PurgeRecord {
 impl PurgeRecord {
     /// How many things it names.
     pub fn len(&self) -> usize {
-        let named = [&self.hosts, &self.urls, &self.prefixes, &self.path_prefixes, &self.tags];
+        let named = [&self.hosts, &self.urls, &self.keys, &self.prefixes, &self.path_prefixes, &self.tags];
         usize::from(self.everything) + named.into_iter().map(Vec::len).sum::<usize>()
     }
 
@@ -201,6 +204,7 @@ impl PurgeRecord {
         let everything = self.everything.then(|| "everything".to_owned());
         let named = [
             of("URL", &self.urls),
+            of("key", &self.keys),
             of("prefix", &self.prefixes),
             of("path prefix", &self.path_prefixes),
             of("host", &self.hosts),

@@ -1,8 +1,9 @@
-//! The built binary as its users type it: deploy, status, rollback, delete, apply, dev.
+//! The built binary as its users type it: deploy, status, rollback, delete, apply, purge, dev.
 
 mod demo;
 mod deploy;
 mod dev;
+mod purge;
 mod site;
 
 use std::path::Path;

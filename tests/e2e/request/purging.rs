@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use selvedge_origin::api::wire::NewPurge;
 use selvedge_tests::client::{self, Over};
 use selvedge_tests::{Cluster, Deploy, Upstream, eventually, fixture, route};
 use serde_json::{Value, json};
@@ -137,4 +138,95 @@ async fn a_purge_costs_a_subrequest_and_a_worker_has_only_so_many_on_their_way()
     let count = |word: &str| said.iter().filter(|text| text.contains(word)).count();
     assert_eq!(count("Too many subrequests"), 30, "{said:?}");
     assert!(count("made") >= 8 && count("made") + count("on their way") == 30, "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_a_workers_own_is_purged_by_its_name() {
+    let (cluster, upstream) = (Cluster::start(1).await, counting().await);
+    let routes = Some(vec![route("wish.test/*", Some("wish"), Some(&upstream.url()))]);
+    cluster.deploy_with("wish", &fixture("wishes"), Deploy { routes, ..Deploy::default() }).await;
+    let ask = async |key: &str| {
+        let cf: String = json!({ "cacheTtl": 60, "cacheKey": key }).to_string().bytes().map(|byte| format!("%{byte:02x}")).collect();
+        cluster.get("wish.test", &format!("/?cf={cf}&url=http://wish.test/page")).await.text()
+    };
+    let keys = ["page 1", "Page 1", "/page", "https://WISH.test:443/page?b=1"];
+    let mut before = Vec::new();
+    for key in keys {
+        before.push(ask(key).await);
+    }
+    let purges = [
+        (NewPurge { urls: vec!["http://wish.test/page".into()], ..NewPurge::default() }, [false; 4]),
+        (NewPurge { keys: vec!["page 1".into()], ..NewPurge::default() }, [true, false, false, false]),
+        (NewPurge { keys: vec!["/page".into()], ..NewPurge::default() }, [false, false, true, false]),
+        (NewPurge { keys: vec!["http://wish.test:80/page?b=1".into()], ..NewPurge::default() }, [false, false, false, true]),
+        (NewPurge { urls: vec!["wish.test/page?b=1".into()], ..NewPurge::default() }, [false, false, false, true]),
+    ];
+    for (purge, gone) in purges {
+        let seq = cluster.client.purge(&purge).await.unwrap().seq;
+        eventually("the node has applied it", Duration::from_secs(10), async || {
+            cluster.client.purge_nodes(seq, Duration::from_secs(1), None).await.ok()?.settled.then_some(())
+        })
+        .await;
+        for (at, key) in keys.iter().enumerate() {
+            let now = ask(key).await;
+            assert_eq!(now != before[at], gone[at], "{purge:?} {key}");
+            before[at] = now;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_method_and_no_field_of_a_client_purges() {
+    let cluster = Cluster::start(1).await;
+    let number = std::sync::atomic::AtomicUsize::new(0);
+    let upstream = Upstream::start(move |request| {
+        let text = format!("{} {}", request.method(), number.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
+        // Of /strict it takes no other method.
+        let refused = request.method() != "GET" && request.uri().path() == "/strict";
+        let answer = http::Response::builder().status(if refused { 405 } else { 200 });
+        answer.header("cache-control", "max-age=600").header("cache-tag", "t").body(text.into()).unwrap()
+    })
+    .await;
+    cluster.apply(vec![route("site.test/*", None, Some(&upstream.url()))]).await;
+    const FIELDS: [(&str, &str); 12] = [
+        ("cache-tag", "t"),
+        ("surrogate-key", "t"),
+        ("selvedge-tags", "*"),
+        ("selvedge-peer", "purge"),
+        ("fastly-soft-purge", "1"),
+        ("x-purge-method", "regex"),
+        ("x-purge-regex", ".*"),
+        ("x-ban-url", ".*"),
+        ("x-purge-tags", "t"),
+        ("x-cache-tags", "t"),
+        ("x-varnish-ban", "req.url ~ ."),
+        ("x-http-method-override", "PURGE"),
+    ];
+    for over in [Over::Cleartext, Over::H1, Over::H2, Over::H3] {
+        let ask = async |path: &str| cluster.send(over, client::get("site.test", path)).await.text();
+        let strange = async |method: &str, path: &str| {
+            let mut request = client::request(method, "site.test", path, "");
+            for (name, value) in FIELDS {
+                request.headers_mut().insert(name, value.parse().unwrap());
+            }
+            cluster.send(over, request).await
+        };
+        let before = [ask("/strict").await, ask("/other").await];
+        for method in ["GET", "PURGE", "BAN", "REFRESH", "PURGEALL", "XKEYPURGE", "INVALIDATE", "DELETE"] {
+            let answer = strange(method, "/strict").await;
+            match method {
+                "GET" => assert_eq!(answer.text(), before[0], "{over:?}: a hit like any other"),
+                _ => assert!(answer.status == 405 && answer.text().starts_with(method), "{over:?}: the upstream's answer: {answer:?}"),
+            }
+            assert_eq!([ask("/strict").await, ask("/other").await], before, "{over:?} {method}");
+        }
+        // An upstream that takes it for an unsafe method makes its one URL invalid by that, as by POST (RFC 9111, section 4.4), and nothing else.
+        let page = ask("/page").await;
+        assert_eq!(strange("PURGE", "/page").await.status, 200);
+        assert_ne!(ask("/page").await, page, "{over:?}");
+        assert_eq!([ask("/strict").await, ask("/other").await], before, "{over:?}");
+        let _ = cluster.client.purge(&NewPurge { everything: true, ..NewPurge::default() }).await.unwrap();
+        eventually("the next protocol begins anew", Duration::from_secs(10), async || (ask("/strict").await != before[0]).then_some(()))
+            .await;
+    }
 }

@@ -47,6 +47,10 @@ fn each_target_reaches_what_it_names_and_nothing_else() {
     for (text, is_reached) in [("a.org/", true), ("a.org/im", true), ("a.org/img/1", true), ("a.org/img/12", false), ("a.org/j", false)] {
         assert_eq!(reached(prefix(text), "a.org", "/img/1", &[]), is_reached, "{text}");
     }
+    for (text, is_reached) in [("/", true), ("/im", true), ("/img/1", true), ("/img/12", false), ("/1", false), ("a.org", false)] {
+        let texts = ["a.org", "b.org:8443"].map(|authority| reached(prefix(text), authority, "/img/1", &[]));
+        assert_eq!(texts, [is_reached || text == "a.org", is_reached], "{text} on every authority");
+    }
     assert!(reached(tag("one"), "a.org", "/", &["one", "two"]));
     assert!(reached(tag("TWO"), "a.org", "/", &["one", "two"]));
     assert!(!reached(tag("three"), "a.org", "/", &["one", "two"]));

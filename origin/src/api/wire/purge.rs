@@ -8,8 +8,10 @@ use crate::registry::{Digest, Epoch, NodeName, PurgeRecord, RequestId, WorkerNam
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NewPurge {
-    /// URLs, of every scheme; without one, https is meant for the default port.
+    /// URLs, of every scheme, as clients ask for them; without a scheme, https is meant for the default port.
     pub urls: Vec<String>,
+    /// Keys that workers gave by `cf.cacheKey`.
+    pub keys: Vec<String>,
     /// URLs' beginnings: the host whole, then at least `/`.
     pub prefixes: Vec<String>,
     /// Hosts.
