@@ -280,6 +280,18 @@ pub const COLLAPSE_ROUNDS_MAX: usize = 3;
 /// Part of the memory cache that one entry may take: an eighth. A larger one would push out much for little; it is stored on disk only, or not at all.
 pub const MEMORY_SHARE_MAX: u64 = 8;
 
+/// Part of the memory cache that is kept for what was asked for before: a 32nd. What is asked for once comes in while there is more room than that.
+pub const MEMORY_RESERVE_SHARE: u64 = 32;
+
+/// For each so many bytes of the memory cache, in bytes, one key that was asked for is remembered, with 4 bytes: a usual object.
+pub const ASKED_NAME_SHARE_BYTES: u64 = 4 << 10;
+
+/// Keys that are remembered at least: 4 KiB of memory.
+pub const ASKED_NAMES_MIN: u64 = 1 << 10;
+
+/// Keys that are remembered at most: 64 MiB of memory, for a cache of 64 GiB.
+pub const ASKED_NAMES_MAX: u64 = 1 << 24;
+
 /// How long nobody waits for another's fetch of a key whose answer was not for the cache, in milliseconds. Long enough to spare a burst the wait, short enough
 /// that a page that becomes cacheable is collapsed again soon.
 pub const UNCOLLAPSED_MS: u64 = 10_000;
@@ -393,6 +405,12 @@ pub const DISK_READS_WAITING_MAX: usize = 1_024;
 
 /// Bytes that are copied from the kernel's memory without a thread of their own: a copy of so many takes some 10 µs.
 pub const DISK_READ_AT_ONCE_BYTES_MAX: usize = 80 << 10;
+
+/// How long a node that starts waits for its disk's folder: one that ends in the same process, or was replaced by this one, may still write what waits there.
+pub const DISK_FOLDER_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it looks whether it may.
+pub const DISK_FOLDER_RETRY: Duration = Duration::from_millis(20);
 
 /// How long a request waits for the disk before it goes to the upstream. A busy hard disk takes tens of milliseconds.
 pub const DISK_RECALL_WAIT: Duration = Duration::from_millis(500);

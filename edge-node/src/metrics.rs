@@ -46,6 +46,8 @@ pub struct Metrics {
     pub upstream_errors: Counter,
     /// Cache entries evicted for want of room.
     pub cache_evictions: Counter,
+    /// Responses that did not come into a full memory, because nobody had asked for them before.
+    pub cache_strangers: Counter,
     /// Fetches that the key's shield answered.
     pub shield_answers: Counter,
     /// Fetches for which it was asked in vain.
@@ -292,6 +294,8 @@ impl Metrics {
         page.counter("selvedge_upstream_requests_total", "Requests sent to upstreams.", self.upstream_requests.get());
         page.counter("selvedge_upstream_errors_total", "Requests to upstreams without a response.", self.upstream_errors.get());
         page.counter("selvedge_cache_evictions_total", "Cache entries evicted for want of room.", self.cache_evictions.get());
+        let help = "Responses that a full memory did not take: nobody had asked for them before.";
+        page.counter("selvedge_cache_strangers_total", help, self.cache_strangers.get());
         page.counter("selvedge_shield_answers_total", "Fetches answered by the shield of the region.", self.shield_answers.get());
         page.counter("selvedge_shield_refusals_total", "Fetches for which the shield was asked in vain.", self.shield_refusals.get());
         page.counter("selvedge_compressions_total", "Bodies compressed on the fly.", self.compressions.get());

@@ -112,7 +112,7 @@ impl Node {
         let certificates = open_certificates(&config, &addresses, &routes)?;
         let upstreams = Arc::new(Upstreams::new(upstreams_config(&config, &addresses)?)?);
         upstreams.watch(routes.groups());
-        let cache = open_cache(&config, &metrics)?;
+        let cache = open_cache(&config, &metrics).await?;
         let supervisor = start_supervisor(&config).await?;
         let peers = Arc::new(Peers::new(&config.region));
 
@@ -261,13 +261,19 @@ fn make_private(folder: &std::path::Path) -> Result<(), StartError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| file_error(folder, error))
 }
 
-fn open_cache(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Arc<Cache>, StartError> {
-    Ok(Arc::new(match &config.cache_disk {
-        Some(disk) => {
-            Cache::with_disk(config.cache_memory_bytes, disk, metrics.clone()).map_err(|error| file_error(&disk.folder, error))?
+/// Opens the cache, once no other node uses its disk's folder.
+async fn open_cache(config: &NodeConfig, metrics: &Arc<Metrics>) -> Result<Arc<Cache>, StartError> {
+    let Some(disk) = &config.cache_disk else { return Ok(Arc::new(Cache::new(config.cache_memory_bytes, metrics.clone()))) };
+    let begun = tokio::time::Instant::now();
+    loop {
+        match Cache::with_disk(config.cache_memory_bytes, disk, metrics.clone()) {
+            Ok(cache) => return Ok(Arc::new(cache)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && begun.elapsed() < limits::DISK_FOLDER_WAIT => {
+                tokio::time::sleep(limits::DISK_FOLDER_RETRY).await;
+            }
+            Err(error) => return Err(file_error(&disk.folder, error)),
         }
-        None => Cache::new(config.cache_memory_bytes, metrics.clone()),
-    }))
+    }
 }
 
 fn bind(config: &NodeConfig) -> Result<(Bound, Option<tokio::net::TcpListener>), StartError> {

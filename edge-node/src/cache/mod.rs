@@ -15,6 +15,7 @@ pub mod control;
 pub mod date;
 pub mod deception;
 pub mod disk;
+mod doorkeeper;
 pub mod entry;
 pub mod fill;
 pub mod freshness;
@@ -189,20 +190,32 @@ impl Cache {
         if self.purges.verdict(&entry.purgeable, key) == Verdict::Gone {
             return;
         }
-        self.keep(key, entry, || true);
+        let fits = self.fits(&entry);
+        self.keep(key, entry, fits, || true);
     }
 
     /// The same for what was fetched; nothing where it was invalidated meanwhile.
     pub(crate) fn fulfil(&self, obligation: &Obligation, entry: Arc<Entry>) {
         let key = obligation.key();
         if self.purges.verdict(&entry.purgeable, key) != Verdict::Gone {
-            self.keep(key, entry, || !obligation.is_discarded());
+            // Others that wait are as good as having been asked before.
+            let fits = self.fits(&entry) && (self.is_welcome(key, &entry) || obligation.has_company());
+            self.keep(key, entry, fits, || !obligation.is_discarded());
         }
     }
 
-    /// Puts an entry into all tiers, if `wanted` says so while nobody else changes the key: whoever invalidates it does so before that or after it, never in between.
-    fn keep(&self, key: &[u8], entry: Arc<Entry>, wanted: impl Fn() -> bool) {
-        let fits = entry.weight() as u64 <= self.memory_entry_max;
+    /// Whether an entry is small enough for memory.
+    fn fits(&self, entry: &Entry) -> bool {
+        entry.weight() as u64 <= self.memory_entry_max
+    }
+
+    /// Whether memory takes an entry: it has others of the key, or room, or was asked for it before.
+    fn is_welcome(&self, key: &[u8], entry: &Entry) -> bool {
+        self.tier.welcomes(key, entry.weight() as u64) || self.tier.holds(key)
+    }
+
+    /// Puts an entry into all tiers (into memory where it `fits`), if `wanted` says so while nobody else changes the key: whoever invalidates it does so before that or after it, never in between.
+    fn keep(&self, key: &[u8], entry: Arc<Entry>, fits: bool, wanted: impl Fn() -> bool) {
         self.tier.change(key, &mut |slot| {
             let old = slot.cloned().unwrap_or_default();
             if !wanted() {

@@ -16,6 +16,9 @@ pub trait Tier: Send + Sync + 'static {
     /// Whether it has something for a key; asking does not count as a use.
     fn holds(&self, key: &[u8]) -> bool;
 
+    /// Whether something of so many bytes that it does not have should come in: there is room, or the key was asked for before. Asking counts as being asked for.
+    fn welcomes(&self, key: &[u8], bytes: u64) -> bool;
+
     /// Keys and bytes that it holds; some may be a moment old.
     fn usage(&self) -> (u64, u64);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use selvedge_origin::api::wire::NewPurge;
 use selvedge_tests::client::{self, Answer, Over};
 use selvedge_tests::{Built, Cluster, Daemon, Upstream, eventually, route};
 
@@ -18,8 +19,10 @@ fn body(path: &str) -> Bytes {
 
 async fn upstream() -> Upstream {
     Upstream::start(|request| {
-        let body = body(request.uri().path());
-        http::Response::builder().header("cache-control", "max-age=3600").body(body).expect("a response")
+        let path = request.uri().path();
+        let answer =
+            http::Response::builder().header("cache-control", "max-age=3600").header("cache-tag", path.split('/').nth(1).expect("a set"));
+        answer.body(body(path)).expect("a response")
     })
     .await
 }
@@ -89,6 +92,63 @@ async fn a_node_that_is_killed_while_busy_has_what_it_had_and_no_wrong_byte() {
         assert_eq!(upstream.asked(), asked);
         ask_all(&built.edge, &more).await;
         all_is_written(&built.edge).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_purged_does_not_come_back_from_the_disk_of_a_node_that_is_killed_and_the_rest_does() {
+    let mut built = Built::start().await;
+    let upstream = upstream().await;
+    built.cluster.apply(vec![route("page.test/*", None, Some(&upstream.url()))]).await;
+    let (kept, tagged, below, named) = (paths("kept", 20), paths("tagged", 20), paths("below", 20), paths("named", 20));
+    let all = [kept.clone(), tagged, below, named.clone()].concat();
+    ask_all(&built.edge, &all).await;
+    all_is_written(&built.edge).await;
+    let purge = NewPurge {
+        urls: named.iter().map(|path| format!("http://page.test{path}")).collect(),
+        tags: vec!["tagged".into()],
+        prefixes: vec!["http://page.test/below/".into()],
+        ..NewPurge::default()
+    };
+    let seq = built.cluster.client.purge(&purge).await.expect("it is accepted").seq;
+    eventually("the node has acknowledged", Duration::from_secs(10), async || {
+        built.cluster.client.purge_nodes(seq, Duration::from_secs(1), None).await.ok()?.settled.then_some(())
+    })
+    .await;
+    built.edge.kill();
+    built.edge = again(&built);
+    let asked = upstream.asked();
+    assert_eq!(ask_all(&built.edge, &all).await, kept.len(), "only what was not purged came from the disk");
+    assert_eq!(upstream.asked() - asked, all.len() - kept.len());
+    assert_eq!(upstream.asked(), 2 * all.len() - kept.len());
+    // What came anew is kept as before.
+    all_is_written(&built.edge).await;
+    built.edge.kill();
+    built.edge = again(&built);
+    assert_eq!(ask_all(&built.edge, &all).await, all.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_starts_again_in_the_same_process_at_once_with_what_it_had() {
+    let mut cluster = Cluster::start(1).await;
+    let upstream = upstream().await;
+    cluster.apply(vec![route("page.test/*", None, Some(&upstream.url()))]).await;
+    for round in 0..6 {
+        let path = format!("/{round}/100000");
+        cluster.get("page.test", &path).await;
+        let edge = cluster.edges.remove(0);
+        // Kindly, or all at once.
+        match round % 2 {
+            0 => assert!(edge.node.drain().await),
+            _ => drop(edge),
+        }
+        let again = cluster.start_edge(0, |_| {}).await;
+        cluster.edges.push(again);
+        let answer = cluster.get("page.test", &path).await;
+        assert!(answer.body == body(&path));
+        if round % 2 == 0 {
+            assert!(answer.header("cache-status").contains("detail=disk"), "{round}: {:?}", answer.headers);
+        }
     }
 }
 

@@ -180,3 +180,28 @@ async fn a_body_that_is_cut_is_not_stored_on_disk() {
     assert_eq!(server.requests(), 2);
     assert_eq!(world.path.cache().disk_usage().entries, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_memory_does_not_take_goes_to_disk_and_comes_in_when_it_is_asked_for_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(|_| async move {
+        let body = Body::full(vec![b'x'; 64 << 10]);
+        http::Response::builder().header("cache-control", "max-age=600").body(body).expect("a response")
+    })
+    .await;
+    let world = World::on_disk(vec![to_upstream("/*", &server)], 16 * MIB as u64, folder.path());
+    for number in 0..400 {
+        world.look(&format!("/{number}")).await;
+        rest(&world).await;
+    }
+    for number in 0..200 {
+        assert_eq!(world.look(&format!("/{number}")).await.1, "edge-1; hit; ttl=600", "{number} came first, and stays");
+    }
+    assert!(world.metrics.cache_strangers.get() > 100);
+    let mut from = Vec::new();
+    while from.last().is_none_or(|cache: &String| cache.ends_with("detail=disk")) && from.len() < 20 {
+        from.push(world.look("/399").await.1);
+    }
+    assert!((2..20).contains(&from.len()), "{from:?}");
+    assert_eq!(server.requests(), 400);
+}
