@@ -29,12 +29,20 @@ async fn a_folder_is_deployed_refused_rolled_back_and_deleted_by_commands() {
     assert_eq!((refused.code, &refused.document()["result"]), (1, &"refused".into()), "{}", refused.stderr);
     assert!(refused.document()["nodes"][0]["reason"].as_str().unwrap().contains("not today"), "{}", refused.stdout);
     assert_eq!(ask().await.text(), "two");
+    let status = installation.run(&["status"]).document();
+    let line = &status["nodes"][0]["report"]["unsettled"][0];
+    assert_eq!(line["worker"], "shop", "{status}");
+    assert!(line["state"]["refused"].as_str().unwrap().contains("not today"), "{status}");
+    let shown = installation.run_for_people(&["status"]).stdout;
+    assert!(shown.lines().any(|line| line.contains("refused") && line.contains("not today")), "{shown}");
 
     let rolled_back = installation.run(&["rollback", "shop", "1"]);
     assert_eq!(rolled_back.code, 0, "{}{}", rolled_back.stdout, rolled_back.stderr);
     assert_eq!(ask().await.text(), "one");
     let versions = installation.run(&["versions", "shop"]).document();
     assert_eq!(versions["versions"].as_array().unwrap().len(), 3);
+    let shown = installation.run_for_people(&["status"]).stdout;
+    assert!(shown.lines().any(|line| line.contains("all 1") && line.contains("active")) && !shown.contains("refused"), "{shown}");
     let status = installation.run(&["status"]).document();
     assert_eq!((&status["workers"][0]["name"], &status["nodes"][0]["online"]), (&"shop".into(), &true.into()));
 

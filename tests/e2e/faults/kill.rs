@@ -71,6 +71,35 @@ async fn a_killed_runner_costs_only_what_ran_inside_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_inside_a_killed_runner_are_all_answered_and_the_cache_goes_on() {
+    const INSIDE: usize = 8;
+    let Built { cluster, edge, origin: _origin, .. } = Built::start().await;
+    let waits =
+        "export default { async fetch() { console.log('is inside'); await scheduler.wait(20_000); return new Response('late'); } };";
+    cluster.deploy("waits", waits).await;
+    let upstream = Upstream::start(|_| http::Response::builder().header("cache-control", "max-age=600").body("page".into()).unwrap()).await;
+    cluster.apply(vec![route("page.test/*", None, Some(&upstream.url()))]).await;
+    let http = edge.address("http");
+    assert_eq!(ask(http, "page.test").await.unwrap().status, 200);
+    let post = |_| tokio::spawn(client::send(Over::Cleartext, http, client::request("POST", "waits.test", "/", "some bytes")));
+    let inside: Vec<_> = (0..INSIDE).map(post).collect();
+    let begun = async || (edge.log().matches("is inside").count() == INSIDE).then_some(());
+    eventually("all handlers have begun", Duration::from_secs(10), begun).await;
+    for pid in edge.children() {
+        // SAFETY: kill takes no memory; the ids are those of runners of a node that this test started.
+        unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+    }
+    let killed = Instant::now();
+    assert_eq!(ask(http, "page.test").await.unwrap().text(), "page");
+    for request in inside {
+        let answer = tokio::time::timeout(Duration::from_secs(5), request).await.expect("none hangs").unwrap().unwrap();
+        assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{:?} {}", answer.headers, answer.text());
+    }
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    assert_eq!(upstream.asked(), 1, "the page came from the cache");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_origin_that_stops_in_process_restarts_with_everything() {
     let mut cluster = Cluster::start(1).await;
     cluster.deploy("hello", &fixture("hello")).await;
