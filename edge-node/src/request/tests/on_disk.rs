@@ -7,6 +7,7 @@ use futures::StreamExt;
 use http::Response;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
+use selvedge_origin::registry::CacheSettings;
 use selvedge_runtime::Body;
 use tokio::sync::mpsc;
 
@@ -96,6 +97,22 @@ async fn what_is_larger_than_memory_goes_to_disk_while_readers_follow() {
     assert_eq!(hit.into_body().collect(u64::MAX).await.expect("all"), all);
     assert_eq!(server.requests(), 1);
     assert!(world.path.cache().usage().1 < MIB as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_proves_too_large_for_its_route_is_passed_on_and_not_stored_on_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, sender) = fed().await;
+    let mut route = to_upstream("/*", &server);
+    route.cache = CacheSettings { entry_bytes_max: 24 * MIB as u64, ..CacheSettings::default() };
+    let world = World::on_disk(vec![route], 16 * MIB as u64, folder.path());
+    let body = world.get("/").await.into_body();
+    let sending = tokio::spawn(async move { send(&sender, 0..512).await });
+    assert_eq!(body.collect(u64::MAX).await.expect("all of it"), begin(32 * MIB));
+    sending.await.expect("sent");
+    rest(&world).await;
+    assert_eq!(world.get("/").await.status(), 500, "it is asked for again");
+    assert_eq!(server.requests(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
