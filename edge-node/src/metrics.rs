@@ -1,6 +1,7 @@
 //! What the node counts: plain atomics, a few per request, with label sets that are closed or bounded (never a URL, a host or a worker).
 
 mod by_route;
+mod by_server;
 mod histogram;
 mod page;
 
@@ -347,30 +348,12 @@ fn render_readings(page: &mut Page, readings: &Readings) {
         page.gauge(name, help, i64::try_from(value).unwrap_or(i64::MAX));
     }
     page.counter("selvedge_upstream_retries_total", "Requests that asked a further server of their upstream.", readings.upstream_retries);
-    render_servers(page, &readings.upstream_servers);
+    by_server::render(page, &readings.upstream_servers, METRIC_SERVERS_MAX);
     by_route::render(page, &readings.by_route, METRIC_ROUTES_MAX);
     let name = "selvedge_supervisor_events_total";
     page.head(name, "counter", "What happened to runner processes and to invocations between them.");
     for (event, count) in &readings.supervisor {
         page.line(name, &[("event", event)], *count);
-    }
-}
-
-fn render_servers(page: &mut Page, servers: &[ServerReading]) {
-    type Figure = (&'static str, &'static str, &'static str, fn(&ServerReading) -> u64);
-    const FIGURES: [Figure; 6] = [
-        ("selvedge_upstream_server_up", "gauge", "1 while its health checks find it up and it is not ejected.", |server| server.up.into()),
-        ("selvedge_upstream_server_requests_total", "counter", "Requests that it was asked.", |server| server.requests),
-        ("selvedge_upstream_server_failures_total", "counter", "Those that failed.", |server| server.failures),
-        ("selvedge_upstream_server_ejections_total", "counter", "How often it was left alone for failing.", |server| server.ejections),
-        ("selvedge_upstream_server_in_flight", "gauge", "Requests in flight.", |server| server.in_flight as u64),
-        ("selvedge_upstream_server_queued", "gauge", "Requests that wait for it.", |server| server.queued as u64),
-    ];
-    for (name, kind, help, figure) in FIGURES {
-        page.head(name, kind, help);
-        for server in servers.iter().take(METRIC_SERVERS_MAX) {
-            page.line(name, &[("upstream", &server.upstream), ("server", &server.address)], figure(server));
-        }
     }
 }
 

@@ -30,7 +30,10 @@ async fn a_strict_reader_finds_every_route_with_what_its_cache_and_tiers_did() {
     .await;
     // A pattern may have whatever a path may have.
     let odd = "odd.test/\"q\\\"*";
-    let routes = || vec![route("site.test/*", None, Some(&upstream.url())), route(odd, None, Some(&upstream.url()))];
+    // The same server, asked in another way.
+    let mut hosted = route("hosted.test/*", None, Some(&upstream.url()));
+    hosted.upstream.as_mut().expect("an upstream").host = Some("own.test".into());
+    let routes = || vec![route("site.test/*", None, Some(&upstream.url())), route(odd, None, Some(&upstream.url())), hosted.clone()];
     cluster.apply(routes()).await;
     let script = "export default { fetch(request) { return fetch(request); } };";
     let behind = vec![route("front.test/*", Some("front"), Some(&upstream.url()))];
