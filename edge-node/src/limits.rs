@@ -277,6 +277,9 @@ pub const FILL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a request looks again after the fetch that it followed gave it nothing (it failed, or was for another variant).
 pub const COLLAPSE_ROUNDS_MAX: usize = 3;
 
+/// How often a request that wants slices starts over because the object has changed meanwhile, before it is fetched as any other.
+pub const SLICE_ROUNDS_MAX: usize = 2;
+
 /// Part of the memory cache that one entry may take: an eighth. A larger one would push out much for little; it is stored on disk only, or not at all.
 pub const MEMORY_SHARE_MAX: u64 = 8;
 

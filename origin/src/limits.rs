@@ -95,6 +95,10 @@ pub const MESSAGE_BYTES_MAX: usize = 2048;
 pub const COLLAPSE_WAIT_MS_MAX: u32 = 60_000;
 /// Largest cached response that a route may set, in bytes.
 pub const ENTRY_BYTES_MAX: u64 = 1 << 30;
+/// Shortest slice in which a route's large responses are fetched, in bytes: a request each, and a few hundred bytes of memory beside it.
+pub const SLICE_BYTES_MIN: u64 = 64 << 10;
+/// Longest slice, in bytes: what a client that wants one byte has fetched, and what a fetch holds in memory.
+pub const SLICE_BYTES_MAX: u64 = 16 << 20;
 
 // Nodes.
 

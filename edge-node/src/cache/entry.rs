@@ -316,7 +316,7 @@ impl StoredBody {
     /// The pieces of a part of it; what lies beyond its end is left out.
     pub fn pieces(&self, range: Range<u64>) -> Vec<Bytes> {
         let mut at = 0;
-        // Parts are never in slices on disk: see the disk's writer.
+        // Whoever puts pieces together has them in memory.
         let cut = self.in_memory().iter().filter_map(|piece| {
             let (start, end) = (at, at + piece.len() as u64);
             at = end;

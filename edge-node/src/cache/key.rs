@@ -74,6 +74,18 @@ impl CacheKey {
         Self(key)
     }
 
+    /// The key of a slice of what this is the key of (see [`super::slice`]): with the same address, and never the same as that of another whole.
+    pub(super) fn of_slice(&self, number: u64, length: u64, validator: &[u8]) -> Self {
+        let mut key = SmallVec::new();
+        // No space begins with this letter, and no field has a line end in it.
+        key.push(b's');
+        key.extend_from_slice(format!("{number}/{length} ").as_bytes());
+        key.extend_from_slice(validator);
+        key.push(b'\n');
+        key.extend_from_slice(&self.0);
+        Self(key)
+    }
+
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

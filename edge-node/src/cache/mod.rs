@@ -29,6 +29,7 @@ pub mod query;
 pub mod range;
 pub mod ready;
 mod recall;
+pub mod slice;
 pub mod status;
 pub mod surrogate;
 pub mod tags;
@@ -319,15 +320,15 @@ impl Cache {
 
 /// How an entry is found.
 fn judge(entry: Arc<Entry>, request: &HeaderMap, hint: Hint, now: Time) -> Found {
+    // Its bytes are on disk, and were evicted there.
+    if entry.body.on_disk().is_some_and(|body| !body.is_there()) {
+        return Found::Nothing(Forward::UriMiss, hint);
+    }
     if !entry.answers(request.get(RANGE)) {
         return match entry.standing(now) {
             Standing::Fresh(_) if !entry.control.no_cache => Found::Incomplete(entry, hint),
             _ => Found::Nothing(Forward::Stale, hint),
         };
-    }
-    // Its bytes are on disk, and were evicted there.
-    if entry.body.on_disk().is_some_and(|body| !body.is_there()) {
-        return Found::Nothing(Forward::UriMiss, hint);
     }
     match entry.standing(now) {
         Standing::Fresh(left_ms) if !entry.control.no_cache => Found::Fresh(entry, left_ms),

@@ -140,7 +140,8 @@ impl Question {
             return Ok(Lookup::Bypass(Forward::Bypass, Detail::Head));
         }
         let whole_is_stored = matches!(&found, Found::Fresh(entry, _) | Found::Stale(entry, ..) if entry.part.is_none());
-        if headers.contains_key(RANGE) && !whole_is_stored && single_range(headers).is_none() {
+        let in_slices = settings.slice_bytes > 0 && headers.get(RANGE).is_some_and(range::is_single);
+        if headers.contains_key(RANGE) && !whole_is_stored && single_range(headers).is_none() && !in_slices {
             return Ok(Lookup::Bypass(Forward::Bypass, Detail::RequestRange));
         }
         Ok(Lookup::Fetch)

@@ -18,6 +18,7 @@ mod record;
 mod respond;
 mod route;
 mod shield;
+mod slices;
 mod store;
 mod trail;
 mod wish;
@@ -209,6 +210,11 @@ impl RequestPath {
             }
             Lookup::Fetch | Lookup::Recall => {
                 hints::send(self, asked);
+                if slices::are_wanted(aim)
+                    && let Some(response) = slices::fetch(self, asked, trail).await?
+                {
+                    return Ok(compress::one(self, aim, asked.wanted(), trail, response).into());
+                }
                 match Box::pin(lookup::fetch(self, &question, request.headers(), aim, trail)).await? {
                     Fetched::Response(response) => return Ok(response.into()),
                     Fetched::Alone(why, detail) => (why, detail),

@@ -68,7 +68,10 @@ pub(super) fn completed(stored: &Entry, rest: Response<Body>) -> Completed {
 /// A new part with the bytes of the stored one beside or around it, where both are of one representation.
 pub(super) fn widened(new: Entry, part: Part, scope: &Scope) -> Entry {
     let Scope::Range(Some(stored)) = scope else { return new };
-    let Some(old) = stored.part.filter(|old| old.total == part.total && same_representation(stored.fields(), new.fields())) else {
+    // What is on disk is not brought back for this.
+    let in_memory = stored.body.on_disk().is_none() && new.body.on_disk().is_none();
+    let same = |old: &Part| in_memory && old.total == part.total && same_representation(stored.fields(), new.fields());
+    let Some(old) = stored.part.filter(same) else {
         return new;
     };
     let (ours, theirs) = (part.bytes(new.body.len()), old.bytes(stored.body.len()));

@@ -1,5 +1,6 @@
 //! Stage 2, last: responses. The only file that chooses an HTTP status for an error, by one table (RFC 9209 recommends a status for each type).
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,19 +118,9 @@ pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap,
         if let Some(range) = request.get(RANGE).filter(|_| trail.context.method == Method::GET && range_applies(request, entry.fields())) {
             match select(Some(range), entry.body.len()) {
                 Selected::Whole => {}
-                Selected::Part(part) => {
-                    let text = format!("bytes {}-{}/{}", part.start, part.end - 1, entry.body.len());
-                    insert(&mut headers, CONTENT_RANGE, &text);
-                    headers.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
-                    return with(StatusCode::PARTIAL_CONTENT, headers, entry.body.part(part));
-                }
+                Selected::Part(part) => return ranged(headers, part, entry.body.len(), |part| entry.body.part(part)),
                 Selected::Parts(parts) => return several(headers, entry, &parts),
-                Selected::Unsatisfiable => {
-                    insert(&mut headers, CONTENT_RANGE, &format!("bytes */{}", entry.body.len()));
-                    headers.remove(CONTENT_LENGTH);
-                    headers.remove(CONTENT_TYPE);
-                    return with(StatusCode::RANGE_NOT_SATISFIABLE, headers, Body::empty());
-                }
+                Selected::Unsatisfiable => return unsatisfiable(headers, entry.body.len()),
             }
         }
     }
@@ -164,6 +155,38 @@ fn several(mut headers: HeaderMap, entry: &Entry, parts: &[std::ops::Range<u64>]
     with(StatusCode::PARTIAL_CONTENT, headers, body)
 }
 
+/// A response from slices: conditions, then a range, then all of it. `body` has the bytes that these come to.
+pub(super) fn of_slices(mut headers: HeaderMap, total: u64, request: &HeaderMap, body: Body) -> Response<Body> {
+    if client_has(request, &headers) {
+        return not_modified(headers);
+    }
+    headers.remove(CONTENT_RANGE);
+    let range = request.get(RANGE).filter(|_| range_applies(request, &headers));
+    match select(range, total) {
+        Selected::Part(part) => ranged(headers, part, total, |_| body),
+        Selected::Unsatisfiable => unsatisfiable(headers, total),
+        // Several ranges were not asked for.
+        Selected::Whole | Selected::Parts(_) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(total));
+            with(StatusCode::OK, headers, body)
+        }
+    }
+}
+
+/// These bytes of a whole.
+fn ranged(mut headers: HeaderMap, part: Range<u64>, total: u64, body: impl FnOnce(Range<u64>) -> Body) -> Response<Body> {
+    insert(&mut headers, CONTENT_RANGE, &format!("bytes {}-{}/{total}", part.start, part.end.saturating_sub(1)));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(part.end.saturating_sub(part.start)));
+    with(StatusCode::PARTIAL_CONTENT, headers, body(part))
+}
+
+fn unsatisfiable(mut headers: HeaderMap, total: u64) -> Response<Body> {
+    insert(&mut headers, CONTENT_RANGE, &format!("bytes */{total}"));
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(CONTENT_TYPE);
+    with(StatusCode::RANGE_NOT_SATISFIABLE, headers, Body::empty())
+}
+
 /// A response that is being stored while it is sent.
 pub(super) fn from_stream(
     stream: &Arc<StreamHead>,
@@ -193,6 +216,11 @@ pub(super) fn from_stream(
 pub(super) fn private(mut response: Response<Body>, request: &HeaderMap, cache_status: HeaderValue) -> Response<Body> {
     strip_tags(response.headers_mut());
     status::add(response.headers_mut(), cache_status);
+    conditional(response, request)
+}
+
+/// A response to a request that was asked without its conditions.
+pub(super) fn conditional(response: Response<Body>, request: &HeaderMap) -> Response<Body> {
     if response.status() == StatusCode::OK && client_has(request, response.headers()) {
         return not_modified(response.into_parts().0.headers);
     }

@@ -10,6 +10,7 @@ use super::wish::{self, Wish};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::purge::Realm;
 use crate::cache::query;
+use crate::cache::slice::Slice;
 use crate::routes::{ActiveVersion, ActiveWorker, Route, RouteTable, Target, draw};
 use crate::upstream::Group;
 
@@ -22,6 +23,8 @@ pub(crate) struct Aim {
     pub(crate) cached: bool,
     /// What a worker wishes of the cache.
     pub(crate) wish: Option<Arc<Wish>>,
+    /// The slice of the whole that is asked for.
+    pub(crate) slice: Option<Slice>,
 }
 
 impl Aim {
@@ -79,7 +82,7 @@ fn aim(route: &Arc<Route>) -> Result<Aim, RequestError> {
         },
     };
     let cached = route.cache.enabled.unwrap_or(matches!(answerer, Answerer::Upstream(_)));
-    Ok(Aim { route: route.clone(), answerer, cached, wish: None })
+    Ok(Aim { route: route.clone(), answerer, cached, wish: None, slice: None })
 }
 
 /// What is behind a worker's own route: its upstream, through the cache unless the route turns it off; never the worker.
@@ -96,12 +99,13 @@ pub(crate) fn upstream(route: &Arc<Route>) -> Option<Aim> {
 }
 
 fn to(route: &Arc<Route>, upstream: &Arc<Group>) -> Aim {
-    Aim { route: route.clone(), answerer: Answerer::Upstream(upstream.clone()), cached: route.cache.enabled.unwrap_or(true), wish: None }
+    let cached = route.cache.enabled.unwrap_or(true);
+    Aim { route: route.clone(), answerer: Answerer::Upstream(upstream.clone()), cached, wish: None, slice: None }
 }
 
 /// The rest of the world, through what the worker keeps of it.
 pub(crate) fn outside(wish: Arc<Wish>) -> Aim {
-    Aim { route: wish::outside(), answerer: Answerer::Outside, cached: true, wish: Some(wish) }
+    Aim { route: wish::outside(), answerer: Answerer::Outside, cached: true, wish: Some(wish), slice: None }
 }
 
 /// Where a worker's `fetch()` of an address goes.
@@ -136,6 +140,15 @@ pub(crate) fn inside(table: &RouteTable, asked: &Context, own: &Context, worker:
 
 /// The key of what answers.
 pub(crate) fn key(aim: &Aim, context: &Context) -> CacheKey {
+    let whole = whole_key(aim, context);
+    match &aim.slice {
+        Some(slice) => slice.key(whole),
+        None => whole,
+    }
+}
+
+/// The same of the whole, where a slice of it is asked for.
+pub(super) fn whole_key(aim: &Aim, context: &Context) -> CacheKey {
     if let Some(wish) = &aim.wish {
         return wish.key(context, &aim.route.cache);
     }

@@ -64,12 +64,14 @@ impl Standing {
 }
 
 /// The answer of the key's shield to the GET with these fields that this node would send to the upstream. None: the upstream is to be asked.
-pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, key: &[u8], trail: &Trail) -> Option<Response<Body>> {
+pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, trail: &Trail) -> Option<Response<Body>> {
     let eligible = matches!(aim.answerer, Answerer::Upstream(_)) && aim.route.cache.shield && aim.wish.is_none() && !trail.is_peers();
     if !eligible {
         return None;
     }
-    let peer = path.peers().shield(key)?;
+    // All slices of a whole have one shield: the one that forgets it.
+    let whole = route::whole_key(aim, &trail.context);
+    let peer = path.peers().shield(whole.as_bytes())?;
     let here = path.peers().asks_at()?;
     let standing = Standing { epoch: here.epoch.clone(), seq: here.seq, route: aim.route.fingerprint };
     let asked = outgoing(path, request, trail, trail.context.asked(), &standing)?;

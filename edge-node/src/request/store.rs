@@ -27,7 +27,6 @@ use crate::cache::control::{self, Control};
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::fill::{Head, StreamHead};
 use crate::cache::freshness::{Freshness, Standing};
-use crate::cache::key::CacheKey;
 use crate::cache::part::{ContentRange, Part};
 use crate::cache::policy::{self, Refusal, RequestFacts, Storable};
 use crate::cache::purge::Stamp;
@@ -39,7 +38,6 @@ use crate::routes::draw;
 
 /// What a fill needs.
 pub(super) struct Order {
-    key: CacheKey,
     facts: RequestFacts,
     /// The fields of the request that it answers, for what the response varies on.
     headers: HeaderMap,
@@ -63,15 +61,7 @@ enum Ask<'a> {
 
 impl Order {
     pub(super) fn new(question: &Question, headers: &HeaderMap, aim: &Aim, stale: Option<(Arc<Entry>, u64)>, scope: Scope) -> Self {
-        Self {
-            key: question.key.clone(),
-            facts: question.facts,
-            headers: headers.clone(),
-            aim: aim.clone(),
-            stale,
-            scope,
-            begun: Instant::now(),
-        }
+        Self { facts: question.facts, headers: headers.clone(), aim: aim.clone(), stale, scope, begun: Instant::now() }
     }
 }
 
@@ -145,6 +135,9 @@ fn may_store(order: &Order, trail: &Trail, response: &Response<Body>, (requested
         return Err(Refusal::Range);
     }
     let (status, headers) = (response.status(), response.headers());
+    if order.aim.slice.as_ref().is_some_and(|slice| !slice.admits(status, headers)) {
+        return Err(Refusal::Range);
+    }
     let judged = judged(&order.aim, status, headers);
     let mut storable = policy::may_store(order.facts, status, &judged, settings, requested, received)?;
     // An upstream that says nothing of caches may have made a page for one user, and not thought of others. Nothing is guessed then.
@@ -213,7 +206,7 @@ async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<
     }
     *request.uri_mut() = Uri::from(trail.context.asked().clone());
     let lesson = Lesson::begin(path, &request, &order.aim, trail);
-    match shield::ask(path, request.headers(), &order.aim, order.key.as_bytes(), trail).await {
+    match shield::ask(path, request.headers(), &order.aim, trail).await {
         Some(response) => {
             if let Some(lesson) = lesson {
                 lesson.learn(path, &response);
@@ -301,8 +294,9 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
         return;
     }
     obligation.tell(Head::Streaming(stream));
-    // Parts are put together in memory.
-    let disk = if head.status == StatusCode::PARTIAL_CONTENT { None } else { Some(path.cache()) };
+    // Parts are put together in memory; slices are not.
+    let is_part = head.status == StatusCode::PARTIAL_CONTENT && order.aim.slice.is_none();
+    let disk = if is_part { None } else { Some(path.cache()) };
     let room = Room { memory_bytes_max: path.cache().memory_entry_max(bytes_max), bytes_max, length, disk };
     let (read, held) = pump(&obligation, body, &mut filling, room).await;
     let end = match read {

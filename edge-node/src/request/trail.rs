@@ -82,6 +82,12 @@ impl Trail {
         Self::new(self.context.refresh(), Origin::Refresh, self.sinks.clone(), Interim::none())
     }
 
+    /// One for a slice of what this request asked for.
+    pub(crate) fn of_slice(&self) -> Arc<Self> {
+        let origin = if self.is_peers() { Origin::Peer } else { Origin::Refresh };
+        Self::new(self.context.refresh(), origin, self.sinks.clone(), Interim::none())
+    }
+
     /// Whether a client asks, rather than a worker or this node itself.
     pub(crate) fn is_clients(&self) -> bool {
         self.origin == Origin::Client
@@ -118,6 +124,12 @@ impl Trail {
 
     pub(crate) fn cached(&self, result: CacheResult) {
         self.notes.lock().cache = Some(result);
+    }
+
+    /// As it was for a part of this request.
+    pub(crate) fn cached_as(&self, part: &Self) {
+        let result = part.notes.lock().cache;
+        self.notes.lock().cache = result;
     }
 
     /// What is stored was read from the disk for this request.

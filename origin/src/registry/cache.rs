@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::limits::{
     CACHE_NAME_BYTES_MAX, CACHE_RULES_MAX, COLLAPSE_WAIT_MS_MAX, DISCONNECTED_S_MIN, ENTRY_BYTES_MAX, ROUTE_S_MAX, SHARE_PERCENT_MAX,
+    SLICE_BYTES_MAX, SLICE_BYTES_MIN,
 };
 
 /// `[route.cache]`. Every key has a default that no standard forbids.
@@ -21,6 +22,9 @@ pub struct CacheSettings {
     pub store_set_cookie: bool,
     /// Largest response that is stored, in bytes. Default: 64 MiB; at most [`ENTRY_BYTES_MAX`].
     pub entry_bytes_max: u64,
+    /// Fetch and store what upstreams have in slices of so many bytes, each by a range, and only those that somebody wants; 0: all of it at once. Default: 0; else
+    /// [`SLICE_BYTES_MIN`] to [`SLICE_BYTES_MAX`], and not more than `entry_bytes_max`.
+    pub slice_bytes: u32,
     /// How long a request waits for another one's fetch of the same key, in milliseconds. Default: 10,000; at most [`COLLAPSE_WAIT_MS_MAX`].
     pub collapse_wait_ms: u32,
     /// Which directives of requests are followed. Default: those that cannot be used to make the upstream work.
@@ -59,6 +63,7 @@ impl Default for CacheSettings {
             cross_version: false,
             store_set_cookie: false,
             entry_bytes_max: 64 << 20,
+            slice_bytes: 0,
             collapse_wait_ms: 10_000,
             request_directives: RequestDirectives::Safe,
             heuristic_s_max: 86_400,
@@ -119,6 +124,11 @@ impl CacheSettings {
         let bound = |key: &str, value: u64, max: u64| if value > max { Err((key.to_owned(), format!("at most {max}"))) } else { Ok(()) };
         bound("collapse_wait_ms", self.collapse_wait_ms.into(), COLLAPSE_WAIT_MS_MAX.into())?;
         bound("entry_bytes_max", self.entry_bytes_max, ENTRY_BYTES_MAX)?;
+        let slice = u64::from(self.slice_bytes);
+        if slice != 0 && !(SLICE_BYTES_MIN..=SLICE_BYTES_MAX.min(self.entry_bytes_max)).contains(&slice) {
+            let rule = format!("0, or {SLICE_BYTES_MIN} to {SLICE_BYTES_MAX}, and at most entry_bytes_max");
+            return Err(("slice_bytes".into(), rule));
+        }
         bound("heuristic_s_max", self.heuristic_s_max.into(), ROUTE_S_MAX.into())?;
         bound("stale_if_error_s", self.stale_if_error_s.into(), ROUTE_S_MAX.into())?;
         bound("ttl_jitter_percent", self.ttl_jitter_percent.into(), SHARE_PERCENT_MAX.into())?;
@@ -296,6 +306,9 @@ mod tests {
             (r#"{"stale_if_error_s":604801}"#, "stale_if_error_s"),
             (r#"{"heuristic_s_max":604801}"#, "heuristic_s_max"),
             (r#"{"max_disconnected_s":14}"#, "max_disconnected_s"),
+            (r#"{"slice_bytes":65535}"#, "slice_bytes"),
+            (r#"{"slice_bytes":16777217}"#, "slice_bytes"),
+            (r#"{"slice_bytes":1048576,"entry_bytes_max":1048575}"#, "slice_bytes"),
             (r#"{"max_disconnected_s":604801}"#, "max_disconnected_s"),
             (r#"{"status_ttl_s":{"206":1}}"#, "status_ttl_s.206"),
             (r#"{"status_ttl_s":{"404":604801}}"#, "status_ttl_s.404"),

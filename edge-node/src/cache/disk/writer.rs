@@ -112,8 +112,6 @@ impl Writer {
             }
             Some(_) => (None, Vec::new()),
             None if entry.body.len() <= DISK_INLINE_BYTES_MAX => (Some(BodyPlace::Here), entry.body.in_memory().to_vec()),
-            // A part is put together with others, in memory.
-            None if entry.part.is_some() => (None, Vec::new()),
             None => (self.put_slices(entry), Vec::new()),
         };
         let mark = Shared::mark(&entry.variant);

@@ -10,6 +10,7 @@ mod parts;
 mod passing;
 mod running;
 mod settings;
+mod slices;
 mod smuggling;
 mod worker_caches;
 mod world;

@@ -54,14 +54,6 @@ async fn read(body: &mut Body, bytes: usize) -> Vec<u8> {
     all
 }
 
-/// Waits until nothing runs any more, and all is on disk.
-async fn rest(world: &World) {
-    while world.tasks.running() > 0 {
-        tokio::task::yield_now().await;
-    }
-    world.path.cache().settled().await;
-}
-
 async fn send(sender: &Sender, pieces: std::ops::Range<usize>) {
     for number in pieces {
         sender.send(piece(number)).await.expect("the fetch goes on");
@@ -91,7 +83,7 @@ async fn what_is_larger_than_memory_goes_to_disk_while_readers_follow() {
     assert_eq!(slow.frame().await.expect("more").expect("good").into_data().expect("data"), all[..64 << 10]);
     assert_eq!(slow.collect(u64::MAX).await.expect("the rest"), all[64 << 10..]);
     assert_eq!(late.collect(u64::MAX).await.expect("the rest"), all[20 * MIB..]);
-    rest(&world).await;
+    world.rest().await;
     let hit = world.get("/").await;
     assert!(field(hit.headers(), "cache-status").ends_with("detail=disk"), "{:?}", hit.headers());
     assert_eq!(hit.into_body().collect(u64::MAX).await.expect("all"), all);
@@ -110,7 +102,7 @@ async fn a_response_that_proves_too_large_for_its_route_is_passed_on_and_not_sto
     let sending = tokio::spawn(async move { send(&sender, 0..512).await });
     assert_eq!(body.collect(u64::MAX).await.expect("all of it"), begin(32 * MIB));
     sending.await.expect("sent");
-    rest(&world).await;
+    world.rest().await;
     assert_eq!(world.get("/").await.status(), 500, "it is asked for again");
     assert_eq!(server.requests(), 2);
 }
@@ -122,7 +114,7 @@ async fn a_restarted_node_answers_head_range_and_conditions_from_its_disk() {
     let server = Server::fixed(fields, "0123456789").await;
     let before = World::on_disk(vec![to_upstream("/*", &server)], 16 * MIB as u64, folder.path());
     before.look("/").await;
-    rest(&before).await;
+    before.rest().await;
     drop(before);
     let restarted = || World::on_disk(vec![to_upstream("/*", &server)], 16 * MIB as u64, folder.path());
     for (method, field, value, status, body) in [
@@ -140,7 +132,7 @@ async fn a_restarted_node_answers_head_range_and_conditions_from_its_disk() {
         assert_eq!((got, text.as_str()), (status, body), "{method} {field}");
         assert_eq!(cache, "edge-1; hit; ttl=600; detail=disk", "{method} {field}");
         assert_eq!(world.look("/").await.1, "edge-1; hit; ttl=600", "memory has it now");
-        rest(&world).await;
+        world.rest().await;
     }
     assert_eq!(server.requests(), 1);
 }
@@ -155,7 +147,7 @@ async fn what_is_stale_on_disk_is_validated() {
     .await;
     let before = World::on_disk(vec![to_upstream("/*", &server)], 16 * MIB as u64, folder.path());
     before.look("/").await;
-    rest(&before).await;
+    before.rest().await;
     drop(before);
     let after = World::on_disk(vec![to_upstream("/*", &server)], 16 * MIB as u64, folder.path());
     after.path.cache().settled().await;
@@ -174,7 +166,7 @@ async fn an_unsafe_request_reaches_the_disk() {
     let mut post = get("/", &[]);
     *post.method_mut() = http::Method::POST;
     before.send(post).await;
-    rest(&before).await;
+    before.rest().await;
     drop(before);
     let after = World::on_disk(vec![to_upstream("/*", &server)], 16 * MIB as u64, folder.path());
     after.path.cache().settled().await;
@@ -209,7 +201,7 @@ async fn what_a_full_memory_does_not_take_goes_to_disk_and_comes_in_when_it_is_a
     let world = World::on_disk(vec![to_upstream("/*", &server)], 16 * MIB as u64, folder.path());
     for number in 0..400 {
         world.look(&format!("/{number}")).await;
-        rest(&world).await;
+        world.rest().await;
     }
     for number in 0..200 {
         assert_eq!(world.look(&format!("/{number}")).await.1, "edge-1; hit; ttl=600", "{number} came first, and stays");

@@ -211,6 +211,14 @@ impl World {
         self.clock.fetch_add(seconds * 1000, SeqCst);
     }
 
+    /// Waits until nothing runs any more, and all is on disk.
+    pub(super) async fn rest(&self) {
+        while self.tasks.running() > 0 {
+            tokio::task::yield_now().await;
+        }
+        self.path.cache().settled().await;
+    }
+
     pub(super) async fn send(&self, request: Request<Body>) -> Response<Body> {
         self.path.serve(request, &connection(false), Interim::none()).await.into_response()
     }
