@@ -48,6 +48,10 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Take back what is stored, on every node at once: by URL, prefix, host, tag, or everything
     Purge(PurgeArgs),
+    /// Show what each node's cache would do with a request now, and why; the request is not made
+    Explain(ExplainArgs),
+    /// Show how each node finds the servers of upstreams
+    Upstreams(UpstreamsArgs),
     /// Delete a worker with its versions and routes
     Delete(DeleteArgs),
     /// List the nodes, or remove one
@@ -288,6 +292,47 @@ pub struct PurgeArgs {
     pub connected_only: bool,
 }
 
+/// Which nodes are asked, and for how long.
+#[derive(Debug, Clone, Args)]
+pub struct Asking {
+    /// Ask this node only
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// How long to wait for the nodes, such as 5s or 500ms; 30s at most
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub wait: Duration,
+    /// Succeed although nodes are away
+    #[arg(long)]
+    pub connected_only: bool,
+}
+
+/// `selvedge explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The request's URL; without a scheme, https. Scheme, host and port as clients see them
+    pub url: String,
+    /// A header field of the request, such as "Accept-Encoding: gzip" (repeatable)
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+    pub headers: Vec<(String, String)>,
+    /// Its method
+    #[arg(long, short = 'X', value_name = "METHOD", default_value = "GET")]
+    pub method: String,
+    /// Which nodes.
+    #[command(flatten)]
+    pub asking: Asking,
+}
+
+/// `selvedge upstreams`.
+#[derive(Debug, Args)]
+pub struct UpstreamsArgs {
+    /// Which nodes.
+    #[command(flatten)]
+    pub asking: Asking,
+}
+
 /// `selvedge rollback`.
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
@@ -384,6 +429,12 @@ fn duration(text: &str) -> Result<Duration, String> {
     if time > crate::limits::WAIT_MAX { Err("longer than an hour".to_owned()) } else { Ok(time) }
 }
 
+/// Reads `Name: value`.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or_else(|| format!("{text:?} is not a header field such as \"Accept: text/html\""))?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,6 +443,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn header_fields_have_a_name_and_a_value() {
+        assert_eq!(header("Accept: a:b "), Ok(("Accept".into(), "a:b".into())));
+        assert!(header("Accept").is_err());
     }
 
     #[test]

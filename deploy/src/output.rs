@@ -165,6 +165,22 @@ impl Output {
         }
     }
 
+    /// Prints a title, what is said of it, and lines of a label and a text each; a label that repeats is shown once.
+    pub fn block(&self, title: &str, said: &str, tone: Tone, rows: &[(&str, String)]) {
+        if self.json {
+            return;
+        }
+        print(std::io::stdout(), &format!("{}: {}", clean(title), self.paint(&clean(said), tone)));
+        let width = rows.iter().map(|(label, _)| label.len()).max().unwrap_or_default();
+        let mut last = "";
+        for (label, text) in rows.iter().filter(|(_, text)| !text.is_empty()) {
+            let shown = if *label == last { "" } else { label };
+            let padding = " ".repeat(width.saturating_sub(shown.len()) + 2);
+            print(std::io::stdout(), &format!("  {}{padding}{}", self.paint(shown, Tone::Dim), clean(text)));
+            last = label;
+        }
+    }
+
     /// The text in the colour of its tone.
     pub fn paint(&self, text: &str, tone: Tone) -> String {
         let code = match tone {
@@ -178,7 +194,7 @@ impl Output {
 }
 
 /// Text from elsewhere must not move the cursor.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

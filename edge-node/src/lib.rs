@@ -39,6 +39,7 @@ pub fn fuzz(bytes: &[u8]) {
     cache::coding::fuzz(bytes);
     request::fuzz_names(bytes);
     request::fuzz_links(bytes);
+    request::fuzz_explained(bytes);
     request::fuzz_standings(bytes);
     workers::fuzz_locations(bytes);
     routes::fuzz(bytes);

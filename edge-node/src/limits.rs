@@ -394,6 +394,9 @@ pub const DISK_SEGMENT_BYTES_MIN: u64 = 4 << 20;
 /// Bytes of the longest segment, as long as there are not too many files: what is scanned after a crash.
 pub const DISK_SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
+/// Keys whose last refusal is remembered for `selvedge explain`, at 8 bytes each; a newer one takes the place of an older one.
+pub const REFUSALS_KEPT: usize = 8_192;
+
 /// How long nothing is written after a write failed.
 pub const DISK_PAUSE: Duration = Duration::from_secs(5);
 
@@ -449,6 +452,25 @@ pub const WORKER_LOG_LINES_PER_SECOND: u32 = 100;
 
 /// Bytes of one line of a worker's log; the rest is cut.
 pub const WORKER_LOG_LINE_BYTES_MAX: usize = 16 << 10;
+
+// --- explanations ---
+
+/// Bytes of a cache key that an explanation shows.
+pub const EXPLAINED_KEY_BYTES_MAX: usize = 4 << 10;
+
+/// Fields of a stored response that an explanation shows.
+pub const EXPLAINED_FIELDS_MAX: usize = 64;
+
+/// Bytes of one of their values; those of what responses vary on are cut to a quarter, as a key may have 16 responses that vary on 16 fields each.
+pub const EXPLAINED_VALUE_BYTES_MAX: usize = 512;
+
+/// Hashes of a stored response's tags that an explanation shows.
+pub const EXPLAINED_TAGS_MAX: usize = 64;
+
+/// Servers of upstreams that an answer shows: as many as fit into what a registry takes.
+pub const EXPLAINED_SERVERS_MAX: usize = 300;
+
+// --- metrics ---
 
 /// Routes that metrics show one by one, those that were used: a scraper keeps 50 series and more for each. (The registry takes 100,000 routes.)
 pub const METRIC_ROUTES_MAX: usize = 1000;

@@ -128,10 +128,9 @@ impl Node {
             admin_stop: CancellationToken::new(),
         };
         // From here on an error drops the node, and that stops what runs.
-        let follower =
-            Follower::start(follower_config(&config, &addresses, &peers), supervisor.clone(), routes.clone(), cache.purges().clone())
-                .await?;
-        let (contact, purger) = (follower.contact(), follower.purger());
+        let following = follower_config(&config, &addresses, &peers);
+        let follower = Follower::start(following, supervisor.clone(), routes.clone(), cache.purges().clone()).await?;
+        let (contact, purger, questions) = (follower.contact(), follower.purger(), follower.inbox());
         *node.follower.lock() = Some(follower);
         let path = RequestPath::new(
             Parts {
@@ -157,6 +156,7 @@ impl Node {
             let tls = peers.server_config().map_err(|error| ListenError::Tls(error.to_string()))?;
             listen::serve_peers(socket, Arc::new(ForPeers(path.clone())), tls, &config.limits, metrics.clone(), &tasks);
         }
+        questions.ask(path.clone());
         bound.serve(Arc::new(Front(path)), certificates, metrics.clone(), &tasks)?;
         if let Some(socket) = admin_socket {
             let sources = Sources {

@@ -80,6 +80,11 @@ fn lines_of_the_feed() {
 }
 
 #[test]
+fn questions_and_answers() {
+    fuzz(&seeds::questions(), selvedge_origin::registry::fuzz_questions);
+}
+
+#[test]
 fn cache_fields() {
     fuzz(&seeds::fields(), selvedge_edge::fuzz);
 }

@@ -41,6 +41,20 @@ pub(crate) fn feed() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
+pub(crate) fn questions() -> Vec<Vec<u8>> {
+    let layer = r#"{"place":"route","key":"u http a.test /","verdict":{"action":"forward","cache_status":null,"because":"x"},"stored":null,"others":[[{"name":"a","value":null}]],"uncollapsed":false,"refusal":{"reason":"private","ago_s":1}}"#;
+    let told = format!(r#"{{"explained":{{"route":null,"refused":null,"layers":[{layer}]}}}}"#);
+    [
+        r#"{"ask":{"explain":{"url":"https://a.test/x?y","method":"GET","headers":[["accept","*/*"]]}},"node":null,"wait_ms":5}"#
+            .to_owned(),
+        r#"{"id":"q","ask":{"upstreams":{}}}"#.to_owned(),
+        format!(r#"{{"question":"q","told":{told}}}"#),
+        format!(r#"{{"nodes":[{{"node":"n","region":"r","state":"answered","ms":7,"told":{told}}}]}}"#),
+    ]
+    .map(String::into_bytes)
+    .to_vec()
+}
+
 pub(crate) fn fields() -> Vec<Vec<u8>> {
     [
         "max-age=60, s-maxage=\"30\", no-cache=\"set-cookie, x\", private, stale-while-revalidate=10",
@@ -59,6 +73,8 @@ pub(crate) fn fields() -> Vec<Vec<u8>> {
         "de-AT, en;q=0.8, *;q=0.1",
         "/path?b=2&a=1&&c",
         "gzip;q=0.5, br, identity;q=0.1, *;q=0",
+        "https://a.test:8443/x?y#z\nGET\naccept",
+        "{\"url\":\"a.test/x\",\"method\":\"HEAD\",\"headers\":[[\"range\",\"bytes=0-1\"]]}",
         "</a.css>; rel=preload; as=style, <//cdn.test>; rel=\"preconnect x\"; title=\"a, b\"",
         "0190b8a0-0000-7000-8000-000000000000 7 00000000000000ab",
         "00000000000000ab,00000000000000cd",

@@ -6,16 +6,19 @@ mod demo;
 mod deploy;
 mod dev;
 mod edge;
+mod explain;
 mod log;
 mod logging;
 mod nodes;
 mod origin;
 mod purge;
+mod questions;
 mod registry;
 mod rollback;
 mod rollout;
 mod signals;
 mod status;
+mod upstreams;
 mod versions;
 
 use std::process::ExitCode;
@@ -62,6 +65,8 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<u8> {
         Command::Versions(args) => versions::run(args, output).await,
         Command::Log(args) => log::run(args, output).await,
         Command::Purge(args) => purge::run(args, output).await,
+        Command::Explain(args) => explain::run(args, output).await,
+        Command::Upstreams(args) => upstreams::run(args, output).await,
         Command::Rollback(args) => rollback::run(args, output).await,
         Command::Delete(args) => delete::run(args, output).await,
         Command::Nodes(args) => nodes::run(args, output).await,

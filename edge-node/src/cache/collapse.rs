@@ -65,6 +65,11 @@ pub struct Obligation {
 }
 
 impl Fills {
+    /// Whether a fetch of this key is on its way.
+    pub(super) fn runs(&self, key: &[u8]) -> bool {
+        self.by_key.lock().contains_key(key)
+    }
+
     /// Joins the fetch of this key and variant that `admits`, or begins one. `hint` says what responses under the key are known to vary on, and which range is fetched.
     pub(super) fn enter(
         self: &Arc<Self>,

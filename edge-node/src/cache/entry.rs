@@ -153,7 +153,7 @@ impl Entry {
     }
 
     /// Its fields without the places that a hit fills.
-    pub(super) fn own_fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    pub(crate) fn own_fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.headers.iter().filter(|(name, _)| *name != AGE && (self.foreign_status || *name != CACHE_STATUS))
     }
 

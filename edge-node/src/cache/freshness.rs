@@ -30,12 +30,12 @@ pub enum Standing {
 impl Freshness {
     /// Of a response that was asked for at `requested` and arrived at `received`. None without explicit freshness: there is no default lifetime.
     pub fn of(headers: &HeaderMap, control: &Control, requested: Time, received: Time) -> Option<Self> {
-        let lifetime_ms = lifetime_ms(headers, control, received)?;
+        let (lifetime_ms, _) = explicit_ms(headers, control, received)?;
         Some(Self { lifetime_ms, initial_age_ms: initial_age_ms(headers, requested, received), received })
     }
 
-    /// Of a response that says nothing of its lifetime.
-    pub fn guessed(headers: &HeaderMap, lifetime_ms: u64, requested: Time, received: Time) -> Self {
+    /// Of a response whose lifetime is known.
+    pub fn lasting(headers: &HeaderMap, lifetime_ms: u64, requested: Time, received: Time) -> Self {
         Self { lifetime_ms, initial_age_ms: initial_age_ms(headers, requested, received), received }
     }
 
@@ -68,19 +68,51 @@ impl Freshness {
     }
 }
 
+/// What says how long a response is fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The directive.
+    SMaxage,
+    /// The directive.
+    MaxAge,
+    /// The field.
+    Expires,
+    /// The directive, and nothing else: it is stored to be validated.
+    NoCache,
+    /// The route, for responses of this status.
+    RouteStatus,
+    /// Nothing: it is a guess.
+    Heuristic,
+}
+
+impl Source {
+    /// As it is called where it is set.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SMaxage => "s-maxage",
+            Self::MaxAge => "max-age",
+            Self::Expires => "Expires",
+            Self::NoCache => "no-cache",
+            Self::RouteStatus => "status_ttl_s of the route",
+            Self::Heuristic => "heuristic",
+        }
+    }
+}
+
 /// `s-maxage`, else `max-age`, else `Expires` less `Date` (section 4.2.1); a response that says `no-cache` and nothing else is stored to be validated.
-fn lifetime_ms(headers: &HeaderMap, control: &Control, received: Time) -> Option<u64> {
-    if let Some(seconds) = control.s_maxage.or(control.max_age) {
-        return Some(seconds.saturating_mul(1000));
+pub(super) fn explicit_ms(headers: &HeaderMap, control: &Control, received: Time) -> Option<(u64, Source)> {
+    let stated = control.s_maxage.map(|seconds| (seconds, Source::SMaxage)).or(control.max_age.map(|seconds| (seconds, Source::MaxAge)));
+    if let Some((seconds, source)) = stated {
+        return Some((seconds.saturating_mul(1000), source));
     }
     let mut expires = headers.get_all(EXPIRES).iter();
     if let Some(first) = expires.next().filter(|_| !control.targeted) {
         // Two different lines, or anything that is not a date ("0"), mean the past (section 5.3).
-        let Some(expires) = parse_date(first).filter(|_| expires.all(|other| other == first)) else { return Some(0) };
+        let Some(expires) = parse_date(first).filter(|_| expires.all(|other| other == first)) else { return Some((0, Source::Expires)) };
         let date = headers.get(DATE).and_then(parse_date).unwrap_or(received);
-        return Some(expires.ms_since(date));
+        return Some((expires.ms_since(date), Source::Expires));
     }
-    control.no_cache.then_some(0)
+    control.no_cache.then_some((0, Source::NoCache))
 }
 
 /// Section 4.2.2: a tenth of the time since the last change, at most `max_ms`. Only for statuses that are cacheable by default (RFC 9110, section 15.1) and responses

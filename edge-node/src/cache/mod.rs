@@ -23,12 +23,14 @@ pub mod key;
 mod memory;
 pub mod negotiate;
 pub mod part;
+pub(crate) mod peek;
 pub mod policy;
 pub mod purge;
 pub mod query;
 pub mod range;
 pub mod ready;
 mod recall;
+pub mod refusals;
 pub mod slice;
 pub mod status;
 pub mod surrogate;
@@ -58,6 +60,7 @@ use key::CacheKey;
 use memory::Memory;
 use purge::{Purges, Realm, Stamp, Verdict};
 use recall::Recalls;
+use refusals::Refusals;
 use status::Forward;
 use tier::Tier;
 use time::Time;
@@ -71,12 +74,14 @@ pub struct Cache {
     /// The largest entry that memory takes, in bytes.
     memory_entry_max: u64,
     purges: Arc<Purges>,
+    refusals: Refusals,
     fills: Arc<Fills>,
     filling_bytes: Arc<AtomicU64>,
     filling_bytes_max: u64,
 }
 
 /// What is stored for a request.
+#[derive(Debug, Clone)]
 pub enum Found {
     /// A response that is fresh for so many milliseconds more.
     Fresh(Arc<Entry>, u64),
@@ -145,6 +150,7 @@ impl Cache {
             recalls: Recalls::default(),
             memory_entry_max: bytes_max / MEMORY_SHARE_MAX,
             purges: Arc::default(),
+            refusals: Refusals::default(),
             fills: Arc::default(),
             filling_bytes: Arc::default(),
             filling_bytes_max: bytes_max / 2,
@@ -153,21 +159,30 @@ impl Cache {
 
     /// Looks a request up.
     pub fn find(&self, key: &CacheKey, request: &HeaderMap, now: Time) -> Found {
-        let Some(slot) = self.tier.get(key.as_bytes()) else { return Found::Nothing(Forward::UriMiss, Hint::default()) };
+        let Some(slot) = self.tier.get(key.as_bytes()) else { return Found::nothing() };
+        let found = self.among(&slot, key, request, now);
+        if matches!(found, Found::Nothing(..)) && slot.variants.iter().any(|entry| self.is_gone(entry, key)) {
+            self.sweep(key.as_bytes());
+        }
+        found
+    }
+
+    fn is_gone(&self, entry: &Entry, key: &CacheKey) -> bool {
+        self.purges.verdict(&entry.purgeable, key.as_bytes()) == Verdict::Gone
+    }
+
+    /// Which of a key's responses answers a request, and how it stands.
+    fn among(&self, slot: &Slot, key: &CacheKey, request: &HeaderMap, now: Time) -> Found {
         let hint = |slot: &Slot| Hint {
             names: slot.variants.first().and_then(|entry| entry.variant.names().cloned()),
             alone: slot.uncollapsed_until.is_some_and(|until| now < until),
             range: None,
         };
-        let is_gone = |entry: &Arc<Entry>| self.purges.verdict(&entry.purgeable, key.as_bytes()) == Verdict::Gone;
+        let is_gone = |entry: &Arc<Entry>| self.is_gone(entry, key);
         let mut answering = slot.select(request).filter(|entry| !is_gone(entry));
         let Some(first) = answering.next() else {
-            let gone = slot.variants.iter().filter(|entry| is_gone(entry)).count();
-            if gone > 0 {
-                self.sweep(key.as_bytes());
-            }
-            let why = if gone == slot.variants.len() { Forward::UriMiss } else { Forward::VaryMiss };
-            return Found::Nothing(why, hint(&slot));
+            let why = if slot.variants.iter().all(is_gone) { Forward::UriMiss } else { Forward::VaryMiss };
+            return Found::Nothing(why, hint(slot));
         };
         // Section 4.1: the newest by Date. Several answer one request only where they vary on different fields.
         let alike = |entry: &Arc<Entry>| entry.variant.names() == first.variant.names();
@@ -175,7 +190,7 @@ impl Cache {
             true => answering.fold(first, |best, other| if other.date() > best.date() { other } else { best }),
             false => first,
         };
-        judge(entry.clone(), request, hint(&slot), now)
+        judge(entry.clone(), request, hint(slot), now)
     }
 
     /// Joins the fetch for a key, or takes on the duty to fetch for `realm`. A fetch that began before a purge is not for whoever asks after it.

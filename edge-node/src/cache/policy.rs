@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use selvedge_origin::registry::{CacheSettings, RequestDirectives, VaryRule};
 
 use super::control::{self, Control};
-use super::freshness::{self, Freshness};
+use super::freshness::{self, Freshness, Source};
 use super::part::ContentRange;
 use super::time::Time;
 use super::vary::Vary;
@@ -183,18 +183,27 @@ pub fn freshness(
     requested: Time,
     received: Time,
 ) -> Option<Freshness> {
-    if let Some(explicit) = Freshness::of(headers, control, requested, received) {
-        return Some(explicit);
-    }
-    let by_status = settings.status_ttl_s.get(&status.as_u16()).map(|seconds| u64::from(*seconds) * 1000);
+    let (lifetime_ms, _) = lifetime(status, headers, control, settings, received)?;
+    Some(Freshness::lasting(headers, lifetime_ms, requested, received))
+}
+
+/// How long a response is fresh, in milliseconds, and what says so.
+pub fn lifetime(
+    status: StatusCode,
+    headers: &HeaderMap,
+    control: &Control,
+    settings: &CacheSettings,
+    received: Time,
+) -> Option<(u64, Source)> {
+    let by_status = || settings.status_ttl_s.get(&status.as_u16()).map(|seconds| (u64::from(*seconds) * 1000, Source::RouteStatus));
     let max_ms = u64::from(settings.heuristic_s_max) * 1000;
-    let lifetime_ms = by_status.or_else(|| freshness::heuristic_ms(headers, status, control, received, max_ms))?;
-    Some(Freshness::guessed(headers, lifetime_ms, requested, received))
+    let guess = || freshness::heuristic_ms(headers, status, control, received, max_ms).map(|ms| (ms, Source::Heuristic));
+    freshness::explicit_ms(headers, control, received).or_else(by_status).or_else(guess)
 }
 
 /// Whether the lifetime of a response is a guess: neither it nor the route says one.
 pub fn is_guess(status: StatusCode, headers: &HeaderMap, control: &Control, settings: &CacheSettings, received: Time) -> bool {
-    !settings.status_ttl_s.contains_key(&status.as_u16()) && Freshness::of(headers, control, received, received).is_none()
+    matches!(lifetime(status, headers, control, settings, received), None | Some((_, Source::Heuristic)))
 }
 
 /// Status codes whose meaning for caches this file knows (RFC 9110, section 15).

@@ -19,6 +19,9 @@ pub trait Tier: Send + Sync + 'static {
     /// Whether something of so many bytes that it does not have should come in: there is room, or the key was asked for before. Asking counts as being asked for.
     fn welcomes(&self, key: &[u8], bytes: u64) -> bool;
 
+    /// What is stored under a key; asking does not count as a use. As slow as all that is stored is much.
+    fn peek(&self, key: &[u8]) -> Option<Arc<Slot>>;
+
     /// Keys and bytes that it holds; some may be a moment old.
     fn usage(&self) -> (u64, u64);
 }

@@ -45,8 +45,8 @@ use load::Loader;
 pub use load::Warm;
 use pull::BundleStore;
 pub use purge::{PurgeError, Purger};
-pub use question::Knows;
-use question::{Inbox, Outbox};
+use question::Outbox;
+pub use question::{Inbox, Knows};
 use report::{Board, Place};
 
 /// The registry's code for a node whose key it has revoked.
@@ -221,9 +221,9 @@ impl Follower {
         self.purger.clone()
     }
 
-    /// Whom to ask what operators want to know of this node; the first counts. Until then the node says that it starts.
-    pub fn ask(&self, knows: Arc<dyn Knows>) {
-        self.inbox.ask(knows);
+    /// Where operators' questions arrive.
+    pub fn inbox(&self) -> Inbox {
+        self.inbox.clone()
     }
 
     /// Stops following. What is active stays active.

@@ -17,7 +17,7 @@ pub trait Knows: Send + Sync + 'static {
 
 /// Where questions are put, and where whoever knows is made known. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Inbox {
+pub struct Inbox {
     questions: mpsc::Sender<Question>,
     knows: Arc<OnceLock<Arc<dyn Knows>>>,
 }
@@ -43,8 +43,8 @@ impl Inbox {
         }
     }
 
-    /// Whom to ask.
-    pub(super) fn ask(&self, knows: Arc<dyn Knows>) {
+    /// Whom to ask; the first counts. Until then the node says that it starts.
+    pub fn ask(&self, knows: Arc<dyn Knows>) {
         let _ = self.knows.set(knows);
     }
 }

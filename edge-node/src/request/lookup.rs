@@ -11,6 +11,7 @@ use selvedge_runtime::Body;
 
 use super::RequestPath;
 use super::compress::{self, Asked};
+use super::context::Context;
 use super::error::RequestError;
 use super::respond;
 use super::route::{Aim, key};
@@ -70,7 +71,7 @@ pub(super) enum Scope {
 
 impl Question {
     /// None where the route has no cache.
-    pub(super) fn new(headers: &HeaderMap, aim: &Aim, trail: &Trail) -> Option<Self> {
+    pub(super) fn new(headers: &HeaderMap, aim: &Aim, context: &Context) -> Option<Self> {
         if !aim.cached {
             return None;
         }
@@ -78,7 +79,7 @@ impl Question {
         let facts = RequestFacts::of(headers, &control, aim.route.cache.request_directives);
         let seconds = aim.route.cache.max_disconnected_s;
         let max_disconnected = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
-        Some(Self { key: key(aim, &trail.context), control, facts, max_disconnected, recalled: None })
+        Some(Self { key: key(aim, context), control, facts, max_disconnected, recalled: None })
     }
 
     /// Asks the disk.
@@ -99,6 +100,11 @@ impl Question {
             }
             (found, _) => found,
         };
+        self.trusted(path, found)
+    }
+
+    /// What is found, as far as it is trusted while the registry is not heard.
+    pub(super) fn trusted(&self, path: &RequestPath, found: Found) -> Found {
         match self.max_disconnected {
             Some(longest) if path.contact().is_lost_for(longest, Instant::now()) => found.distrusted(),
             _ => found,
@@ -107,22 +113,29 @@ impl Question {
 
     /// Asks.
     pub(super) fn ask(&self, path: &RequestPath, request: &Request<Body>, aim: &Aim, now: Time) -> Result<Lookup, RequestError> {
-        let (method, headers) = (request.method(), request.headers());
-        if *method != Method::GET && *method != Method::HEAD {
-            return Ok(Lookup::Bypass(Forward::Method, Detail::Method));
+        if let Some(past) = past(request) {
+            return Ok(past);
         }
-        // A body may decide about the answer (RFC 9110, section 9.3.1), and the key knows nothing of it.
-        if !request.body().is_end_stream() {
-            return Ok(Lookup::Bypass(Forward::Bypass, Detail::Body));
-        }
-        let (settings, conditional) = (&aim.route.cache, validate::has_precondition(headers));
-        let found = self.find(path, headers, now);
+        let found = self.find(path, request.headers(), now);
         if matches!(found, Found::Nothing(..)) && self.recalled.is_none() && path.cache().may_recall(&self.key) {
             return Ok(Lookup::Recall);
         }
-        if let Found::Fresh(entry, _) | Found::Stale(entry, ..) = &found {
+        self.decide(&found, request, &aim.route.cache, now)
+    }
+
+    /// What comes of what is stored.
+    pub(super) fn decide(
+        &self,
+        found: &Found,
+        request: &Request<Body>,
+        settings: &CacheSettings,
+        now: Time,
+    ) -> Result<Lookup, RequestError> {
+        let (method, headers) = (request.method(), request.headers());
+        let conditional = validate::has_precondition(headers);
+        if let Found::Fresh(entry, _) | Found::Stale(entry, ..) = found {
             let usable = (!conditional || validate::fulfils(headers, entry.fields())) && (entry.part.is_none() || *method == Method::GET);
-            if usable && let Some(lookup) = self.use_stored(&found, headers, settings, now) {
+            if usable && let Some(lookup) = self.use_stored(found, headers, settings, now) {
                 return Ok(lookup);
             }
         }
@@ -139,7 +152,7 @@ impl Question {
         if *method == Method::HEAD {
             return Ok(Lookup::Bypass(Forward::Bypass, Detail::Head));
         }
-        let whole_is_stored = matches!(&found, Found::Fresh(entry, _) | Found::Stale(entry, ..) if entry.part.is_none());
+        let whole_is_stored = matches!(found, Found::Fresh(entry, _) | Found::Stale(entry, ..) if entry.part.is_none());
         let in_slices = settings.slice_bytes > 0 && headers.get(RANGE).is_some_and(range::is_single);
         if headers.contains_key(RANGE) && !whole_is_stored && single_range(headers).is_none() && !in_slices {
             return Ok(Lookup::Bypass(Forward::Bypass, Detail::RequestRange));
@@ -175,7 +188,13 @@ impl Question {
     }
 
     /// What there is to begin a fetch with: what is stored and for how long it has been stale, what is to be fetched, and why. Or what needs no fetch.
-    fn begin(&self, found: Found, headers: &HeaderMap, settings: &CacheSettings, now: Time) -> Result<Beginning, (Arc<Entry>, u64)> {
+    pub(super) fn begin(
+        &self,
+        found: Found,
+        headers: &HeaderMap,
+        settings: &CacheSettings,
+        now: Time,
+    ) -> Result<Beginning, (Arc<Entry>, u64)> {
         let range = single_range(headers);
         let of_part = |entry: &Arc<Entry>| if entry.part.is_some() { Scope::Range(None) } else { Scope::Whole };
         let from_nothing = || if range.is_some() { Scope::Range(None) } else { Scope::Whole };
@@ -197,21 +216,30 @@ impl Question {
 
 /// Leaves out of a request what the route's settings say has no part in its answer: of the query, and of the fields that responses vary on. Whoever answers sees what
 /// remains, and only that: what is not in the key must not decide what everybody gets.
-pub(super) fn narrow(request: &mut Request<Body>, aim: &Aim, trail: &Trail) {
+pub(super) fn narrow(request: &mut Request<Body>, aim: &Aim, context: &Context) {
     let settings = &aim.route.cache;
     if (*request.method() != Method::GET && *request.method() != Method::HEAD) || !request.body().is_end_stream() {
         return;
     }
     vary::normalise(request.headers_mut(), &settings.vary);
-    if let Some(target) = query::narrowed(&settings.query, &trail.context.target) {
-        trail.context.narrow(target);
+    if let Some(target) = query::narrowed(&settings.query, &context.target) {
+        context.narrow(target);
     }
 }
 
+/// A request that goes past the cache whatever is stored.
+pub(super) fn past(request: &Request<Body>) -> Option<Lookup> {
+    if *request.method() != Method::GET && *request.method() != Method::HEAD {
+        return Some(Lookup::Bypass(Forward::Method, Detail::Method));
+    }
+    // A body may decide about the answer (RFC 9110, section 9.3.1), and the key knows nothing of it.
+    (!request.body().is_end_stream()).then_some(Lookup::Bypass(Forward::Bypass, Detail::Body))
+}
+
 /// What a fetch begins with.
-struct Beginning {
-    why: Forward,
-    stale: Option<(Arc<Entry>, u64)>,
+pub(super) struct Beginning {
+    pub(super) why: Forward,
+    pub(super) stale: Option<(Arc<Entry>, u64)>,
     scope: Scope,
     hint: Hint,
 }

@@ -6,6 +6,7 @@ mod compress;
 mod context;
 mod error;
 mod execute;
+mod explain;
 mod fetch;
 mod fields;
 mod hints;
@@ -54,6 +55,7 @@ use trail::{Origin, Sinks, Trail};
 pub use clock::Clock;
 pub use context::fuzz as fuzz_names;
 pub use error::RequestError;
+pub(crate) use explain::fuzz as fuzz_explained;
 pub(crate) use hints::fuzz as fuzz_links;
 pub use record::{Observer, RequestRecord, WorkerLine, WorkerRecord};
 pub(crate) use shield::fuzz as fuzz_standings;
@@ -176,7 +178,7 @@ impl RequestPath {
 
     /// The whole path behind a route, in order, and every branch of it.
     async fn fulfil(self: &Arc<Self>, mut request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Reply, RequestError> {
-        let Some(mut question) = Question::new(request.headers(), aim, trail) else {
+        let Some(mut question) = Question::new(request.headers(), aim, &trail.context) else {
             let asked = Asked { aim, headers: request.headers(), trail };
             hints::send(self, asked);
             let coding = asked.wanted();
@@ -184,7 +186,7 @@ impl RequestPath {
             respond::strip_tags(response.headers_mut());
             return Ok(compress::one(self, aim, coding, trail, response).into());
         };
-        lookup::narrow(&mut request, aim, trail);
+        lookup::narrow(&mut request, aim, &trail.context);
         let asked = Asked { aim, headers: request.headers(), trail };
         let now = self.now();
         let mut lookup = question.ask(self, &request, aim, now)?;

@@ -24,7 +24,7 @@ use crate::cache::freshness::Standing;
 use crate::cache::part::Part;
 use crate::cache::range::{Selected, multipart, select};
 use crate::cache::ready::Ready;
-use crate::cache::status::{self, Detail};
+use crate::cache::status::{self, Detail, StatusName};
 use crate::cache::tags::{SELVEDGE_TAGS, Tags};
 use crate::cache::time::Time;
 use crate::cache::validate::{client_has, range_applies};
@@ -44,6 +44,22 @@ pub(super) enum Say {
     Because(i64, Detail),
     /// This.
     As(HeaderValue),
+}
+
+impl Say {
+    /// The same for a response whose bytes came from the disk.
+    pub(super) fn from_disk(self) -> Self {
+        if let Self::Hit(ttl) = self { Self::Because(ttl, Detail::Disk) } else { self }
+    }
+
+    /// As it stands in the field.
+    pub(super) fn value(self, name: &StatusName) -> HeaderValue {
+        match self {
+            Self::Hit(ttl) => name.hit(ttl),
+            Self::Because(ttl, detail) => name.hit_because(ttl, detail),
+            Self::As(value) => value,
+        }
+    }
 }
 
 /// A hit that is fresh for so many milliseconds more.
@@ -103,13 +119,8 @@ pub(super) fn ready(path: &RequestPath, entry: &Arc<Entry>, asked: Asked<'_>, le
 pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap, trail: &Trail, say: Say, now: Time) -> Response<Body> {
     let from_disk = trail.is_recalled() || entry.body.on_disk().is_some();
     trail.served_from(if from_disk { Source::Disk } else { Source::Memory });
-    let cache_status = match say {
-        Say::Hit(ttl) if from_disk => path.name().hit_because(ttl, Detail::Disk),
-        Say::Hit(ttl) => path.name().hit(ttl),
-        Say::Because(ttl, detail) => path.name().hit_because(ttl, detail),
-        Say::As(value) => value,
-    };
-    let mut headers = entry.fields_now(now, cache_status);
+    let say = if from_disk { say.from_disk() } else { say };
+    let mut headers = entry.fields_now(now, say.value(path.name()));
     tell_tags(&mut headers, &entry.purgeable.tags, trail);
     if entry.status == StatusCode::OK {
         if client_has(request, entry.fields()) {

@@ -234,8 +234,13 @@ fn confirm(
     let confirmed = Arc::new(freshened(aim, entry, not_modified, (requested, received), obligation.stamp()));
     let control = &confirmed.control;
     // What the 304 says now may forbid to keep it.
-    if !(obligation.is_discarded() || control.no_store || control.private) {
-        path.cache().fulfil(obligation, confirmed.clone());
+    match (control.no_store, control.private) {
+        (false, false) if obligation.is_discarded() => {}
+        (false, false) => path.cache().fulfil(obligation, confirmed.clone()),
+        (no_store, _) => {
+            let refusal = if no_store { Refusal::NoStore } else { Refusal::Private };
+            path.cache().refusals().note(obligation.key(), refusal, received);
+        }
     }
     obligation.tell(Head::Confirmed(confirmed));
 }
@@ -262,6 +267,7 @@ pub(super) fn freshened(aim: &Aim, entry: &Entry, by: &HeaderMap, (requested, re
 
 /// Not for the cache: to whoever ordered it. Others that wait already show that it is asked for often: the next ones shall not wait.
 fn decline(path: &RequestPath, obligation: Obligation, response: Response<Body>, refusal: Refusal, now: Time) {
+    path.cache().refusals().note(obligation.key(), refusal, now);
     if obligation.has_company() && refusal.lasts() {
         path.cache().mark_uncollapsed(obligation.key(), now);
     }
@@ -314,6 +320,10 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
             if let Ok(body) = spill.finish().await {
                 keep(path, &obligation, order, head, StoredBody::sliced(body), variant, storable);
             }
+        }
+        (Held::Nowhere, true) if !obligation.is_discarded() => {
+            path.cache().refusals().note(obligation.key(), Refusal::TooLarge, path.now());
+            obligation.end(end);
         }
         _ => obligation.end(end),
     }

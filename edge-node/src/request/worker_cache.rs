@@ -36,6 +36,11 @@ static SETTINGS: LazyLock<CacheSettings> = LazyLock::new(|| CacheSettings {
     ..CacheSettings::default()
 });
 
+/// The rules for what workers put.
+pub(super) fn settings() -> &'static CacheSettings {
+    &SETTINGS
+}
+
 /// Who asks, and on behalf of which request.
 pub(crate) struct Asking<'a> {
     pub(crate) worker: &'a str,
@@ -93,7 +98,10 @@ impl RequestPath {
         let facts = RequestFacts { no_store: false, authorized: false };
         let storable = match policy::may_store(facts, head.status, &head.headers, &SETTINGS, now, now) {
             Ok(storable) => storable,
-            Err(refusal) => return Ok(CacheAnswer::No(Some(refusal.name()))),
+            Err(refusal) => {
+                self.cache().refusals().note(key.as_bytes(), refusal, now);
+                return Ok(CacheAnswer::No(Some(refusal.name())));
+            }
         };
         let pieces = self.gather(body).await?;
         let variant = storable.vary.variant(request);

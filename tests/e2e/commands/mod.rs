@@ -1,8 +1,9 @@
-//! The built binary as its users type it: deploy, status, rollback, delete, apply, purge, dev.
+//! The built binary as its users type it: deploy, status, rollback, delete, apply, purge, explain, dev.
 
 mod demo;
 mod deploy;
 mod dev;
+mod explain;
 mod purge;
 mod site;
 

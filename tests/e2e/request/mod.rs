@@ -1,6 +1,7 @@
 //! The life of a request, stage by stage.
 
 mod cache;
+mod explain;
 mod hints;
 mod interim;
 mod limits;

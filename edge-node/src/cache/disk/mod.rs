@@ -199,6 +199,11 @@ impl Disk {
         recalled.inspect_err(|_| self.shared.metrics.disk.skipped_reads.add(1)).ok().flatten()
     }
 
+    /// What [`Self::recall`] would find first; looking counts as no use, and nothing is forgotten. Cancel-safe.
+    pub(super) async fn peek(&self, key: &[u8], request: &HeaderMap) -> Option<Arc<Entry>> {
+        tokio::time::timeout(DISK_RECALL_WAIT, self.shared.peek(key, request)).await.ok().flatten()
+    }
+
     /// Whether it was not forgotten or replaced meanwhile.
     pub(super) fn is_current(&self, recalled: &Recalled) -> bool {
         self.shared.index.is_current(recalled.name, recalled.place)
@@ -275,18 +280,36 @@ impl Shared {
                 }
                 continue;
             }
-            let body = match head.body {
-                // A copy, so that it pins nothing else.
-                BodyPlace::Here => StoredBody::new(&[Bytes::copy_from_slice(&body)]),
-                BodyPlace::Sliced { body, len } => StoredBody::sliced(DiskBody::new(self.clone(), body, len)),
-            };
-            if body.on_disk().is_some_and(|body| !body.is_there()) {
-                continue;
-            }
+            let Some(body) = self.body(head.body, &body) else { continue };
             self.metrics.disk.read_bytes.add(place.bytes().into());
             return Some(Recalled { entry: Arc::new(head.into_entry(body)), name, place });
         }
         None
+    }
+
+    async fn peek(self: &Arc<Self>, key: &[u8], request: &HeaderMap) -> Option<Arc<Entry>> {
+        let name = self.name(key);
+        for place in self.index.places(name) {
+            let Ok((meta, body)) = self.try_read_head(name, place).await else { continue };
+            let Ok(head) = encode::decode(meta) else { continue };
+            if head.key == key
+                && head.variant.matches(request)
+                && let Some(body) = self.body(head.body, &body)
+            {
+                return Some(Arc::new(head.into_entry(body)));
+            }
+        }
+        None
+    }
+
+    /// A body that is behind its head (a copy, so that it pins nothing else), or in slices; none where those are gone.
+    fn body(self: &Arc<Self>, place: BodyPlace, behind: &[u8]) -> Option<StoredBody> {
+        let body = match place {
+            BodyPlace::Here => StoredBody::new(&[Bytes::copy_from_slice(behind)]),
+            BodyPlace::Sliced { body, len } => StoredBody::sliced(DiskBody::new(self.clone(), body, len)),
+        };
+        let is_gone = body.on_disk().is_some_and(|body| !body.is_there());
+        (!is_gone).then_some(body)
     }
 }
 

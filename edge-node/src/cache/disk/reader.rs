@@ -95,7 +95,8 @@ impl Shared {
         read
     }
 
-    async fn try_read_head(&self, name: u64, place: Place) -> Result<(Bytes, Bytes), ReadError> {
+    /// The same, and nothing is made of it.
+    pub(super) async fn try_read_head(&self, name: u64, place: Place) -> Result<(Bytes, Bytes), ReadError> {
         let segment = self.segment(place)?;
         let record = self.readers.read(&segment, place.offset().into(), place.bytes() as usize).await?;
         let (header, meta, body) = record::decode(&record)?;

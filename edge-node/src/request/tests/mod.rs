@@ -5,6 +5,7 @@ mod caching;
 mod collapsing;
 mod compressing;
 mod counting;
+mod explaining;
 mod on_disk;
 mod parts;
 mod passing;

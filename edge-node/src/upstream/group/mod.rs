@@ -133,6 +133,11 @@ impl Group {
         })
     }
 
+    /// What it is called.
+    pub(crate) fn title(&self) -> &str {
+        self.declared.title()
+    }
+
     /// The servers that have not gone over to a younger group.
     fn own_servers(&self) -> impl Iterator<Item = &Server> {
         self.servers.iter().filter(|server| server.known.is_in(self.number))
