@@ -69,7 +69,8 @@ async fn many_small_objects_take_what_they_weigh_and_are_there_soon_after_a_star
     let disk = DiskConfig { folder: folder.path().to_owned(), bytes_max: 16 << 30 };
 
     let before = resident_bytes();
-    let cache = Cache::new(16 << 30, Arc::default());
+    // Room for all of them, and then some.
+    let cache = Cache::new(objects as u64 * (8 << 10), Arc::default());
     (0..objects).for_each(|number| cache.store(key(number).as_bytes(), entry(number)));
     let (entries, weight) = cache.usage();
     let taken = resident_bytes().saturating_sub(before);
