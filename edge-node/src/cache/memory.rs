@@ -163,7 +163,7 @@ mod tests {
                     self.change(&key, &mut |_| slot.take());
                 }
             }
-            if number % 32 == 0 {
+            if number.is_multiple_of(32) {
                 self.slots.run_pending_tasks();
             }
         }
@@ -238,6 +238,6 @@ mod tests {
             memory.has(1_000_000 + asks)
         };
         assert!(!is_in_after(1));
-        assert!((2..20).any(|asks| is_in_after(asks)));
+        assert!((2..20).any(is_in_after));
     }
 }

@@ -47,7 +47,7 @@ impl Cache {
         };
         let is_used = |entry: &Arc<Entry>| used.as_ref().is_some_and(|used| used.variant.same(&entry.variant));
         Sight {
-            in_memory: slot.variants.iter().any(|entry| is_used(entry)),
+            in_memory: slot.variants.iter().any(&is_used),
             on_disk: on_disk.iter().any(is_used) || used.as_ref().is_some_and(|entry| entry.body.on_disk().is_some()),
             others: slot.variants.iter().filter(|entry| !is_used(entry)).cloned().collect(),
             fetching: self.fills.runs(key.as_bytes()),

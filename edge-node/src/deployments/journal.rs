@@ -168,7 +168,7 @@ fn purge_of(number: u64, at: Time, record: &PurgeRecord) -> Purge {
     }));
     targets.extend(record.keys.iter().map(|key| {
         let (_, authority, target) = key::address_of(key);
-        Target::Url { authority: authority.into(), target: target.into() }
+        Target::Url { authority, target: target.into() }
     }));
     let prefixes = record.prefixes.iter().chain(&record.path_prefixes);
     targets.extend(prefixes.map(|prefix| Target::Prefix(prefix.as_str().into())));

@@ -48,7 +48,7 @@ pub(super) enum Say {
 
 impl Say {
     /// The same for a response whose bytes came from the disk.
-    pub(super) fn from_disk(self) -> Self {
+    pub(super) fn of_disk(self) -> Self {
         if let Self::Hit(ttl) = self { Self::Because(ttl, Detail::Disk) } else { self }
     }
 
@@ -119,7 +119,7 @@ pub(super) fn ready(path: &RequestPath, entry: &Arc<Entry>, asked: Asked<'_>, le
 pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap, trail: &Trail, say: Say, now: Time) -> Response<Body> {
     let from_disk = trail.is_recalled() || entry.body.on_disk().is_some();
     trail.served_from(if from_disk { Source::Disk } else { Source::Memory });
-    let say = if from_disk { say.from_disk() } else { say };
+    let say = if from_disk { say.of_disk() } else { say };
     let mut headers = entry.fields_now(now, say.value(path.name()));
     tell_tags(&mut headers, &entry.purgeable.tags, trail);
     if entry.status == StatusCode::OK {

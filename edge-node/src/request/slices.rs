@@ -107,9 +107,12 @@ fn wanted(request: &HeaderMap, fields: &HeaderMap, total: u64) -> Range<u64> {
     }
 }
 
+/// What the path of a request has for a slice, and what became of that request.
+type Answered = (Response<Body>, Arc<Trail>);
+
 impl Source {
-    /// What the path of a request has for a slice, and what became of that request.
-    fn slice(self: &Arc<Self>, slice: Slice) -> BoxFuture<'static, Result<(Response<Body>, Arc<Trail>), RequestError>> {
+    /// Asks for a slice on the path of a request.
+    fn slice(self: &Arc<Self>, slice: Slice) -> BoxFuture<'static, Result<Answered, RequestError>> {
         let source = self.clone();
         async move {
             let trail = source.trail.of_slice();

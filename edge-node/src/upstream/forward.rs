@@ -97,7 +97,7 @@ async fn exchange(host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> 
             let answer = within(head_timeout, &progress, connection.sender.try_send_request(outgoing)).await;
             answer.map(|answer| match answer {
                 Ok(response) => Ok(response.map(Incoming::Http1)),
-                Err(mut failed) => Err((failed.take_message(), Lost::Http1(failed.into_error()))),
+                Err(mut failed) => Err(Box::new((failed.take_message(), Lost::Http1(failed.into_error())))),
             })
         }
         Some(Connection::Http2(connection)) => {
@@ -106,7 +106,7 @@ async fn exchange(host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> 
             let answer = within(head_timeout, &progress, http2::ask(connection, outgoing, stall)).await;
             answer.map(|answer| match answer {
                 Ok(response) => Ok(response.map(Incoming::Http2)),
-                Err(failed) => Err((failed.unsent, Lost::Http2(failed.error))),
+                Err(failed) => Err(Box::new((failed.unsent, Lost::Http2(failed.error)))),
             })
         }
         None => return Err(terminated(host, "connection lost").into()),
@@ -117,7 +117,8 @@ async fn exchange(host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> 
             lease.suspect();
             Err(UpstreamError::HeadTimeout { host: host.to_string(), ms: head_timeout.as_millis() as u64 }.into())
         }
-        Some(Err((unsent, lost))) => {
+        Some(Err(failed)) => {
+            let (unsent, lost) = *failed;
             let unsent = unsent.map(|unsent| {
                 let (mut head, outgoing) = unsent.into_parts();
                 head.uri = original_uri;

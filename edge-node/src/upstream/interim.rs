@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 
+type Told = dyn Fn(StatusCode, &HeaderMap) + Send + Sync;
+
 /// An extension of a request: told of each interim response to it, in order, before the final one is there.
 #[derive(Clone)]
-pub struct OnInterim(Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>);
+pub struct OnInterim(Arc<Told>);
 
 impl OnInterim {
     /// `told` must not block: whoever reads from the connection calls it.

@@ -33,7 +33,7 @@ where
 }
 
 async fn ask(upstreams: &Upstreams, address: SocketAddr, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-    let group = Group::new(&Upstream { protocol: Protocol::H2, ..Upstream::at(&format!("http://{address}")) }).expect("a group");
+    let group = Group::new(&Upstream { protocol: Protocol::H2, ..Upstream::at(format!("http://{address}")) }).expect("a group");
     let target = request.uri().path_and_query().expect("a target").clone();
     upstreams.ask(&group, &target, request).await
 }

@@ -34,7 +34,7 @@ pub(super) fn of(path: &RequestPath, question: &Question, request: &Request<Body
     };
     let fresh = |entry: &Entry, left_ms: u64| {
         let hit = respond::fresh(left_ms);
-        let hit = if sight.in_memory && entry.body.on_disk().is_none() { hit } else { hit.from_disk() };
+        let hit = if sight.in_memory && entry.body.on_disk().is_none() { hit } else { hit.of_disk() };
         say(ExplainAction::Hit, hit, format!("fresh for {} more", seconds(left_ms)))
     };
     let because = |entry: &Entry, detail| respond::because(entry, detail, now);

@@ -142,7 +142,7 @@ async fn what_leaves_memory_is_counted_by_its_route_and_cause() {
 }
 
 const fn many_bytes() -> &'static str {
-    const BYTES: [u8; 64 << 10] = [b'x'; 64 << 10];
+    static BYTES: [u8; 64 << 10] = [b'x'; 64 << 10];
     match std::str::from_utf8(&BYTES) {
         Ok(text) => text,
         Err(_) => "",

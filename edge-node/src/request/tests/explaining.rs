@@ -60,6 +60,7 @@ async fn the_words_are_those_that_the_request_then_gets() {
     }
     world.pass(20);
     use ExplainAction::{Bypass, Forward, Hit, Revalidate, Stale};
+    #[allow(clippy::type_complexity, reason = "the columns of a table")]
     let cases: [(&str, &str, &[(&str, &str)], ExplainAction); 14] = [
         ("GET", "/", &[], Hit),
         ("HEAD", "/", &[], Hit),
