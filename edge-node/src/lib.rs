@@ -10,6 +10,7 @@ mod allocator;
 pub mod cache;
 pub mod config;
 pub mod deployments;
+mod h2_stream;
 pub mod limits;
 pub mod listen;
 pub mod metrics;

@@ -13,6 +13,8 @@ use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
 
+use crate::cache::policy::stated_length;
+use crate::h2_stream::{self, Received, Unsent};
 use crate::limits;
 use crate::listen::exchange::{Exchange, SentBody};
 use crate::listen::interim::Interims;
@@ -130,44 +132,23 @@ async fn next_frame(body: &mut SentBody, stream: &mut SendStream<Bytes>) -> Resu
     .await
 }
 
-/// Sends data as the windows of the stream and the connection allow. A client that takes nothing for [`limits::SEND_STALL`] has lost its stream.
-async fn send_data(mut data: Bytes, ends: bool, stream: &mut SendStream<Bytes>) -> Result<(), Cut> {
-    if data.is_empty() && ends {
-        return Ok(stream.send_data(data, true)?);
-    }
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len().min(limits::H2_SEND_BUFFER_BYTES_MAX));
-        if stream.capacity() == 0 {
-            let room = poll_fn(|cx| stream.poll_capacity(cx));
-            match tokio::time::timeout(limits::SEND_STALL, room).await {
-                Ok(Some(room)) => room?,
-                Ok(None) => return Err(Cut::ByClient),
-                Err(_) => {
-                    // Not CANCEL: there are clients that take it for the body's end.
-                    stream.send_reset(Reason::INTERNAL_ERROR);
-                    return Err(Cut::ByClient);
-                }
-            };
-        }
-        let piece = data.split_to(data.len().min(stream.capacity()));
-        if !piece.is_empty() {
-            stream.send_data(piece, ends && data.is_empty())?;
+/// Sends data. A client that takes nothing for [`limits::SEND_STALL`] has lost its stream.
+async fn send_data(data: Bytes, ends: bool, stream: &mut SendStream<Bytes>) -> Result<(), Cut> {
+    match h2_stream::send_data(stream, data, ends, limits::H2_SEND_BUFFER_BYTES_MAX, limits::SEND_STALL).await {
+        Ok(()) => Ok(()),
+        Err(Unsent::Gone(error)) => Err(error.map_or(Cut::ByClient, Cut::from)),
+        Err(Unsent::Stalled) => {
+            // Not CANCEL: there are clients that take it for the body's end.
+            stream.send_reset(Reason::INTERNAL_ERROR);
+            Err(Cut::ByClient)
         }
     }
-    Ok(())
 }
 
-fn stated_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
-}
-
-/// A request's body on its way in: gives the client room again for what was taken.
+/// A request's body on its way in.
 struct ReceivedBody {
-    stream: RecvStream,
+    received: Received,
     metrics: Arc<Metrics>,
-    /// Bytes that are still to come, where that was said; h2 sees to it that it is true.
-    left: Option<u64>,
-    data_ended: bool,
 }
 
 impl ReceivedBody {
@@ -175,7 +156,7 @@ impl ReceivedBody {
         if stream.is_end_stream() {
             return Body::empty();
         }
-        Body::stream(Self { stream, metrics: metrics.clone(), left: stated_length(headers), data_ended: false })
+        Body::stream(Self { received: Received::new(stream, headers), metrics: metrics.clone() })
     }
 }
 
@@ -184,30 +165,17 @@ impl HttpBody for ReceivedBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let aborted = |error: ::h2::Error| BodyError::Aborted(error.to_string());
-        if !this.data_ended {
-            match ready!(this.stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // Fails only where the stream is gone, and then nobody waits for room.
-                    let _ = this.stream.flow_control().release_capacity(data.len());
-                    this.metrics.received_bytes.add(data.len() as u64);
-                    this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) => return Poll::Ready(Some(Err(aborted(error)))),
-                None => this.data_ended = true,
-            }
-        }
-        let trailers = ready!(this.stream.poll_trailers(cx)).map_err(aborted)?;
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        let frame = ready!(Pin::new(&mut self.received).poll_frame(cx)).transpose();
+        let frame = frame.map_err(|error| BodyError::Aborted(error.to_string()))?;
+        self.metrics.received_bytes.add(frame.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64));
+        Poll::Ready(frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.received.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.received.size_hint()
     }
 }

@@ -13,6 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
 
 use super::transport::{Accepted, Intake, Receiving, Sending, Transport};
+use crate::cache::policy::stated_length;
 use crate::limits;
 use crate::listen::exchange::{Exchange, SentBody};
 use crate::listen::interim::Interims;
@@ -97,7 +98,7 @@ async fn answer<A: Answer>(
 /// Sends a response. Gives its ended body.
 async fn send(response: http::Response<SentBody>, mut stream: RequestStream<Sending, Bytes>) -> Result<SentBody, Cut> {
     let (mut head, mut body) = response.into_parts();
-    let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = stated_length(&head.headers);
     if !head.headers.contains_key(header::DATE)
         && let Ok(date) = HeaderValue::from_bytes(&date::now())
     {
@@ -171,7 +172,7 @@ impl ReceivedBody {
         head: &http::request::Parts,
         metrics: &Arc<Metrics>,
     ) -> Body {
-        let declared = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let declared = stated_length(&head.headers);
         let mut body = Self { stream, intake, metrics: metrics.clone(), declared, received: 0, first: None, state: State::Data };
         let mut polled = std::future::poll_fn(|cx| Poll::Ready(body.poll_data(cx))).await;
         if polled.is_pending() && declared.is_none() && matches!(head.method, http::Method::GET | http::Method::HEAD) {

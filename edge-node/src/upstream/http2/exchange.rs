@@ -10,11 +10,10 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Http2;
-use crate::cache::policy::stated_length;
+use crate::h2_stream::{self, Received, Unsent};
 use crate::tasks;
 use crate::upstream::body::Outgoing;
 use crate::upstream::interim::OnInterim;
@@ -96,10 +95,16 @@ impl From<h2::Error> for Cut {
     }
 }
 
+impl From<Unsent> for Cut {
+    fn from(_: Unsent) -> Self {
+        Self
+    }
+}
+
 async fn upload(stream: &mut SendStream<Bytes>, mut body: Outgoing, stall: Duration) -> Result<(), Cut> {
     while let Some(frame) = next_frame(stream, &mut body).await? {
         match frame.into_data() {
-            Ok(data) => send_data(stream, data, stall).await?,
+            Ok(data) => h2_stream::send_data(stream, data, false, limits::H2_SEND_BUFFER_BYTES, stall).await?,
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
                     return Ok(stream.send_trailers(trailers)?);
@@ -119,44 +124,23 @@ async fn next_frame(stream: &mut SendStream<Bytes>, body: &mut Outgoing) -> Resu
     .await
 }
 
-/// Sends data as the windows of the stream and the connection allow.
-async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, stall: Duration) -> Result<(), Cut> {
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len().min(limits::H2_SEND_BUFFER_BYTES));
-        if stream.capacity() == 0 {
-            let room = timeout(stall, poll_fn(|cx| stream.poll_capacity(cx))).await;
-            room.ok().flatten().ok_or(Cut)??;
-        }
-        let piece = data.split_to(data.len().min(stream.capacity()));
-        if !piece.is_empty() {
-            stream.send_data(piece, false)?;
-        }
-    }
-    Ok(())
-}
-
 /// An answer's body on its way in. Dropped before its end, it resets the stream.
 pub(in crate::upstream) struct Incoming {
-    stream: RecvStream,
-    /// Bytes that are still to come, where that was said; h2 sees to it that it is true.
-    left: Option<u64>,
-    data_ended: bool,
+    received: Received,
     /// Goes on after the end of the answer: a server may answer before it has all of the request (RFC 9113, section 8.1).
     upload: Option<AbortOnDropHandle<()>>,
 }
 
 impl Incoming {
     fn open(answer: Response<RecvStream>, upload: Option<AbortOnDropHandle<()>>) -> Response<Self> {
-        let left = stated_length(answer.headers());
-        answer.map(|stream| {
-            let mut incoming = Self { stream, left, data_ended: false, upload };
-            incoming.look_for_end();
-            incoming
-        })
+        let (head, stream) = answer.into_parts();
+        let mut incoming = Self { received: Received::new(stream, &head.headers), upload };
+        incoming.look_for_end();
+        Response::from_parts(head, incoming)
     }
 
     fn look_for_end(&mut self) {
-        if self.stream.is_end_stream()
+        if self.received.is_end_stream()
             && let Some(upload) = self.upload.take()
         {
             upload.detach();
@@ -169,27 +153,16 @@ impl HttpBody for Incoming {
     type Error = h2::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        let this = &mut *self;
-        if !this.data_ended {
-            if let Some(data) = ready!(this.stream.poll_data(cx)).transpose()? {
-                // Fails only where the stream is gone, and then nobody waits for room.
-                let _ = this.stream.flow_control().release_capacity(data.len());
-                this.left = this.left.map(|left| left.saturating_sub(data.len() as u64));
-                this.look_for_end();
-                return Poll::Ready(Some(Ok(Frame::data(data))));
-            }
-            this.data_ended = true;
-        }
-        let trailers = ready!(this.stream.poll_trailers(cx))?;
-        this.look_for_end();
-        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+        let frame = ready!(Pin::new(&mut self.received).poll_frame(cx)).transpose()?;
+        self.look_for_end();
+        Poll::Ready(frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.received.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.received.size_hint()
     }
 }
