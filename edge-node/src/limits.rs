@@ -394,9 +394,6 @@ pub const DISK_SEGMENT_BYTES_MIN: u64 = 4 << 20;
 /// Bytes of the longest segment, as long as there are not too many files: what is scanned after a crash.
 pub const DISK_SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
-/// Keys whose last refusal is remembered for `selvedge explain`, at 8 bytes each; a newer one takes the place of an older one.
-pub const REFUSALS_KEPT: usize = 8_192;
-
 /// How long nothing is written after a write failed.
 pub const DISK_PAUSE: Duration = Duration::from_secs(5);
 
@@ -454,6 +451,9 @@ pub const WORKER_LOG_LINES_PER_SECOND: u32 = 100;
 pub const WORKER_LOG_LINE_BYTES_MAX: usize = 16 << 10;
 
 // --- explanations ---
+
+/// Keys whose last refusal is remembered for `selvedge explain`, at 8 bytes each; a newer one takes the place of an older one.
+pub const REFUSALS_KEPT: usize = 8_192;
 
 /// Bytes of a cache key that an explanation shows.
 pub const EXPLAINED_KEY_BYTES_MAX: usize = 4 << 10;

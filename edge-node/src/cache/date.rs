@@ -98,8 +98,8 @@ impl Rest<'_> {
 
     /// Reads the name of a day, or its first `letters`. What it is of does not matter.
     fn day_name(&mut self, letters: usize) -> Option<()> {
-        let names = DAYS.iter().filter_map(|name| name.get(..letters.min(name.len())));
-        let name = names.into_iter().find(|name| self.0.get(..name.len()).is_some_and(|read| read.eq_ignore_ascii_case(name)))?;
+        let mut names = DAYS.iter().filter_map(|name| name.get(..letters.min(name.len())));
+        let name = names.find(|name| self.0.get(..name.len()).is_some_and(|read| read.eq_ignore_ascii_case(name)))?;
         self.literal(name)
     }
 

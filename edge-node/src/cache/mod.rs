@@ -94,6 +94,11 @@ pub enum Found {
 }
 
 impl Found {
+    /// Nothing is stored under the key.
+    fn nothing() -> Self {
+        Self::Nothing(Forward::UriMiss, Hint::default())
+    }
+
     /// The same where purges may have been missed: nothing is fresh, and nothing stands in for what cannot be validated.
     pub fn distrusted(self) -> Self {
         const FOR_EVER_MS: u64 = u64::MAX;
@@ -161,14 +166,15 @@ impl Cache {
     pub fn find(&self, key: &CacheKey, request: &HeaderMap, now: Time) -> Found {
         let Some(slot) = self.tier.get(key.as_bytes()) else { return Found::nothing() };
         let found = self.among(&slot, key, request, now);
-        if matches!(found, Found::Nothing(..)) && slot.variants.iter().any(|entry| self.is_gone(entry, key)) {
+        if matches!(found, Found::Nothing(..)) && slot.variants.iter().any(|entry| self.is_gone(key.as_bytes(), entry)) {
             self.sweep(key.as_bytes());
         }
         found
     }
 
-    fn is_gone(&self, entry: &Entry, key: &CacheKey) -> bool {
-        self.purges.verdict(&entry.purgeable, key.as_bytes()) == Verdict::Gone
+    /// Whether an entry was purged.
+    fn is_gone(&self, key: &[u8], entry: &Entry) -> bool {
+        self.purges.verdict(&entry.purgeable, key) == Verdict::Gone
     }
 
     /// Which of a key's responses answers a request, and how it stands.
@@ -178,7 +184,7 @@ impl Cache {
             alone: slot.uncollapsed_until.is_some_and(|until| now < until),
             range: None,
         };
-        let is_gone = |entry: &Arc<Entry>| self.is_gone(entry, key);
+        let is_gone = |entry: &Arc<Entry>| self.is_gone(key.as_bytes(), entry);
         let mut answering = slot.select(request).filter(|entry| !is_gone(entry));
         let Some(first) = answering.next() else {
             let why = if slot.variants.iter().all(is_gone) { Forward::UriMiss } else { Forward::VaryMiss };
@@ -203,7 +209,7 @@ impl Cache {
 
     /// Stores a response, unless it was purged while it was fetched. (A purge between this look and the store is seen by whoever looks it up.)
     pub fn store(&self, key: &[u8], entry: Arc<Entry>) {
-        if self.purges.verdict(&entry.purgeable, key) == Verdict::Gone {
+        if self.is_gone(key, &entry) {
             return;
         }
         let fits = self.fits(&entry);
@@ -213,7 +219,7 @@ impl Cache {
     /// The same for what was fetched; nothing where it was invalidated meanwhile.
     pub(crate) fn fulfil(&self, obligation: &Obligation, entry: Arc<Entry>) {
         let key = obligation.key();
-        if self.purges.verdict(&entry.purgeable, key) != Verdict::Gone {
+        if !self.is_gone(key, &entry) {
             // Others that wait are as good as having been asked before.
             let fits = self.fits(&entry) && (self.is_welcome(key, &entry) || obligation.has_company());
             self.keep(key, entry, fits, || !obligation.is_discarded());
@@ -250,7 +256,7 @@ impl Cache {
     fn sweep(&self, key: &[u8]) {
         self.tier.change(key, &mut |slot| {
             let Slot { variants, uncollapsed_until } = slot?;
-            let (gone, left) = variants.iter().cloned().partition(|entry| self.purges.verdict(&entry.purgeable, key) == Verdict::Gone);
+            let (gone, left) = variants.iter().cloned().partition(|entry| self.is_gone(key, entry));
             let gone: SmallVec<[Arc<Entry>; 1]> = gone;
             gone.iter().for_each(|entry| entry.removed(Removal::Purged));
             let left = Slot { variants: left, uncollapsed_until: *uncollapsed_until };

@@ -8,9 +8,8 @@ use super::entry::{Entry, Slot};
 use super::key::CacheKey;
 use super::purge::Verdict;
 use super::refusals::Refusals;
-use super::status::Forward;
 use super::time::Time;
-use super::{Cache, Found, Hint};
+use super::{Cache, Found};
 
 /// What is stored for a request.
 #[derive(Debug, Clone)]
@@ -74,12 +73,5 @@ impl Cache {
         let (cache, key) = (self.clone(), key.to_boxed());
         let searched = tokio::task::spawn_blocking(move || cache.tier.peek(&key)).await;
         searched.ok().flatten().map(Arc::unwrap_or_clone)
-    }
-}
-
-impl Found {
-    /// Nothing.
-    pub(crate) fn nothing() -> Self {
-        Self::Nothing(Forward::UriMiss, Hint::default())
     }
 }

@@ -10,7 +10,6 @@ use tokio::sync::OnceCell;
 use super::disk::{Disk, Recalled};
 use super::entry::Entry;
 use super::key::CacheKey;
-use super::purge::Verdict;
 use super::time::Time;
 use super::{Cache, Found, Hint, judge};
 use crate::metrics::RouteCounters;
@@ -83,7 +82,7 @@ impl Cache {
 
     /// How what came from the disk is found, in the place of what memory has: memory may not have kept it.
     pub(crate) fn recalled(&self, entry: &Arc<Entry>, key: &CacheKey, request: &HeaderMap, now: Time) -> Option<Found> {
-        if self.purges.verdict(&entry.purgeable, key.as_bytes()) == Verdict::Gone {
+        if self.is_gone(key.as_bytes(), entry) {
             return None;
         }
         Some(judge(entry.clone(), request, Hint::of(&entry.variant), now))
@@ -91,7 +90,7 @@ impl Cache {
 
     async fn recall_alone(&self, disk: &Disk, key: &[u8], request: &HeaderMap, route: Route<'_>) -> Option<Arc<Entry>> {
         let recalled = disk.recall(key, request).await?.counted_by(route);
-        if self.purges.verdict(&recalled.entry.purgeable, key) == Verdict::Gone {
+        if self.is_gone(key, &recalled.entry) {
             disk.discard(&recalled);
             return None;
         }

@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use http::header::{HeaderMap, HeaderValue};
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 
 use super::key::CacheKey;
 use super::part::{ContentRange, strong_validator};
@@ -35,7 +35,7 @@ impl Whole {
     pub fn of(status: StatusCode, headers: &HeaderMap, length: u64) -> Option<Self> {
         let range = ContentRange::of(headers).filter(|range| status == StatusCode::PARTIAL_CONTENT && range.first == 0)?;
         let total = range.total.filter(|total| range.bytes() == length.min(*total))?;
-        let coding = headers.get(HeaderName::from_static("content-encoding")).cloned();
+        let coding = headers.get(CONTENT_ENCODING).cloned();
         Some(Self { total, validator: strong_validator(headers)?.clone(), coding })
     }
 
@@ -86,7 +86,7 @@ impl Slice {
                 range.first == bytes.start && range.last.saturating_add(1) == bytes.end && range.total == Some(of.total)
             })
             && strong_validator(headers) == Some(&of.validator)
-            && headers.get(HeaderName::from_static("content-encoding")) == of.coding.as_ref()
+            && headers.get(CONTENT_ENCODING) == of.coding.as_ref()
     }
 }
 

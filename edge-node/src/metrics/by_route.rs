@@ -2,7 +2,6 @@
 //! Counters belong to the pattern: they go on when the table is swapped, and go with the last table that has it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -14,11 +13,11 @@ use super::{CacheResult, Counter, Gauge, Histogram, Page};
 #[derive(Debug, Default)]
 #[repr(C, align(128))]
 pub struct RouteCounters {
-    clients: [AtomicU64; CacheResult::ALL.len()],
-    sent_bytes: [AtomicU64; Source::ALL.len()],
-    workers: [AtomicU64; CacheResult::ALL.len()],
-    peers: [AtomicU64; CacheResult::ALL.len()],
-    removals: [AtomicU64; Removal::ALL.len()],
+    clients: [Counter; CacheResult::ALL.len()],
+    sent_bytes: [Counter; Source::ALL.len()],
+    workers: [Counter; CacheResult::ALL.len()],
+    peers: [Counter; CacheResult::ALL.len()],
+    removals: [Counter; Removal::ALL.len()],
     waits: Counter,
     waiting: Gauge,
     /// From the begin of a fill to its response's head.
@@ -130,21 +129,21 @@ impl RouteCounters {
     /// A request has its answer's head.
     pub fn answered(&self, asker: Asker, result: CacheResult) {
         if let Some(counter) = self.requests(asker).get(result as usize) {
-            counter.fetch_add(1, Relaxed);
+            counter.add(1);
         }
     }
 
     /// Bytes of an answer's body were sent.
     pub fn sent(&self, source: Source, bytes: u64) {
         if let Some(counter) = self.sent_bytes.get(source as usize).filter(|_| bytes > 0) {
-            counter.fetch_add(bytes, Relaxed);
+            counter.add(bytes);
         }
     }
 
     /// A stored response has left memory.
     pub fn removed(&self, why: Removal) {
         if let Some(counter) = self.removals.get(why as usize) {
-            counter.fetch_add(1, Relaxed);
+            counter.add(1);
         }
     }
 
@@ -155,7 +154,7 @@ impl RouteCounters {
         Waiting(self)
     }
 
-    fn requests(&self, asker: Asker) -> &[AtomicU64; CacheResult::ALL.len()] {
+    fn requests(&self, asker: Asker) -> &[Counter; CacheResult::ALL.len()] {
         match asker {
             Asker::Client => &self.clients,
             Asker::Worker => &self.workers,
@@ -165,7 +164,7 @@ impl RouteCounters {
 
     /// Whether there is something to show.
     fn is_used(&self) -> bool {
-        let any = |counters: &[AtomicU64]| counters.iter().any(|counter| counter.load(Relaxed) > 0);
+        let any = |counters: &[Counter]| counters.iter().any(|counter| counter.get() > 0);
         Asker::ALL.iter().any(|asker| any(self.requests(*asker)))
             || any(&self.removals)
             || self.waits.get() > 0
@@ -216,7 +215,7 @@ pub(super) fn render(page: &mut Page, routes: &[Arc<RouteCounters>], max: usize)
     let name = "selvedge_route_requests_total";
     page.head(name, "counter", "Answered requests of each route, by who asked and what the cache did.");
     for (route, asker) in used.iter().flat_map(|route| Asker::ALL.map(|asker| (route, asker))) {
-        let counts = route.requests(asker).each_ref().map(|count| count.load(Relaxed));
+        let counts = route.requests(asker).each_ref().map(Counter::get);
         if asker == Asker::Client || counts.iter().any(|count| *count > 0) {
             for (result, count) in CacheResult::ALL.iter().zip(counts) {
                 page.line(name, &[("route", &route.pattern), ("asker", asker.name()), ("cache", result.name())], count);
@@ -227,14 +226,14 @@ pub(super) fn render(page: &mut Page, routes: &[Arc<RouteCounters>], max: usize)
     page.head(name, "counter", "Body bytes of answers, by where they came from.");
     for route in &used {
         for (source, bytes) in Source::ALL.iter().zip(&route.sent_bytes) {
-            page.line(name, &[("route", &route.pattern), ("tier", source.name())], bytes.load(Relaxed));
+            page.line(name, &[("route", &route.pattern), ("tier", source.name())], bytes.get());
         }
     }
     let name = "selvedge_route_removals_total";
     page.head(name, "counter", "Stored responses that left memory, by cause.");
     for route in &used {
         for (why, count) in Removal::ALL.iter().zip(&route.removals) {
-            page.line(name, &[("route", &route.pattern), ("cause", why.name())], count.load(Relaxed));
+            page.line(name, &[("route", &route.pattern), ("cause", why.name())], count.get());
         }
     }
     let name = "selvedge_route_waits_total";

@@ -34,8 +34,7 @@ pub(super) async fn get(
         request.extensions_mut().insert(OnInterim::new(move |status, headers| interim.send(status, headers.clone())));
     }
     trail.served_from(Source::Upstream);
-    // Boxed, as below: it is large, and the future of every request, hits too, has room for it otherwise.
-    let mut response = Box::pin(path.upstreams().ask(upstream, trail.context.asked(), request)).await?;
+    let mut response = path.upstreams().ask(upstream, trail.context.asked(), request).await?;
     clean(response.headers_mut());
     Ok(response)
 }
@@ -49,7 +48,7 @@ pub(super) async fn outside(path: &RequestPath, mut request: Request<Body>, trai
     if let Some(onward) = &context.cdn_loop {
         request.headers_mut().insert(CDN_LOOP, onward.clone());
     }
-    let mut response = Box::pin(path.upstreams().send(request, Reach::Worker)).await?;
+    let mut response = path.upstreams().send(request, Reach::Worker).await?;
     fields::strip_hop(response.headers_mut());
     Ok(response)
 }

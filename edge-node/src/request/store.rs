@@ -234,13 +234,10 @@ fn confirm(
     let confirmed = Arc::new(freshened(aim, entry, not_modified, (requested, received), obligation.stamp()));
     let control = &confirmed.control;
     // What the 304 says now may forbid to keep it.
-    match (control.no_store, control.private) {
-        (false, false) if obligation.is_discarded() => {}
-        (false, false) => path.cache().fulfil(obligation, confirmed.clone()),
-        (no_store, _) => {
-            let refusal = if no_store { Refusal::NoStore } else { Refusal::Private };
-            path.cache().refusals().note(obligation.key(), refusal, received);
-        }
+    let refusal = if control.no_store { Some(Refusal::NoStore) } else { control.private.then_some(Refusal::Private) };
+    match refusal {
+        Some(refusal) => path.cache().refusals().note(obligation.key(), refusal, received),
+        None => path.cache().fulfil(obligation, confirmed.clone()),
     }
     obligation.tell(Head::Confirmed(confirmed));
 }

@@ -48,9 +48,10 @@ pub struct WorkerPurge {
     pub request_id: Option<RequestId>,
 }
 
+#[cfg(test)]
 impl WorkerPurge {
     /// Of a worker; names nothing yet.
-    pub fn of(worker: WorkerName) -> Self {
+    pub(crate) fn of(worker: WorkerName) -> Self {
         Self { worker, tags: Vec::new(), path_prefixes: Vec::new(), everything: false, request_id: None }
     }
 }
