@@ -24,7 +24,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use selvedge_origin::api::wire::WorkerReport;
+use selvedge_origin::client::Client;
 use selvedge_origin::feed::Position;
 use selvedge_origin::registry::{NodeName, WorkerName};
 use tokio::sync::watch;
@@ -175,40 +178,30 @@ impl Follower {
             (Some(member), Some(origin)) => Some(member.client(origin).map_err(|error| refused_address(origin, error))?),
             _ => None,
         };
-        let (shown, purger) = (board.clone(), Purger::default());
         let (inbox, outbox) = question::channel();
-        let mut running = Vec::new();
-        match (member, config.origin.clone()) {
-            (None, Some(origin)) => {
-                // Never joined: nothing can be restored, and everything else has to wait.
-                let talk = (purger.clone(), inbox.clone(), outbox);
-                let parts = Parts { config, supervisor, routes, store, board, wanted, receiver, journal, talk };
-                running.push(tasks::owned("join the registry", join_later(parts, origin)));
-            }
+        let origin = config.origin.clone();
+        let parts = Parts { config, supervisor, routes, store, board, wanted, receiver, journal, purger: Purger::default(), inbox, outbox };
+        let (board, purger, inbox) = (parts.board.clone(), parts.purger.clone(), parts.inbox.clone());
+        let running = match (member, origin) {
+            // Never joined: nothing can be restored, and everything else has to wait.
+            (None, Some(origin)) => vec![tasks::owned("join the registry", join_later(parts, origin))],
             (member, _) => {
                 if let Some(member) = &member {
-                    board.node(member.identity.name());
+                    parts.board.node(member.identity.name());
                 }
-                let key = member.as_ref().map(|member| member.signing_key);
-                let loader = Arc::new(Loader { store, client: client.clone(), key, supervisor });
-                let activator = Activator::restore(saved, receiver, loader, routes.clone(), board.clone(), config.data.clone()).await;
+                let activator = parts.restore(saved, member.as_ref(), client.clone()).await;
                 match (member, client) {
                     (Some(member), Some(client)) => {
-                        let (name, key) = (member.identity.name().clone(), member.signing_key);
-                        let told = (board.clone(), config.peers.clone());
-                        let follow = Follow::new(client.clone(), name, key, wanted, told, (journal, routes), inbox.clone());
-                        purger.connected(client.clone(), board.watch_applied());
-                        running.push(tasks::owned("activate", activator.run()));
-                        running.push(tasks::owned("follow the feed", follow.run()));
-                        running.push(tasks::owned("acknowledge", report::acknowledge(client.clone(), board.clone())));
-                        running.push(tasks::owned("answer questions", question::answer(client.clone(), outbox)));
-                        running.push(tasks::owned("report", report::report(client, board, Place::of(&config))));
+                        parts.follow(&member, client, activator).into_iter().map(|(what, task)| tasks::owned(what, task)).collect()
                     }
-                    _ => board.link(Link::Disconnected("no registry is configured".into())),
+                    _ => {
+                        parts.board.link(Link::Disconnected("no registry is configured".into()));
+                        Vec::new()
+                    }
                 }
             }
-        }
-        Ok(Self { board: shown, purger, inbox, _tasks: running })
+        };
+        Ok(Self { board, purger, inbox, _tasks: running })
     }
 
     /// How it goes now.
@@ -236,7 +229,7 @@ impl Follower {
     }
 }
 
-/// What a node that has not joined yet will need.
+/// What following needs, beside a node's identity.
 struct Parts {
     config: FollowerConfig,
     supervisor: Arc<dyn Warm>,
@@ -246,17 +239,45 @@ struct Parts {
     wanted: watch::Sender<Wanted>,
     receiver: watch::Receiver<Wanted>,
     journal: Journal,
-    talk: (Purger, Inbox, Outbox),
+    purger: Purger,
+    inbox: Inbox,
+    outbox: Outbox,
+}
+
+impl Parts {
+    /// Runs what was saved.
+    async fn restore(&self, saved: state::Saved, member: Option<&Member>, client: Option<Client>) -> Activator {
+        let key = member.map(|member| member.signing_key);
+        let loader = Arc::new(Loader { store: self.store.clone(), client, key, supervisor: self.supervisor.clone() });
+        let data = self.config.data.clone();
+        Activator::restore(saved, self.receiver.clone(), loader, self.routes.clone(), self.board.clone(), data).await
+    }
+
+    /// Everything that goes on while the node follows, each with its name.
+    fn follow(self, member: &Member, client: Client, activator: Activator) -> [(&'static str, BoxFuture<'static, ()>); 5] {
+        let place = Place::of(&self.config);
+        let Self { config, board, journal, routes, wanted, purger, inbox, outbox, .. } = self;
+        let (name, key) = (member.identity.name().clone(), member.signing_key);
+        let follow = Follow::new(client.clone(), name, key, wanted, (board.clone(), config.peers), (journal, routes), inbox);
+        purger.connected(client.clone(), board.watch_applied());
+        [
+            ("activate", activator.run().boxed()),
+            ("follow the feed", follow.run().boxed()),
+            ("acknowledge", report::acknowledge(client.clone(), board.clone()).boxed()),
+            ("answer questions", question::answer(client.clone(), outbox).boxed()),
+            ("report", report::report(client, board, place).boxed()),
+        ]
+    }
 }
 
 /// Joins as soon as the registry is there, then follows.
 async fn join_later(parts: Parts, origin: String) {
-    let Parts { config, supervisor, routes, store, board, wanted, receiver, journal, talk: (purger, inbox, outbox) } = parts;
+    let Parts { config, board, .. } = &parts;
     let mut wait = limits::RECONNECT_MIN;
     let (member, client) = loop {
         tokio::time::sleep(wait.mul_f64(0.5 + crate::routes::draw() / 2.0)).await;
         wait = (wait * 2).min(limits::RECONNECT_MAX);
-        let reason = match join::join(&config, &origin, config.name.clone()).await {
+        let reason = match join::join(config, &origin, config.name.clone()).await {
             Ok(member) => match member.client(&origin) {
                 Ok(client) => break (member, client),
                 Err(error) => error.to_string(),
@@ -270,17 +291,10 @@ async fn join_later(parts: Parts, origin: String) {
         };
         board.link(Link::Disconnected(reason));
     };
-    let name = member.identity.name().clone();
-    board.node(&name);
+    board.node(member.identity.name());
     config.peers.joined(&member.identity);
-    let place = Place::of(&config);
-    let loader = Arc::new(Loader { store, client: Some(client.clone()), key: Some(member.signing_key), supervisor });
-    let activator = Activator::restore(state::Saved::default(), receiver, loader, routes.clone(), board.clone(), config.data).await;
-    let follow = Follow::new(client.clone(), name, member.signing_key, wanted, (board.clone(), config.peers), (journal, routes), inbox);
-    purger.connected(client.clone(), board.watch_applied());
-    let acknowledge = report::acknowledge(client.clone(), board.clone());
-    let answers = question::answer(client.clone(), outbox);
-    futures::join!(activator.run(), follow.run(), acknowledge, answers, report::report(client, board, place));
+    let activator = parts.restore(state::Saved::default(), Some(&member), Some(client.clone())).await;
+    futures::future::join_all(parts.follow(&member, client, activator).map(|(_, task)| task)).await;
 }
 
 /// What a start reads from the data folder.
