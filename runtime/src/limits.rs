@@ -45,6 +45,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// [`Self::cpu_ms`] as a duration.
+    pub fn cpu(&self) -> Duration {
+        Duration::from_millis(self.cpu_ms.into())
+    }
+
     /// [`Self::head_timeout_ms`] as a duration.
     pub fn head_timeout(&self) -> Duration {
         Duration::from_millis(self.head_timeout_ms.into())

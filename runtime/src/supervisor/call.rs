@@ -61,7 +61,7 @@ pub(super) fn admit(state: &mut State, (stream, part): (StreamId, Part), asked: 
     let Some(ticket) = entry.ticket.as_mut().filter(|_| !matches!(entry.phase, Phase::Cancelled(_))) else { return Ok(None) };
     let refusal = if ticket.subrequests >= max {
         format!("Too many subrequests: the limit of one invocation is {max}.")
-    } else if entry.subs.len() >= SUBREQUESTS_RUNNING_MAX {
+    } else if entry.subs.iter().filter(|sub| !sub.outbound.closed).count() >= SUBREQUESTS_RUNNING_MAX {
         format!("Too many subrequests at once: the limit is {SUBREQUESTS_RUNNING_MAX}.")
     } else {
         ticket.subrequests += 1;
@@ -116,9 +116,14 @@ pub(super) async fn run(link: Arc<Link>, call: Box<Call>) {
 /// What the host makes of it, unless nobody wants that any more.
 async fn unless_abandoned<T>(link: &Link, (stream, part): (StreamId, Part), work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
-    poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => link.poll_unwanted(stream, part, cx).map(|()| None),
+    poll_fn(|cx| {
+        let done = work.as_mut().poll(cx);
+        match (done, link.poll_unwanted(stream, part, cx)) {
+            // Also where it has failed because its body was abandoned with it.
+            (_, Poll::Ready(())) => Poll::Ready(None),
+            (Poll::Ready(done), Poll::Pending) => Poll::Ready(Some(done)),
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+        }
     })
     .await
 }

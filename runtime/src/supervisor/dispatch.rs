@@ -39,7 +39,7 @@ pub(super) enum Event {
     Call(Box<Call>),
     /// A worker logs.
     Log { host: Arc<dyn Host>, line: LogLine },
-    /// A version logs while it loads.
+    /// A version logs outside of any invocation: while it loads, or later.
     LoadLog { placement: Arc<Placement>, line: LogLine },
     /// An invocation came back. Its report, where nobody waits for it any more.
     Bounced(Option<Ticket>),
@@ -98,9 +98,7 @@ impl Link {
             }
             ToEdge::Failed { stream, outcome, message } => {
                 if let Some(entry) = live(state, stream) {
-                    let outcome = if outcome == Outcome::Ok { Outcome::InternalError } else { outcome };
-                    wakers.extend(entry.fail(Verdict { outcome, message }));
-                    entry.response_ends(now);
+                    wakers.extend(entry.failed(outcome, message, now));
                 }
             }
             ToEdge::Bounced { stream } => {
@@ -122,32 +120,35 @@ impl Link {
             ToEdge::Stuck { stream, slot, outcome } => events.push(Event::Stuck { stream, slot, outcome }),
             ToEdge::Hello { .. } => return Err(ProtocolError::Order("a second hello")),
             ToEdge::BodyData { .. } | ToEdge::BodyEnd { .. } | ToEdge::Credit { .. } | ToEdge::Abandon { .. } => {
-                wakers.extend(take_flow(state, message, now)?);
+                take_flow(state, message, wakers, now)?;
             }
         }
         Ok(())
     }
 }
 
-/// Takes a message about a body. Returns who must be woken.
-fn take_flow(state: &mut State, message: ToEdge, now: Instant) -> Result<Option<Waker>, ProtocolError> {
+/// Takes a message about a body.
+fn take_flow(state: &mut State, message: ToEdge, wakers: &mut Vec<Waker>, now: Instant) -> Result<(), ProtocolError> {
     match message {
-        ToEdge::BodyData { stream, part, bytes } => body_data(state, stream, part, bytes, now),
-        ToEdge::BodyEnd { stream, part, error } => match live(state, stream) {
-            Some(entry) => entry.body_end(part, error, now),
-            None => Ok(None),
-        },
-        ToEdge::Credit { stream, part, bytes } => match live(state, stream).and_then(|entry| entry.outbound(part)) {
-            Some(outbound) => outbound.credited(bytes),
-            None => Ok(None),
-        },
-        ToEdge::Abandon { stream, part } => {
-            let Some(outbound) = live(state, stream).and_then(|entry| entry.outbound(part)) else { return Ok(None) };
-            outbound.closed = true;
-            Ok(outbound.waker.take())
+        ToEdge::BodyData { stream, part, bytes } => wakers.extend(body_data(state, stream, part, bytes, now)?),
+        ToEdge::BodyEnd { stream, part, error } => {
+            if let Some(entry) = live(state, stream) {
+                wakers.extend(entry.body_end(part, error, now)?);
+            }
         }
-        _ => Ok(None),
+        ToEdge::Credit { stream, part, bytes } => {
+            if let Some(outbound) = live(state, stream).and_then(|entry| entry.outbound(part)) {
+                wakers.extend(outbound.credited(bytes)?);
+            }
+        }
+        ToEdge::Abandon { stream, part } => {
+            if let Some(entry) = live(state, stream) {
+                entry.abandon(wakers, part);
+            }
+        }
+        _ => {}
     }
+    Ok(())
 }
 
 /// The entry of a stream that has not ended; a message for another one is late, and ignored.
@@ -177,6 +178,20 @@ impl Entry {
         Ok(self.head_waker.take())
     }
 
+    /// There will be no response, or no more of it.
+    fn failed(&mut self, outcome: Outcome, message: String, now: Instant) -> Option<Waker> {
+        let outcome = if outcome == Outcome::Ok { Outcome::InternalError } else { outcome };
+        let waker = if outcome == Outcome::RunnerLost && matches!(self.head, Head::Waiting) {
+            // Its isolate went with another invocation: as if its runner had died.
+            self.head = Head::Lost { started: true };
+            self.head_waker.take()
+        } else {
+            self.fail(Verdict { outcome, message })
+        };
+        self.response_ends(now);
+        waker
+    }
+
     fn body_end(&mut self, part: Part, error: Option<String>, now: Instant) -> Result<Option<Waker>, ProtocolError> {
         if part == 0 {
             self.response_ends(now);
@@ -194,6 +209,20 @@ impl Entry {
         // A call that was answered before its body had come stayed for the body.
         self.subs.retain(|sub| sub.part != part || !sub.answered || !sub.inbound.is_forsaken());
         Ok(waker)
+    }
+
+    /// The worker wants no more of a body; of a call also neither its answer nor to send the rest of what it sends.
+    fn abandon(&mut self, wakers: &mut Vec<Waker>, part: Part) {
+        if let Some(outbound) = self.outbound(part) {
+            outbound.closed = true;
+            wakers.extend(outbound.waker.take());
+        }
+        if part != 0
+            && let Some(inbound) = self.inbound(part)
+        {
+            wakers.extend(inbound.ends(Err(BodyError::Aborted("the worker abandoned its call".to_owned()))));
+            self.subs.retain(|sub| sub.part != part || !sub.answered);
+        }
     }
 
     fn bounce(&mut self, wakers: &mut Vec<Waker>) -> Result<Event, ProtocolError> {
@@ -219,7 +248,10 @@ impl Entry {
         }
         let cut = if outcome == Outcome::Ok { Outcome::InternalError } else { outcome };
         self.close(wakers, cut);
-        Event::Finished { ticket: self.ticket.take(), placement: self.placement.clone(), outcome, cpu_us, heap_bytes }
+        // Who hears that it is lost decides whether it runs again, and has the duty to report.
+        let heard = self.owned && matches!(self.head, Head::Lost { .. });
+        let ticket = if heard { None } else { self.ticket.take() };
+        Event::Finished { ticket, placement: self.placement.clone(), outcome, cpu_us, heap_bytes }
     }
 }
 
@@ -245,11 +277,15 @@ fn body_data(state: &mut State, stream: StreamId, part: Part, bytes: Bytes, now:
 
 fn log(state: &mut State, stream: StreamId, slot: Slot, mut line: LogLine) -> Option<Event> {
     if stream == 0 {
-        return state.slots.get(&slot).map(|placement| Event::LoadLog { placement: placement.clone(), line });
+        let placement = state.slots.get(&slot)?.clone();
+        if placement.logged.lock().admits(line.message.len())? {
+            line.message = "more lines outside of invocations are dropped".to_owned();
+        }
+        return Some(Event::LoadLog { placement, line });
     }
     let entry = live(state, stream)?;
     let host = entry.ticket.as_ref()?.host.clone();
-    if entry.admits_log(line.message.len())? {
+    if entry.logged.admits(line.message.len())? {
         line.message = "more lines of this invocation are dropped".to_owned();
     }
     Some(Event::Log { host, line })

@@ -16,6 +16,7 @@ mod fleet;
 mod limits;
 mod link;
 mod load;
+mod logged;
 mod oom;
 mod phase;
 mod pipe;

@@ -1,6 +1,7 @@
 //! The two tasks of a link: one reads and takes messages, one writes what has gathered.
 
 use std::future::poll_fn;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Instant;
@@ -68,6 +69,9 @@ fn handle(supervisor: &Weak<Inner>, runner: &Arc<Runner>, link: &Arc<Link>, even
             if let Some(ticket) = ticket {
                 ticket.finish(outcome, cpu_us, heap_bytes);
             }
+            if Event::points(outcome) > 0 {
+                placement.struck.store(true, Ordering::Relaxed);
+            }
             if placement.version.has_used(cpu_us, Event::points(outcome))
                 && let Some(supervisor) = supervisor.upgrade()
             {
@@ -77,16 +81,21 @@ fn handle(supervisor: &Weak<Inner>, runner: &Arc<Runner>, link: &Arc<Link>, even
         Event::Log { host, line } => host.log(line),
         Event::LoadLog { placement, line } => {
             let (worker, version) = (&placement.version.worker, &placement.version.id);
-            tracing::info!(%worker, %version, level = ?line.level, message = line.message, "worker logged while it was loaded");
+            tracing::info!(%worker, %version, level = ?line.level, message = line.message, "worker logged outside of any invocation");
         }
         Event::Call(call) => {
             tasks::spawn(call::run(link.clone(), call));
         }
         Event::Loaded { placement, cpu_us, heap_bytes } => placement.loaded(cpu_us, heap_bytes),
         Event::Gone { placement, outcome, message } => {
+            // What an invocation did was counted at its end, and a load that fails is no incident.
+            let counted = placement.is_loading() || placement.struck.load(Ordering::Relaxed);
             placement.gone(outcome, message);
             if let Some(supervisor) = supervisor.upgrade() {
                 supervisor.forget(&placement);
+                if Event::points(outcome) > 0 && !counted {
+                    supervisor.judge(&placement.version, Event::points(outcome), "crossed a limit outside of any invocation");
+                }
             }
         }
         Event::Stuck { stream, slot, outcome } => {

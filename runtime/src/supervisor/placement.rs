@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Warmed;
 use super::link::Link;
+use super::logged::Logged;
 use super::version::{Class, Version};
 use crate::protocol::{CHUNK_BYTES_MAX, EncodeError, LoadHead, MODULES_BYTES_MAX, MODULES_MAX, OUTBOX_BYTES_MAX, Slot, ToRunner};
 use crate::{Module, Outcome, RunError, WorkerSource};
@@ -24,6 +25,10 @@ pub(super) struct Placement {
     /// Milliseconds since the supervisor's start.
     last_used_ms: AtomicU64,
     progress: Mutex<Progress>,
+    /// Outside of any invocation.
+    pub(super) logged: Mutex<Logged>,
+    /// An invocation has crossed a limit here, which was counted.
+    pub(super) struck: AtomicBool,
 }
 
 enum Progress {
@@ -42,8 +47,9 @@ impl Placement {
         done: oneshot::Sender<Result<Warmed, RunError>>,
     ) -> Self {
         let progress = Mutex::new(Progress::Loading(Some(done)));
-        let version_used = version.last_used_ms();
-        Self { version, source, link, slot, class, alive: AtomicBool::new(true), last_used_ms: AtomicU64::new(version_used), progress }
+        let last_used_ms = AtomicU64::new(version.last_used_ms());
+        let (alive, struck) = (AtomicBool::new(true), AtomicBool::new(false));
+        Self { version, source, link, slot, class, alive, last_used_ms, progress, logged: Mutex::default(), struck }
     }
 
     pub(super) fn is_alive(&self) -> bool {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::limits::{JOIN_BYTES, LOG_BYTES_MAX, LOG_LINES_MAX};
+use super::limits::JOIN_BYTES;
+use super::logged::Logged;
 use super::phase::Phase;
 use super::placement::Placement;
 use super::ticket::Ticket;
@@ -34,8 +35,7 @@ pub(super) struct Entry {
     pub(super) last_part: Part,
     /// What went wrong with the request's body.
     pub(super) request_body: Option<BodyError>,
-    log_lines: u32,
-    log_bytes: usize,
+    pub(super) logged: Logged,
 }
 
 /// What is known of the response's head.
@@ -89,8 +89,7 @@ impl Entry {
             subs: Vec::new(),
             last_part: 0,
             request_body: None,
-            log_lines: 0,
-            log_bytes: 0,
+            logged: Logged::default(),
         }
     }
 
@@ -126,21 +125,13 @@ impl Entry {
         }
     }
 
-    /// Whether one more line of the log may pass; `Some(true)` for the line that says that no more will.
-    pub(super) fn admits_log(&mut self, bytes: usize) -> Option<bool> {
-        if self.log_lines > LOG_LINES_MAX {
-            return None;
-        }
-        self.log_bytes = self.log_bytes.saturating_add(bytes);
-        self.log_lines = if self.log_bytes > LOG_BYTES_MAX { LOG_LINES_MAX + 1 } else { self.log_lines + 1 };
-        Some(self.log_lines > LOG_LINES_MAX)
-    }
-
     /// Ends the invocation for its client: no response, or a response that is cut short. Returns who must be woken.
     pub(super) fn fail(&mut self, verdict: Verdict) -> Option<Waker> {
         let Verdict { outcome, message } = verdict;
         match self.head {
             Head::Waiting => {
+                // A runner that does not know yet may still send a response, whose body nobody wants.
+                self.inbound.ends(Err(BodyError::Worker(outcome)));
                 let request_body = self.request_body.take();
                 self.head = Head::Failed(RunError { outcome, message, retry_after: None, request_body });
                 self.head_waker.take()

@@ -17,7 +17,9 @@ pub(super) struct Upload {
     part: Part,
     body: Body,
     pending: Bytes,
+    /// How the body ended, once it has. Kept for who may need it again elsewhere.
     end: Option<Result<(), BodyError>>,
+    /// All of it was sent, or nobody wants the rest.
     finished: bool,
     total: u64,
     bytes_max: u64,
@@ -105,8 +107,8 @@ impl Upload {
                     Sent::Blocked => return Poll::Pending,
                     Sent::Closed => self.finished = true,
                 }
-            } else if let Some(end) = self.end.take() {
-                link.end_body(stream, self.part, end.err());
+            } else if let Some(end) = &self.end {
+                link.end_body(stream, self.part, end.clone().err());
                 self.finished = true;
             } else {
                 match self.poll_body(cx) {
@@ -149,10 +151,6 @@ impl Upload {
     /// Begins again for another runner. `false` where that cannot be done any more.
     pub(super) fn rewind(&mut self) -> bool {
         let Some(kept) = self.kept.take() else { return false };
-        if self.finished && self.end.is_none() {
-            // Sent to its end within the first credit, or not wanted by a runner that is gone.
-            self.end = Some(Ok(()));
-        }
         self.finished = false;
         let mut again = kept;
         again.extend_from_slice(&self.pending);

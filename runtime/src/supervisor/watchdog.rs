@@ -11,8 +11,9 @@ use super::Inner;
 use super::limits::{CANCEL_GRACE, CANCEL_GRACE_MAX, HEARTBEAT_LOSS, IDLE_SWEEP, TICK, TICK_LATE};
 use super::link::Link;
 use super::runner::{Cause, Runner};
+use super::stream::Entry;
 use crate::Outcome;
-use crate::protocol::monotonic_ns;
+use crate::protocol::{StreamId, monotonic_ns};
 
 /// Looks at every runner, until the supervisor is gone.
 pub(super) async fn watch(supervisor: Weak<Inner>) {
@@ -30,9 +31,9 @@ pub(super) async fn watch(supervisor: Weak<Inner>) {
         }
         last = now;
         for runner in inner.fleet.all().into_iter().chain(inner.standby.get()) {
-            let silent = now >= trusted_from && runner.is_silent();
-            let cause = if silent { Some(Cause::Silent) } else { runner.links.iter().find_map(|link| link.examine(now)) };
-            if let Some(cause) = cause {
+            let hung = runner.links.iter().fold(None, |hung, link| link.examine(now).or(hung));
+            let cause = if runner.is_silent() { Some(Cause::Silent) } else { hung };
+            if let Some(cause) = cause.filter(|_| now >= trusted_from) {
                 inner.give_up(&runner, cause);
             }
         }
@@ -53,6 +54,19 @@ impl Runner {
     }
 }
 
+impl Entry {
+    /// How long it may take to end after it was cancelled, while this one holds the thread.
+    fn grace(&self, held_by: Option<StreamId>) -> Duration {
+        let gone = self.ticket.as_ref().is_some_and(|ticket| ticket.verdict.is_none());
+        match held_by {
+            Some(holder) if holder != self.id => CANCEL_GRACE_MAX,
+            // Its client went away while it computes: its runner lets it go on up to its CPU limit where others run beside it.
+            Some(_) if gone => CANCEL_GRACE_MAX + self.limits().cpu(),
+            _ => CANCEL_GRACE,
+        }
+    }
+}
+
 impl Link {
     /// Ends what is overdue. A cause to give the runner up, where a cancelled invocation does not end.
     fn examine(&self, now: Instant) -> Option<Cause> {
@@ -67,10 +81,7 @@ impl Link {
             self.expire(&mut state, stream, why, now, &mut wakers);
         }
         let held_by = (self.area.turn_started_ns() != 0).then(|| self.area.running());
-        let hung = state.streams.iter().find(|(_, entry)| {
-            let grace = if held_by.is_some_and(|holder| holder != entry.id) { CANCEL_GRACE_MAX } else { CANCEL_GRACE };
-            entry.cancelled_for(now).is_some_and(|time| time > grace)
-        });
+        let hung = state.streams.iter().find(|(_, entry)| entry.cancelled_for(now).is_some_and(|time| time > entry.grace(held_by)));
         let cause = hung.map(|(_, entry)| {
             let outcome = entry.ticket.as_ref().and_then(|ticket| ticket.verdict).unwrap_or(Outcome::ExceededWallTime);
             Cause::Stuck { link: self.index, stream: entry.id, slot: entry.placement.slot, outcome }

@@ -38,9 +38,13 @@ impl Thread {
     }
 
     pub(super) fn fetch(&mut self, stream: StreamId, part: u32) {
+        self.fetch_with(stream, part, BodyKind::Whole("ask".into()));
+    }
+
+    pub(super) fn fetch_with(&mut self, stream: StreamId, part: u32, body: BodyKind) {
         let url = "https://upstream.example/thing".to_owned();
         let head = Box::new(RequestHead { method: Method::POST, url, headers: HeaderMap::new() });
-        self.say(&ToEdge::Fetch { stream, part, head, redirect: Redirect::Follow, cache: None, body: BodyKind::Whole("ask".into()) });
+        self.say(&ToEdge::Fetch { stream, part, head, redirect: Redirect::Follow, cache: None, body });
     }
 
     pub(super) fn ask(&mut self, stream: StreamId, part: u32, call: CacheCallHead, key: &str) {

@@ -3,6 +3,8 @@
 
 #[path = "asks.rs"]
 mod asks;
+#[path = "late.rs"]
+mod late;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
@@ -88,6 +90,10 @@ struct Thread {
     echoes: HashMap<StreamId, Option<Echo>>,
     /// Invocations whose puts are all refused.
     refused: HashSet<StreamId>,
+    /// Invocations that say something when they are cancelled.
+    at_cancel: HashMap<StreamId, String>,
+    /// The process ends with the end of a request's body.
+    dies_at_end: bool,
     bounced: u32,
     pid: u32,
 }
@@ -102,6 +108,8 @@ impl Thread {
             streams: HashMap::new(),
             echoes: HashMap::new(),
             refused: HashSet::new(),
+            at_cancel: HashMap::new(),
+            dies_at_end: false,
             bounced: 0,
             pid: std::process::id(),
         }
@@ -165,7 +173,9 @@ impl Thread {
             ToRunner::Cancel { stream, outcome } => {
                 CANCELS.fetch_add(1, Ordering::Relaxed);
                 self.streams.remove(&stream);
-                if !self.workers.values().any(|worker| worker == "deaf") {
+                if let Some(path) = self.at_cancel.remove(&stream) {
+                    self.cancelled(stream, &path, outcome);
+                } else if !self.workers.values().any(|worker| worker == "deaf") {
                     self.done(stream, outcome);
                 }
             }
@@ -197,6 +207,9 @@ impl Thread {
     }
 
     fn body_end(&mut self, stream: StreamId, error: Option<String>) {
+        if self.dies_at_end {
+            std::process::exit(70);
+        }
         match (self.echoes.get_mut(&stream), error) {
             (None, _) => {}
             (Some(Some(echo)), None) => {
@@ -241,7 +254,12 @@ impl Thread {
                 self.area.turn_begins(monotonic_ns(), 0);
                 std::process::exit(65);
             }
-            _ => self.say(&ToEdge::Loaded { slot, cpu_us: 7, heap_bytes: 1 << 20 }),
+            worker => {
+                if worker == Some("chatty") {
+                    self.chatter(slot);
+                }
+                self.say(&ToEdge::Loaded { slot, cpu_us: 7, heap_bytes: 1 << 20 });
+            }
         }
     }
 
@@ -346,6 +364,7 @@ impl Thread {
             }
             "fetch" | "keep" | "cut" | "missing" | "refused" | "purge" | "pass" => self.call(stream, path),
             "fetch-body" => self.respond(stream, 200, "unused".into()),
+            _ if self.late(stream, slot, path, head) => {}
             _ => self.misbehave(stream, slot, path, head),
         }
     }

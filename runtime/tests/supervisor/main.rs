@@ -4,6 +4,7 @@
 
 mod capabilities;
 mod fake;
+mod lateness;
 mod stage;
 mod tests;
 

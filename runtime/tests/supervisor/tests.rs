@@ -10,6 +10,7 @@ use selvedge_runtime::{Body, BodyError, Limits, Outcome};
 
 use crate::capabilities::*;
 use crate::fake::within;
+use crate::lateness::*;
 use crate::stage::{Test, get, limited, request, send, start, supervisor, until, worker};
 
 macro_rules! tests {
@@ -64,6 +65,13 @@ tests! {
     a_missing_sandbox_is_refused_unless_allowed
     a_runner_that_cannot_start_is_an_error
     shutdown_ends_every_runner
+    a_response_that_streams_too_late_is_ignored
+    what_is_lost_with_its_isolate_is_replayed_where_that_is_safe
+    a_body_that_was_cut_is_cut_in_its_replay_too
+    aborted_fetches_count_no_more
+    limits_crossed_outside_of_invocations_are_strikes
+    a_log_outside_of_invocations_is_bounded
+    a_late_tick_of_an_overloaded_machine_condemns_nobody
 }
 
 async fn a_hello_is_answered_and_reported_once() {
@@ -243,11 +251,11 @@ async fn a_bounced_invocation_goes_elsewhere() {
     assert_eq!(echoed.expect("an answer").1, "hello");
 }
 
-fn flag() -> tempfile::TempPath {
+pub(crate) fn flag() -> tempfile::TempPath {
     tempfile::NamedTempFile::new().expect("a file").into_temp_path()
 }
 
-async fn run_once(method: Method, path: &str) -> (Result<Bytes, Outcome>, u64) {
+pub(crate) async fn run_once(method: Method, path: &str) -> (Result<Bytes, Outcome>, u64) {
     let supervisor = supervisor().await;
     let flag = flag();
     let (mut invocation, host) = request(method, path, Body::empty());
