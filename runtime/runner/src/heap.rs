@@ -143,8 +143,9 @@ pub(crate) fn near_limit(
 
 /// Asks an isolate, from the watchdog's thread, to look at what it holds as soon as its JavaScript can be interrupted: V8 collects
 /// when it sees fit, and wasm memories and resizable buffers do not come from our allocator.
-pub(crate) fn request_look(station: &'static Station, handle: &v8::IsolateHandle) {
-    if !station.look_pending.swap(true, Ordering::AcqRel) {
+pub(crate) fn request_look(station: &'static Station, number: u64, handle: &v8::IsolateHandle) {
+    // An isolate that was asked may end before it looks: that is no reason not to ask the next.
+    if station.asked_to_look.swap(number, Ordering::AcqRel) != number {
         handle.request_interrupt(look, std::ptr::from_ref(station).cast_mut().cast());
     }
 }
@@ -152,7 +153,7 @@ pub(crate) fn request_look(station: &'static Station, handle: &v8::IsolateHandle
 unsafe extern "C" fn look(isolate: v8::UnsafeRawIsolatePtr, station: *mut c_void) {
     // SAFETY: `request_look` gave a station, which lives as long as the process; V8 calls on the isolate's own thread.
     let (mut isolate, station) = unsafe { (v8::Isolate::from_raw_isolate_ptr(isolate), &*station.cast::<Station>()) };
-    station.look_pending.store(false, Ordering::Release);
+    station.asked_to_look.store(0, Ordering::Release);
     if isolate.get_heap_statistics().used_heap_size() as u64 > station.heap_bytes_max.load(Ordering::Relaxed) {
         // One full collection, after which `limit` knows what is alive.
         isolate.memory_pressure_notification(v8::MemoryPressureLevel::Critical);

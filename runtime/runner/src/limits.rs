@@ -81,9 +81,12 @@ pub const CPU_ALARM: Duration = Duration::from_millis(4);
 pub const HEARTBEAT: Duration = Duration::from_millis(250);
 /// A termination that is not obeyed for so long is reported to the edge as `Stuck`.
 pub const STUCK_AFTER: Duration = Duration::from_millis(50);
-/// Thread CPU time of one entry into JavaScript that belongs to no invocation: finalizers, promises of the module itself, and
-/// V8's own tasks, of which the end of a garbage collection of a full heap is the longest.
+/// Thread CPU time of an isolate's entries into JavaScript that belong to no invocation, in [`BACKGROUND_PERIOD`] and beyond what its
+/// invocations use: finalizers, promises of the module itself, and V8's own tasks, of which the end of a garbage collection of a full
+/// heap is the longest. No limit of an invocation ends a loop there.
 pub const BACKGROUND_CPU: Duration = Duration::from_millis(400);
+/// In so long it grows from nothing to [`BACKGROUND_CPU`] again.
+pub const BACKGROUND_PERIOD: Duration = Duration::from_secs(10);
 /// Thread CPU time of dropping an isolate: tearing down the largest heap takes tens of milliseconds.
 pub const TEARDOWN_CPU: Duration = Duration::from_millis(1000);
 /// Thread CPU time of one turn outside of JavaScript, after which something of ours loops.

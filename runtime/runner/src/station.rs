@@ -1,7 +1,7 @@
 //! What a JavaScript thread shows of itself to the watchdog. Stations live as long as the process.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use deno_core::v8;
 use parking_lot::Mutex;
@@ -24,8 +24,10 @@ pub(crate) struct Station {
     pub(crate) heap_bytes_max: AtomicU64,
     /// Bytes that it may hold in all.
     pub(crate) memory_bytes_max: AtomicU64,
-    /// An isolate was asked to look at them and has not yet.
-    pub(crate) look_pending: AtomicBool,
+    /// Its invocations.
+    pub(crate) live: AtomicUsize,
+    /// The number of the isolate that was asked to look at them and has not yet; 0: none.
+    pub(crate) asked_to_look: AtomicU64,
     handles: Mutex<HashMap<u64, v8::IsolateHandle>>,
 }
 
@@ -39,7 +41,8 @@ impl Station {
             external_bytes_max: AtomicU64::new(u64::MAX),
             heap_bytes_max: AtomicU64::new(u64::MAX),
             memory_bytes_max: AtomicU64::new(0),
-            look_pending: AtomicBool::new(false),
+            live: AtomicUsize::new(0),
+            asked_to_look: AtomicU64::new(0),
             handles: Mutex::new(HashMap::new()),
         }
     }

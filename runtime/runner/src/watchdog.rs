@@ -116,7 +116,7 @@ impl Watch {
         } else if memory::is_too_much(memory.data_bytes, self.turn_data_bytes, memory.allowed_bytes, memory.data_bytes_max) {
             station.span.kill(seen.number, Outcome::ExceededMemory, || terminate(station, entry.isolate));
         } else if held > LOOK_AFTER {
-            station.with_isolate(entry.isolate, |isolate| heap::request_look(station, isolate));
+            station.with_isolate(entry.isolate, |isolate| heap::request_look(station, entry.isolate, isolate));
         }
     }
 
@@ -157,6 +157,8 @@ impl Watch {
                 station.link.send(&ToEdge::Bounced { stream: *stream });
                 false
             }
+            // Its CPU limit will do: others who run in the isolate must not pay for a client that went away.
+            ToRunner::Cancel { outcome: Outcome::Canceled, .. } if station.live.load(Ordering::Relaxed) > 1 => true,
             ToRunner::Cancel { stream, outcome } => match station.span.look() {
                 Some(seen) if seen.entry.stream == *stream && seen.killed.is_none() => {
                     !station.span.kill(seen.number, *outcome, || terminate(station, seen.entry.isolate))

@@ -72,7 +72,7 @@ impl JsThread {
         if !self.shared.open(stream, key, tenant.limits.cpu_ms) {
             end(Exit::Protocol, &format!("stream {stream} is running already"));
         }
-        tenant.live += 1;
+        tenant.seat.live.set(tenant.seat.live.get() + 1);
         if tenant.seat.is_loading() {
             tenant.waiting.push_back(start);
         } else {

@@ -3,6 +3,7 @@
 //! A turn of the loop is bounded in messages and in time, so that what has been said goes out soon. What the thread does
 //! not get to because one isolate holds it, the watchdog takes over.
 
+mod background;
 mod dispatch;
 mod loads;
 mod rehearsal;

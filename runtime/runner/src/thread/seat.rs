@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use selvedge_runtime::protocol::{STREAMS_MAX, Slot, StreamId, ToEdge};
 use selvedge_runtime::{Limits, Outcome};
 
+use super::background::Background;
 use crate::heap::ExternalBudget;
 use crate::isolate::Surroundings;
-use crate::limits::{BACKGROUND_CPU, TEARDOWN_CPU};
+use crate::limits::TEARDOWN_CPU;
 use crate::meter::Meter;
 use crate::span::Entry;
 use crate::station::Station;
@@ -50,10 +51,14 @@ pub(super) struct Seat {
     heap_bytes_max: Cell<u64>,
     /// What is left for loading; none once it is loaded.
     load_budget_ns: Cell<Option<u64>>,
-    /// CPU time of everything that belongs to no invocation.
-    pub(super) background_cpu_ns: Cell<u64>,
+    /// CPU time that loading took.
+    pub(super) load_cpu_ns: Cell<u64>,
+    /// CPU time that is left for what belongs to no invocation, once it is loaded.
+    background: Cell<Background>,
     /// The CPU time when the entry that lasts began.
     entered_ns: Cell<u64>,
+    /// Its invocations, those that wait for it included.
+    pub(super) live: Cell<usize>,
     /// The invocation that ran last.
     pub(super) last: Cell<StreamId>,
     /// Its isolate was hit by a termination, in an entry of this invocation, for this reason.
@@ -119,8 +124,10 @@ impl Seat {
             external_bytes_max: Cell::new(u64::MAX),
             heap_bytes_max: Cell::new(u64::MAX),
             load_budget_ns: Cell::new(None),
-            background_cpu_ns: Cell::new(0),
+            load_cpu_ns: Cell::new(0),
+            background: Cell::new(Background::full(shared.meter.now_ns())),
             entered_ns: Cell::new(0),
+            live: Cell::new(0),
             last: Cell::new(0),
             verdict: Cell::new(None),
             overflowed: Rc::default(),
@@ -157,7 +164,21 @@ impl Seat {
     pub(super) fn collect(&self, collect: impl FnOnce()) {
         self.enter(0, TEARDOWN_CPU.as_nanos() as u64);
         collect();
-        let _ = self.shared.station.span.end();
+        self.leave(self.last.get());
+    }
+
+    /// The entry is over. If its isolate was hit, it goes, and this invocation is why.
+    fn leave(&self, stream: StreamId) {
+        if let Some(reason) = self.shared.station.span.end() {
+            self.verdict.set(Some((stream, reason)));
+        }
+    }
+
+    fn background<T>(&self, change: impl FnOnce(&mut Background) -> T) -> T {
+        let mut background = self.background.get();
+        let result = change(&mut background);
+        self.background.set(background);
+        result
     }
 
     fn enter(&self, stream: StreamId, cpu_budget_ns: u64) {
@@ -167,6 +188,7 @@ impl Seat {
         station.external_bytes_max.store(external, Ordering::Relaxed);
         station.heap_bytes_max.store(heap, Ordering::Relaxed);
         station.memory_bytes_max.store(external.saturating_add(heap), Ordering::Relaxed);
+        station.live.store(self.live.get(), Ordering::Relaxed);
         if let Some(area) = &station.area {
             area.turn_begins(station.turn_started_ns(), stream);
         }
@@ -180,10 +202,10 @@ impl Surroundings for Seat {
     }
 
     fn before_js(&self, stream: StreamId) {
-        let background = BACKGROUND_CPU.as_nanos() as u64;
-        let budget = match self.shared.account(stream) {
-            Some(account) => account.cpu_max_ns.saturating_sub(account.cpu_ns),
-            None => self.load_budget_ns.get().unwrap_or(background),
+        let budget = match (self.shared.account(stream), self.load_budget_ns.get()) {
+            (Some(account), _) => account.cpu_max_ns.saturating_sub(account.cpu_ns),
+            (None, Some(load)) => load,
+            (None, None) => self.background(|background| background.left_ns(self.shared.meter.now_ns())),
         };
         self.last.set(stream);
         self.enter(stream, budget);
@@ -191,14 +213,15 @@ impl Surroundings for Seat {
 
     fn after_js(&self, stream: StreamId) {
         let used = self.shared.meter.cpu_ns().saturating_sub(self.entered_ns.get());
-        if let Some(reason) = self.shared.station.span.end() {
-            self.verdict.set(Some((stream, reason)));
-        }
-        if stream == 0 {
-            self.background_cpu_ns.set(self.background_cpu_ns.get() + used);
-            self.load_budget_ns.set(self.load_budget_ns.get().map(|left| left.saturating_sub(used)));
-        } else {
+        self.leave(stream);
+        if let Some(left) = self.load_budget_ns.get() {
+            self.load_cpu_ns.set(self.load_cpu_ns.get() + used);
+            self.load_budget_ns.set(Some(left.saturating_sub(used)));
+        } else if self.shared.account(stream).is_some() {
             self.shared.charge(stream, used);
+            self.background(|background| background.earn(used));
+        } else if !self.background(|background| background.spend(used)) && self.verdict.get().is_none() {
+            self.verdict.set(Some((0, Outcome::ExceededCpu)));
         }
     }
 

@@ -13,7 +13,7 @@ use super::seat::Seat;
 use super::wake::Alarm;
 use crate::heap::{self, ExternalBudget};
 use crate::isolate::{Heap, Isolate, IsolateSetup, LoadState, Pulse};
-use crate::limits::{HEAP_LOOK_AFTER, LOAD_WALL};
+use crate::limits::{BACKGROUND_CPU, BACKGROUND_PERIOD, HEAP_LOOK_AFTER, LOAD_WALL};
 
 /// An isolate that runs nothing yet.
 pub(super) struct Blank {
@@ -29,8 +29,6 @@ pub(super) struct Tenant {
     pub(super) limits: Limits,
     /// To be dropped as soon as its invocations have ended.
     pub(super) draining: bool,
-    /// Its invocations, those that wait included.
-    pub(super) live: usize,
     /// Invocations that came before the version was ready, and what came for them.
     pub(super) waiting: VecDeque<Start>,
     pub(super) waiting_messages: VecDeque<ToRunner>,
@@ -91,7 +89,6 @@ impl JsThread {
             alarm: self.woken.alarm(key),
             limits,
             draining: false,
-            live: 0,
             waiting: VecDeque::new(),
             waiting_messages: VecDeque::new(),
             load_until: Some(Instant::now() + LOAD_WALL),
@@ -156,7 +153,7 @@ impl JsThread {
         loop {
             let Some((stream, outcome)) = self.shared.finished.borrow_mut().pop_front() else { return };
             let (Some(account), Some(tenant)) = (self.shared.close(stream), self.tenants.get_mut(key)) else { continue };
-            tenant.live = tenant.live.saturating_sub(1);
+            tenant.seat.live.set(tenant.seat.live.get().saturating_sub(1));
             let (cpu_us, heap_bytes) = (account.cpu_ns / 1000, tenant.heap.used);
             self.station.link.send(&ToEdge::Done { stream, outcome, cpu_us, heap_bytes });
         }
@@ -178,7 +175,9 @@ impl JsThread {
             tenant.seat.collect(|| tenant.isolate.collect_garbage());
             tenant.heap = tenant.isolate.heap();
         }
-        is_over(&tenant.heap).then_some((tenant.seat.last.get(), Outcome::ExceededMemory))
+        let over = is_over(&tenant.heap).then_some((tenant.seat.last.get(), Outcome::ExceededMemory));
+        // Hit while it collected: V8 would end its next entry, whosever that is.
+        over.or_else(|| tenant.seat.verdict.take())
     }
 
     /// Ends the invocations that have used up their CPU time between two entries: their isolate need not go with them.
@@ -186,7 +185,7 @@ impl JsThread {
         loop {
             let Some(stream) = self.shared.overdrawn.borrow_mut().pop_front() else { return };
             let Some(tenant) = self.tenants.get_mut(key).filter(|_| self.shared.account(stream).is_some()) else { continue };
-            let message = explain(Outcome::ExceededCpu, stream, &tenant.limits);
+            let message = explain(Outcome::ExceededCpu, stream, tenant);
             self.station.link.send(&ToEdge::Failed { stream, outcome: Outcome::ExceededCpu, message });
             self.enter(key, |isolate| isolate.deliver(ToRunner::Cancel { stream, outcome: Outcome::ExceededCpu }));
         }
@@ -205,7 +204,7 @@ impl JsThread {
                 tenant.seat.loaded();
                 tenant.load_until = None;
                 tenant.heap = tenant.isolate.heap();
-                let (slot, cpu_us) = (tenant.seat.slot.get(), tenant.seat.background_cpu_ns.get() / 1000);
+                let (slot, cpu_us) = (tenant.seat.slot.get(), tenant.seat.load_cpu_ns.get() / 1000);
                 self.station.link.send(&ToEdge::Loaded { slot, cpu_us, heap_bytes: tenant.heap.used });
                 let (waiting, messages) = (std::mem::take(&mut tenant.waiting), std::mem::take(&mut tenant.waiting_messages));
                 for start in waiting {
@@ -227,7 +226,7 @@ impl JsThread {
     }
 
     fn leave_if_drained(&mut self, key: usize) {
-        if self.tenants.get(key).is_some_and(|tenant| tenant.draining && tenant.live == 0) {
+        if self.tenants.get(key).is_some_and(|tenant| tenant.draining && tenant.seat.live.get() == 0) {
             self.evict(key, Outcome::Ok, String::new());
         }
     }
@@ -235,19 +234,19 @@ impl JsThread {
     /// An isolate was killed: tells whose fault it was, and that the others lost their runner's isolate.
     fn condemn(&mut self, key: usize, offender: StreamId, reason: Outcome) {
         let Some(tenant) = self.tenants.get(key) else { return };
-        let limits = tenant.limits.clone();
         let live = tenant.isolate.live_streams();
+        let why = explain(reason, offender, tenant);
         for stream in live.iter().map(|live| live.stream) {
             let outcome = if stream == offender { reason } else { Outcome::RunnerLost };
             let message = match outcome {
                 Outcome::RunnerLost => format!("its isolate was dropped: {reason} in another invocation"),
-                outcome => explain(outcome, stream, &limits),
+                _ => why.clone(),
             };
             self.station.link.send(&ToEdge::Failed { stream, outcome, message });
             self.shared.finished.borrow_mut().push_back((stream, outcome));
         }
         self.report_finished(key);
-        self.evict(key, reason, explain(reason, offender, &limits));
+        self.evict(key, reason, why);
     }
 
     /// Drops an isolate. Its invocations that have started have been told already.
@@ -267,10 +266,17 @@ impl JsThread {
     }
 }
 
-/// Which limit an invocation, or a version that loads (stream 0), has crossed.
-fn explain(outcome: Outcome, stream: StreamId, limits: &Limits) -> String {
+/// Which limit an invocation, or a version outside of any (stream 0), has crossed.
+fn explain(outcome: Outcome, stream: StreamId, tenant: &Tenant) -> String {
+    let limits = &tenant.limits;
     match (outcome, stream) {
-        (Outcome::ExceededCpu, 0) => format!("more than {} ms of CPU time outside of any invocation", limits.startup_cpu_ms),
+        (Outcome::ExceededCpu, 0) if tenant.seat.is_loading() => {
+            format!("more than {} ms of CPU time outside of any invocation", limits.startup_cpu_ms)
+        }
+        (Outcome::ExceededCpu, 0) => {
+            let (ms, period_s) = (BACKGROUND_CPU.as_millis(), BACKGROUND_PERIOD.as_secs());
+            format!("more than {ms} ms of CPU time in {period_s} s outside of any invocation")
+        }
         (Outcome::ExceededCpu, _) => format!("more than {} ms of CPU time", limits.cpu_ms),
         (Outcome::ExceededMemory, _) => {
             let (heap, external) = (limits.heap_bytes_max >> 20, limits.external_bytes_max >> 20);

@@ -21,6 +21,8 @@ pub(crate) const CASES: &[Case] = &[
     ("a_late_termination_hits_nobody_else", a_late_termination_hits_nobody_else),
     ("a_busy_thread_gives_back_what_has_not_started", a_busy_thread_gives_back_what_has_not_started),
     ("a_computing_invocation_can_be_canceled", a_computing_invocation_can_be_canceled),
+    ("a_client_that_goes_away_costs_nobody_else_the_isolate", a_client_that_goes_away_costs_nobody_else_the_isolate),
+    ("what_computes_outside_of_invocations_ends", what_computes_outside_of_invocations_ends),
 ];
 
 const URL: &str = "http://worker.test/";
@@ -280,4 +282,52 @@ fn a_computing_invocation_can_be_canceled() {
     assert_eq!(link.finish(1).unwrap().outcome, Outcome::Canceled);
     assert!(begun.elapsed() < Duration::from_millis(100) + SLACK);
     eprintln!("canceled after {:?}", begun.elapsed());
+}
+
+fn a_client_that_goes_away_costs_nobody_else_the_isolate() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    let body = format!(
+        "if (request.url.endsWith('/wait')) {{ await scheduler.wait(50); return new Response('waited') }} {} return new Response('' + x)",
+        rounds("4e8")
+    );
+    link.load_with(1, &handler(&body), limits(10_000));
+    link.start(1, 1, &format!("{URL}wait"));
+    link.start(1, 2, URL);
+    while link.area.running() != 2 {
+        std::thread::yield_now();
+    }
+    link.send(&[ToRunner::Cancel { stream: 2, outcome: Outcome::Canceled }]);
+    let computed = link.finish(2).unwrap();
+    eprintln!("computed for {} µs", computed.cpu_us);
+    assert_eq!(link.finish(1).unwrap().text(), "waited");
+    assert!(!link.has(|message| matches!(message, ToEdge::Gone { .. })));
+}
+
+fn what_computes_outside_of_invocations_ends() {
+    let spin = rounds("2e7");
+    let loops = [
+        format!(
+            "const again = () => {{ {spin} crypto.subtle.digest('SHA-256', new Uint8Array(1)).then(again) }};
+                 crypto.subtle.digest('SHA-256', new Uint8Array(1)).then(again);"
+        ),
+        format!(
+            "const {{ port1, port2 }} = new MessageChannel();
+                 port1.onmessage = port2.onmessage = ({{ target }}) => {{ {spin} target.postMessage(1) }};
+                 port1.postMessage(1);"
+        ),
+    ];
+    let mut runner = Runner::start();
+    let link = runner.link();
+    link.load_handler(1, "return new Response('neighbour')");
+    for (slot, body) in (2..).zip(loops) {
+        link.load_handler(slot, &format!("{body} return new Response('x')"));
+        assert_eq!(link.run(slot, slot).text(), "x");
+        let begun = Instant::now();
+        let (outcome, message) = link.gone(slot);
+        eprintln!("gone after {:?}: {message}", begun.elapsed());
+        assert_eq!(outcome, Outcome::ExceededCpu, "{message}");
+        assert!(message.contains("400 ms of CPU time in 10 s outside of any invocation"), "{message}");
+        assert_eq!(link.run(1, slot + 10).text(), "neighbour");
+    }
 }

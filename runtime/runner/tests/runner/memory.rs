@@ -16,6 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     ("memory_bombs_end_and_stay_below_the_bound", memory_bombs_end_and_stay_below_the_bound),
     ("buffers_beyond_their_bound_are_refused", buffers_beyond_their_bound_are_refused),
     ("a_neighbour_outlives_a_contained_bomb", a_neighbour_outlives_a_contained_bomb),
+    ("an_isolate_that_ended_before_it_was_looked_at_hides_no_other", an_isolate_that_ended_before_it_was_looked_at_hides_no_other),
 ];
 
 /// The exit code for a death of memory.
@@ -194,4 +195,18 @@ fn a_neighbour_outlives_a_contained_bomb() {
     let lost = |message: &ToEdge| matches!(message, ToEdge::Failed { stream: 1, .. });
     assert!(!link.has(lost));
     assert_eq!(link.finish(1).unwrap().text(), "neighbour");
+}
+
+fn an_isolate_that_ended_before_it_was_looked_at_hides_no_other() {
+    let mut runner = Runner::start();
+    let link = runner.link();
+    // Sorts in C++, where nothing interrupts it, and is over its limit when it comes back.
+    let sorts = "export default { fetch() { const a = new Float64Array(4e6); for (let i = 0, x = 1; i < 4e6; i++) a[i] = x = x * 16807 % 2147483647; a.sort(); } }";
+    link.load_with(1, sorts, Limits { cpu_ms: 100, ..Limits::default() });
+    assert_eq!(link.run(1, 1).outcome, Outcome::ExceededCpu);
+    link.gone(1);
+    // Holds too much in the middle of its turn, and little at the end of it.
+    let body = "for (let i = 0; i < 200; i++) { const b = new ArrayBuffer(1, { maxByteLength: 1 << 20 }); b.resize(1 << 20); held.push(b) }
+                for (let i = 0; i < 1e8; i++); held.length = 0";
+    assert_eq!(hold(&mut runner, 2, 0, body), Err(Outcome::ExceededMemory));
 }
