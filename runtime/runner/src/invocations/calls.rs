@@ -39,22 +39,31 @@ impl Host for Invocations {
         v8::Array::new_with_elements(scope, &fields).into()
     }
 
-    fn respond(&self, stream: u32, status: u16, mut headers: HeaderMap, body: Given) {
-        let body = {
+    fn respond(&self, stream: u32, status: u16, mut headers: HeaderMap, mut body: Given) -> bool {
+        let wanted = {
             let mut live = self.live.borrow_mut();
-            let Some(live) = live.get_mut(&stream).filter(|live| !live.answered) else { return };
+            let Some(live) = live.get_mut(&stream).filter(|live| !live.answered) else { return false };
             live.answered = true;
             // The length is the body's own, whatever fields a worker copied from elsewhere.
             if !(matches!(body, Given::Empty) && (live.is_head || status == 304)) {
                 headers.remove(CONTENT_LENGTH);
             }
-            if matches!(body, Given::Stream(_)) {
+            // A response to HEAD has a length, but no bytes: nobody would read them.
+            if let Given::Stream(length) = body
+                && live.is_head
+            {
+                headers.extend(length.map(|length| (CONTENT_LENGTH, length.into())));
+                body = Given::Empty;
+            }
+            let streams = matches!(body, Given::Stream(_));
+            if streams {
                 live.outgoing.push(Outgoing { part: 0, credit: INITIAL_CREDIT, starved: false });
             }
-            body_kind(body)
+            streams
         };
-        let Ok(status) = StatusCode::from_u16(status) else { return };
-        self.surroundings.send(ToEdge::Response { stream, head: Box::new(ResponseHead { status, headers }), body });
+        let Ok(status) = StatusCode::from_u16(status) else { return false };
+        self.surroundings.send(ToEdge::Response { stream, head: Box::new(ResponseHead { status, headers }), body: body_kind(body) });
+        wanted
     }
 
     fn failed(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, exception: v8::Local<'_, v8::Value>, heading: Option<String>) {
@@ -114,6 +123,8 @@ impl Host for Invocations {
             let Some(live) = live.get_mut(&stream) else { return };
             live.incoming.retain(|body| body.part != part);
             if part != 0 {
+                // The edge sends no answer to it.
+                live.settle(part);
                 live.outgoing.retain(|body| body.part != part);
             }
         }

@@ -37,8 +37,10 @@ pub(super) struct Live {
     pub(super) client: ClientInfo,
     pub(super) answered: bool,
     pub(super) outcome: Outcome,
-    pub(super) fetches: Part,
-    pub(super) subrequests: usize,
+    /// The number of the last call to the edge.
+    pub(super) last_call: Part,
+    /// Calls without an answer that it still waits for.
+    pub(super) asked: SmallVec<[Part; 4]>,
     pub(super) incoming: SmallVec<[Incoming; 2]>,
     pub(super) outgoing: SmallVec<[Outgoing; 2]>,
 }
@@ -59,6 +61,12 @@ pub(super) struct Outgoing {
 }
 
 impl Live {
+    /// A call is answered, or wants no answer any more. False where none was awaited.
+    pub(super) fn settle(&mut self, part: Part) -> bool {
+        let at = self.asked.iter().position(|asked| *asked == part);
+        at.map(|at| self.asked.swap_remove(at)).is_some()
+    }
+
     pub(super) fn incoming(&mut self, part: Part) -> Option<&mut Incoming> {
         self.incoming.iter_mut().find(|body| body.part == part)
     }

@@ -125,8 +125,8 @@ impl Invocations {
             client,
             answered: false,
             outcome: Outcome::Ok,
-            fetches: 0,
-            subrequests: 0,
+            last_call: 0,
+            asked: SmallVec::new(),
             incoming: SmallVec::new(),
             outgoing: SmallVec::new(),
         };
@@ -216,7 +216,8 @@ impl Invocations {
         let live = self.live.borrow();
         let mut only = live.iter();
         let (&stream, invocation) = only.next()?;
-        let waits = invocation.answered || invocation.subrequests > 0 || !invocation.incoming.is_empty() || !invocation.outgoing.is_empty();
+        let waits =
+            invocation.answered || !invocation.asked.is_empty() || !invocation.incoming.is_empty() || !invocation.outgoing.is_empty();
         (only.next().is_none() && !waits && !self.timers.borrow().any_of(stream)).then_some(stream)
     }
 

@@ -18,15 +18,16 @@ impl Invocations {
     pub(super) fn number_call(&self, stream: StreamId, body: &Given, what: &str) -> Result<Part, String> {
         let mut live = self.live.borrow_mut();
         let live = live.get_mut(&stream).ok_or_else(|| format!("the request that this {what} belongs to has ended"))?;
-        if live.subrequests >= SUBREQUESTS_RUNNING_MAX {
+        if live.asked.len() >= SUBREQUESTS_RUNNING_MAX {
             return Err(format!("more than {SUBREQUESTS_RUNNING_MAX} subrequests are waiting for their answer"));
         }
-        live.subrequests += 1;
-        live.fetches = live.fetches.checked_add(1).ok_or("too many subrequests")?;
+        let part = live.last_call.checked_add(1).ok_or("too many subrequests")?;
+        live.last_call = part;
+        live.asked.push(part);
         if matches!(body, Given::Stream(_)) {
-            live.outgoing.push(Outgoing { part: live.fetches, credit: INITIAL_CREDIT, starved: false });
+            live.outgoing.push(Outgoing { part, credit: INITIAL_CREDIT, starved: false });
         }
-        Ok(live.fetches)
+        Ok(part)
     }
 
     /// Asks for an operation of a cache; the call's number, or why there is none.
@@ -68,11 +69,13 @@ impl Invocations {
         Ok(part)
     }
 
-    /// A call was answered (or failed): its response's body may follow.
+    /// A call was answered (or failed): its response's body may follow. False where nobody waits for the answer.
     pub(crate) fn answered(&self, stream: StreamId, part: Part, streams: bool) -> bool {
         let mut live = self.live.borrow_mut();
         let Some(live) = live.get_mut(&stream) else { return false };
-        live.subrequests = live.subrequests.saturating_sub(1);
+        if !live.settle(part) {
+            return false;
+        }
         if streams {
             live.incoming.push(Incoming { part, credit: INITIAL_CREDIT, owed: 0 });
         }

@@ -1,6 +1,6 @@
 // AbortSignal.timeout on our own timers: deno's uses timers that are not ours to attribute or to stop.
 
-import { core } from "ext:core/mod.js";
+import { core, primordials } from "ext:core/mod.js";
 import { clearTimer, startTimer } from "ext:selvedge/timers.js";
 
 const { AbortController, AbortSignal } = core.loadExtScript("ext:deno_web/03_abort_signal.js");
@@ -23,6 +23,8 @@ Object.defineProperty(AbortSignal, "timeout", {
   enumerable: true,
   configurable: true,
 });
+
+const { Promise } = primordials;
 
 // scheduler.wait: a timer as a promise.
 export class Scheduler {

@@ -1,19 +1,27 @@
 // Bodies of requests and responses (https://fetch.spec.whatwg.org/#bodies). A body keeps its source as it was given - a
 // string, bytes, a Blob, a body on its way in - and becomes a ReadableStream only for who asks for one.
 
-import { core } from "ext:core/mod.js";
+import { core, primordials } from "ext:core/mod.js";
 import { Incoming } from "ext:selvedge/incoming.js";
 import { lengthOf } from "ext:selvedge/lengths.js";
 import { FormData, blobOfFormData } from "ext:selvedge/formdata.js";
 import { parseForm } from "ext:selvedge/multipart.js";
-import { pumpBytes, pumpIncoming, pumpReadable } from "ext:selvedge/outgoing.js";
+import { cancelReadable, pumpBytes, pumpIncoming, pumpReadable } from "ext:selvedge/outgoing.js";
 
 const { Blob, BlobPrototype } = core.loadExtScript("ext:deno_web/09_file.js");
 const { ReadableStream, isReadableStream, isReadableStreamDisturbed, readableStreamCollectIntoUint8Array } = core
   .loadExtScript("ext:deno_web/06_streams.js");
 const { URLSearchParamsPrototype } = core.loadExtScript("ext:deno_web/00_url.js");
-const isPrototypeOf = Object.prototype.isPrototypeOf;
-const apply = Reflect.apply;
+const {
+  ArrayBuffer,
+  ArrayBufferIsView,
+  ArrayBufferPrototypeSlice,
+  ObjectPrototypeIsPrototypeOf,
+  StringPrototypeToWellFormed,
+  TypeError,
+  TypedArrayPrototypeSlice,
+  Uint8Array,
+} = primordials;
 
 // Strings up to this length surely fit into one chunk as UTF-8 (3 bytes for each unit); bytes up to this fit as they are.
 const WHOLE_UNITS_MAX = 21 << 10;
@@ -49,7 +57,7 @@ export class Body {
   #toReadable() {
     const source = this.#source;
     if (source instanceof Incoming) return source.readable();
-    if (apply(isPrototypeOf, BlobPrototype, [source])) return source.stream();
+    if (ObjectPrototypeIsPrototypeOf(BlobPrototype, source)) return source.stream();
     let bytes = typeof source === "string" ? core.encode(source) : source;
     return new ReadableStream({
       type: "bytes",
@@ -77,11 +85,11 @@ export class Body {
       return text ? core.decode(bytes) : bytes;
     }
     const source = this.#source;
-    if (typeof source === "string") return text ? source.toWellFormed() : core.encode(source);
+    if (typeof source === "string") return text ? StringPrototypeToWellFormed(source) : core.encode(source);
     let bytes;
     if (source instanceof Incoming) bytes = await source.collect();
-    else if (apply(isPrototypeOf, BlobPrototype, [source])) bytes = new Uint8Array(await source.arrayBuffer());
-    else bytes = text ? source : source.slice();
+    else if (ObjectPrototypeIsPrototypeOf(BlobPrototype, source)) bytes = new Uint8Array(await source.arrayBuffer());
+    else bytes = text ? source : TypedArrayPrototypeSlice(source);
     return text ? core.decode(bytes) : bytes;
   }
 
@@ -89,10 +97,10 @@ export class Body {
   clone() {
     if (this.unusable) throw new TypeError("Body has already been used.");
     if (this.#readable === null && !(this.#source instanceof Incoming)) return new Body(this.#source);
-    const [mine, other] = this.stream.tee();
-    this.#readable = mine;
+    const both = this.stream.tee();
+    this.#readable = both[0];
     this.#source = null;
-    return new Body(null, other);
+    return new Body(null, both[1]);
   }
 
   // What is left behind where the body has moved to another request: it counts as used.
@@ -113,7 +121,7 @@ export class Body {
       return this.describe();
     }
     if (source instanceof Incoming) return source.length;
-    if (apply(isPrototypeOf, BlobPrototype, [source])) return source.size;
+    if (ObjectPrototypeIsPrototypeOf(BlobPrototype, source)) return source.size;
     return source.byteLength <= WHOLE_BYTES_MAX ? this.#whole(source) : source.byteLength;
   }
 
@@ -122,41 +130,48 @@ export class Body {
     return source;
   }
 
+  // Nobody wants it.
+  cancel() {
+    this.#used = true;
+    if (this.#readable !== null) cancelReadable(this.#readable);
+    else if (this.#source instanceof Incoming) this.#source.cancel();
+  }
+
   // Writes the body, in the end or at once.
-  pump(stream, part) {
-    if (this.#readable !== null) return pumpReadable(stream, part, this.#readable);
+  pump(invocation, part) {
+    if (this.#readable !== null) return pumpReadable(invocation, part, this.#readable);
     this.#used = true;
     const source = this.#source;
-    if (source instanceof Incoming) return pumpIncoming(stream, part, source);
-    if (apply(isPrototypeOf, BlobPrototype, [source])) return pumpReadable(stream, part, source.stream());
-    return pumpBytes(stream, part, source);
+    if (source instanceof Incoming) return pumpIncoming(invocation, part, source);
+    if (ObjectPrototypeIsPrototypeOf(BlobPrototype, source)) return pumpReadable(invocation, part, source.stream());
+    return pumpBytes(invocation, part, source);
   }
 }
 
-// https://fetch.spec.whatwg.org/#concept-bodyinit-extract: [Body, Content-Type or null].
+// https://fetch.spec.whatwg.org/#concept-bodyinit-extract: the body, and its Content-Type or null.
 export function extractBody(init) {
-  if (typeof init === "string") return [new Body(init), "text/plain;charset=UTF-8"];
+  if (typeof init === "string") return { body: new Body(init), type: "text/plain;charset=UTF-8" };
   if (isReadableStream(init)) {
     if (init.locked || isReadableStreamDisturbed(init)) {
       throw new TypeError("This ReadableStream is disturbed (has already been read from), and cannot be used as a body.");
     }
-    return [new Body(null, init), null];
+    return { body: new Body(null, init), type: null };
   }
-  if (ArrayBuffer.isView(init)) {
-    return [new Body(new Uint8Array(init.buffer, init.byteOffset, init.byteLength).slice()), null];
+  if (ArrayBufferIsView(init)) {
+    return { body: new Body(TypedArrayPrototypeSlice(new Uint8Array(init.buffer, init.byteOffset, init.byteLength))), type: null };
   }
-  if (init instanceof ArrayBuffer) return [new Body(new Uint8Array(init.slice(0))), null];
+  if (init instanceof ArrayBuffer) return { body: new Body(new Uint8Array(ArrayBufferPrototypeSlice(init, 0))), type: null };
   if (typeof init === "object" && init !== null) {
-    if (apply(isPrototypeOf, BlobPrototype, [init])) return [new Body(init), init.type === "" ? null : init.type];
-    if (apply(isPrototypeOf, URLSearchParamsPrototype, [init])) {
-      return [new Body(init.toString()), "application/x-www-form-urlencoded;charset=UTF-8"];
+    if (ObjectPrototypeIsPrototypeOf(BlobPrototype, init)) return { body: new Body(init), type: init.type === "" ? null : init.type };
+    if (ObjectPrototypeIsPrototypeOf(URLSearchParamsPrototype, init)) {
+      return { body: new Body(init.toString()), type: "application/x-www-form-urlencoded;charset=UTF-8" };
     }
-    if (apply(isPrototypeOf, FormData.prototype, [init])) {
+    if (ObjectPrototypeIsPrototypeOf(FormData.prototype, init)) {
       const blob = blobOfFormData(init);
-      return [new Body(blob), blob.type];
+      return { body: new Body(blob), type: blob.type };
     }
   }
-  return [new Body(String(init)), "text/plain;charset=UTF-8"];
+  return { body: new Body(`${init}`), type: "text/plain;charset=UTF-8" };
 }
 
 // Gives a class the body's members; `bodyOf` throws where `this` is not of the class.

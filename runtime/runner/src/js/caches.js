@@ -1,9 +1,9 @@
 // caches.default and caches.open(name): the worker's own caches (https://developers.cloudflare.com/workers/runtime-apis/cache/).
 // What is checked here is for a clear message; the edge checks again.
 
-import { op_body_end, op_cache, op_cache_put } from "ext:core/ops";
+import { op_cache, op_cache_put } from "ext:core/ops";
 import { console } from "ext:selvedge/console.js";
-import { messageOf } from "ext:selvedge/fetch.js";
+import { pumpCall } from "ext:selvedge/fetch.js";
 import { headerList } from "ext:selvedge/headers.js";
 import { currentInvocation } from "ext:selvedge/invocation.js";
 import { Request, isRequest } from "ext:selvedge/request.js";
@@ -64,7 +64,7 @@ export class Cache {
         return;
       }
       const part = op_cache(invocation.stream, this.#name, urlOf(request), headerList(request.headers), forget);
-      invocation.fetches.set(part, { resolve, reject, settle: resolve });
+      invocation.fetches.set(part, { resolve, reject, invocation, settle: resolve });
     });
   }
 
@@ -99,10 +99,8 @@ export class Cache {
         }
         resolve(undefined);
       };
-      invocation.fetches.set(part, { resolve, reject, settle });
-      if (typeof given === "number") {
-        body.pump(stream, part).catch((error) => op_body_end(stream, part, messageOf(error)));
-      }
+      invocation.fetches.set(part, { resolve, reject, invocation, settle });
+      if (typeof given === "number") pumpCall(invocation, part, body);
     });
   }
 }

@@ -1,12 +1,15 @@
 // fetch(): Rust hands the subrequest to the edge, which does everything else (cache, addresses, redirects, limits). And what comes
 // back of every call to the edge.
 
+import { primordials } from "ext:core/mod.js";
 import { op_abandon, op_body_end, op_fetch } from "ext:core/ops";
 import { Body } from "ext:selvedge/body.js";
-import { currentInvocation } from "ext:selvedge/invocation.js";
+import { currentInvocation, liveInvocation } from "ext:selvedge/invocation.js";
 import { wishesOf } from "ext:selvedge/wishes.js";
-import { Request, isRequest, requestBody, requestHeaderList, requestOptions, requestSignal } from "ext:selvedge/request.js";
+import { Request, isRequest, requestBody, requestHeaderList, requestSignal, requestWishes } from "ext:selvedge/request.js";
 import { fetchedResponse } from "ext:selvedge/response.js";
+
+const { Error, Promise, String, StringPrototypeIndexOf, StringPrototypeSlice, TypeError } = primordials;
 
 const REDIRECT = { follow: 0, manual: 1, error: 2 };
 // How Rust says what follows a head.
@@ -22,16 +25,16 @@ export function fetch(input, init = undefined) {
     const request = isRequest(input) && init === undefined ? input : new Request(input, init);
     const signal = requestSignal(request);
     if (signal?.aborted) throw signal.reason;
-    const wishes = wishesOf(requestOptions(request));
+    const wishes = wishesOf(requestWishes(request));
     const body = requestBody(request);
     const given = body === null ? null : body.describe();
     const { stream, fetches } = invocation;
     const url = request.url;
-    const hash = url.indexOf("#");
+    const hash = StringPrototypeIndexOf(url, "#");
     const part = op_fetch(
       stream,
       request.method,
-      hash < 0 ? url : url.slice(0, hash),
+      hash < 0 ? url : StringPrototypeSlice(url, 0, hash),
       requestHeaderList(request),
       REDIRECT[request.redirect],
       wishes,
@@ -40,15 +43,22 @@ export function fetch(input, init = undefined) {
     const pending = { resolve, reject, invocation, signal };
     fetches.set(part, pending);
     signal?.addEventListener("abort", () => abort(pending, part));
-    if (typeof given === "number") {
-      body.pump(stream, part).catch((error) => op_body_end(stream, part, messageOf(error)));
-    }
+    if (typeof given === "number") pumpCall(invocation, part, body);
   });
 }
 
-export function messageOf(error) {
+// Writes the body of a call to the edge.
+export async function pumpCall(invocation, part, body) {
   try {
-    return String(error?.message ?? error).slice(0, 512);
+    await body.pump(invocation, part);
+  } catch (error) {
+    op_body_end(invocation.stream, part, messageOf(error));
+  }
+}
+
+function messageOf(error) {
+  try {
+    return StringPrototypeSlice(String(error?.message ?? error), 0, 512);
   } catch {
     return "the body failed";
   }
@@ -63,26 +73,29 @@ function abort({ reject, invocation, signal }, part) {
   reject(signal.reason);
 }
 
+// What is pending of a call to the edge that has come to its end.
+export function takeCall(stream, part) {
+  const fetches = liveInvocation(stream)?.fetches;
+  const pending = fetches?.get(part);
+  fetches?.delete(part);
+  return pending;
+}
+
 // Called by Rust.
-export function fetched(invocation, part, status, list, kind, given, url, redirects) {
-  const pending = invocation.fetches.get(part);
+export function fetched(stream, part, status, list, kind, given, url, redirects) {
+  const pending = takeCall(stream, part);
   if (pending === undefined) return;
-  invocation.fetches.delete(part);
   let body = null;
   if (kind === WHOLE) body = new Body(given);
-  else if (kind === STREAM) body = new Body(invocation.incoming(part, given));
+  else if (kind === STREAM) body = new Body(pending.invocation.incoming(part, given));
   pending.resolve(fetchedResponse(status, list, body, url, redirects > 0));
 }
 
-export function fetchFailed(invocation, part, message) {
-  const pending = invocation.fetches.get(part);
-  invocation.fetches.delete(part);
-  pending?.reject(new TypeError(message));
+export function fetchFailed(stream, part, message) {
+  takeCall(stream, part)?.reject(new TypeError(message));
 }
 
 // The answer to a call that has no response to give.
-export function settled(invocation, part, yes, note) {
-  const pending = invocation.fetches.get(part);
-  invocation.fetches.delete(part);
-  pending?.settle?.(yes, note);
+export function settled(stream, part, yes, note) {
+  takeCall(stream, part)?.settle?.(yes, note);
 }

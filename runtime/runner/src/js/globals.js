@@ -4,7 +4,7 @@ import { core } from "ext:core/mod.js";
 import { op_expect_async } from "ext:core/ops";
 import { AbortController, AbortSignal, DOMException, Scheduler } from "ext:selvedge/abort.js";
 import { attributeMethods, settleNext } from "ext:selvedge/attributed.js";
-import { Performance, installDate, startClock } from "ext:selvedge/clock.js";
+import { Performance, installDate, installDateTimeFormat, startClock } from "ext:selvedge/clock.js";
 import { Cache, CacheStorage, caches } from "ext:selvedge/caches.js";
 import { console } from "ext:selvedge/console.js";
 import { installCrypto } from "ext:selvedge/crypto.js";
@@ -12,9 +12,8 @@ import { WorkerGlobalScope, installGlobalTarget, reportError, unhandled } from "
 import { fetch, fetchFailed, fetched, settled } from "ext:selvedge/fetch.js";
 import { FormData } from "ext:selvedge/formdata.js";
 import { Headers } from "ext:selvedge/headers.js";
-import { bodyData, bodyEnd, cancel, liveInvocation } from "ext:selvedge/invocation.js";
+import { bodyData, bodyEnd, cancel, credited } from "ext:selvedge/invocation.js";
 import { FixedLengthStream, IdentityTransformStream } from "ext:selvedge/lengths.js";
-import { credited } from "ext:selvedge/outgoing.js";
 import { purged } from "ext:selvedge/purge.js";
 import { rehearse } from "ext:selvedge/rehearsal.js";
 import { Request } from "ext:selvedge/request.js";
@@ -143,6 +142,7 @@ install(globalThis, {
 }, true);
 installCrypto(globalThis);
 installDate(globalThis);
+installDateTimeFormat(Intl.DateTimeFormat);
 installGlobalTarget(globalThis);
 rehearse();
 
@@ -158,25 +158,13 @@ globalThis.__selvedge = {
   cancel,
   credited,
   drop,
-  fetchFailed(stream, ...rest) {
-    const invocation = liveInvocation(stream);
-    if (invocation !== undefined) fetchFailed(invocation, ...rest);
-  },
-  fetched(stream, ...rest) {
-    const invocation = liveInvocation(stream);
-    if (invocation !== undefined) fetched(invocation, ...rest);
-  },
+  fetchFailed,
+  fetched,
   fire,
   prepare,
-  purged(stream, ...rest) {
-    const invocation = liveInvocation(stream);
-    if (invocation !== undefined) purged(invocation, ...rest);
-  },
+  purged,
   settleNext,
-  settled(stream, ...rest) {
-    const invocation = liveInvocation(stream);
-    if (invocation !== undefined) settled(invocation, ...rest);
-  },
+  settled,
   start,
   startClock,
   unhandled,

@@ -1,26 +1,65 @@
 // Headers (https://fetch.spec.whatwg.org/#headers-class), kept as one flat list [name, value, ...] with names in lower case.
 // The list of an incoming request is read from Rust when it is first asked for.
 
+import { primordials } from "ext:core/mod.js";
+
+// What a worker changes of globals and prototypes changes nothing here.
+const {
+  ArrayFrom,
+  ArrayPrototypeSlice,
+  ArrayPrototypeSort,
+  JSONStringify,
+  ReflectApply,
+  ReflectGetOwnPropertyDescriptor,
+  ReflectOwnKeys,
+  RegExpPrototypeExec,
+  SafeMap,
+  StringPrototypeSlice,
+  StringPrototypeToLowerCase,
+  SymbolIterator,
+  TypeError,
+} = primordials;
 
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
-// Anything that RFC 9110 forbids in a value, or that is not a byte.
-const FORBIDDEN = /[\0\r\n]|[^\0-\xff]/;
-const EDGES = /^[\t\n\r ]+|[\t\n\r ]+$/g;
+// What Rust's `HeaderValue` refuses: controls but the tab, and what is not a byte.
+const FORBIDDEN = /[^\t\x20-\x7e\x80-\xff]/;
+
+// Names as a worker writes them, and their normal form: it writes few, again and again.
+const known = new SafeMap();
+const KNOWN_MAX = 256;
+const KNOWN_UNITS_MAX = 64;
 
 export function normalName(name) {
-  name = String(name);
-  if (!TOKEN.test(name)) {
-    throw new TypeError(`Invalid header name: ${JSON.stringify(name.slice(0, 64))}`);
+  name = `${name}`;
+  return known.get(name) ?? checkedName(name);
+}
+
+function checkedName(name) {
+  if (RegExpPrototypeExec(TOKEN, name) === null) {
+    throw new TypeError(`Invalid header name: ${JSONStringify(StringPrototypeSlice(name, 0, 64))}`);
   }
-  return name.toLowerCase();
+  const normal = StringPrototypeToLowerCase(name);
+  if (known.size < KNOWN_MAX && name.length <= KNOWN_UNITS_MAX) known.set(name, normal);
+  return normal;
 }
 
 export function normalValue(value) {
-  value = String(value).replace(EDGES, "");
-  if (FORBIDDEN.test(value)) {
-    throw new TypeError("Invalid header value: it has a line break, a NUL or a character beyond U+00FF");
+  value = trimmed(`${value}`);
+  if (RegExpPrototypeExec(FORBIDDEN, value) !== null) {
+    throw new TypeError("Invalid header value: it has a control character or one beyond U+00FF");
   }
   return value;
+}
+
+const isSpace = (unit) => unit === " " || unit === "\t" || unit === "\n" || unit === "\r";
+
+// From both ends: a regular expression for that looks at each run of spaces inside once for each space of it.
+function trimmed(value) {
+  let start = 0;
+  let end = value.length;
+  while (start < end && isSpace(value[start])) start++;
+  while (end > start && isSpace(value[end - 1])) end--;
+  return start === 0 && end === value.length ? value : StringPrototypeSlice(value, start, end);
 }
 
 export class Headers {
@@ -28,6 +67,8 @@ export class Headers {
   #list = [];
   #load = null;
   #immutable = false;
+  // Its Accept-Encoding is what a client can decode, not what the worker wants.
+  #clients = false;
 
   constructor(init = undefined) {
     if (init !== undefined && init !== null) this.#fill(init);
@@ -39,6 +80,7 @@ export class Headers {
   static adopt;
   static lazy;
   static freeze;
+  static ofClient;
   static {
     Headers.list = (headers) => headers.#entries();
     Headers.adopt = (list) => {
@@ -51,8 +93,10 @@ export class Headers {
       headers.#list = null;
       headers.#load = load;
       headers.#immutable = true;
+      headers.#clients = true;
       return headers;
     };
+    Headers.ofClient = (headers) => headers.#clients;
     Headers.freeze = (headers) => {
       headers.#immutable = true;
       return headers;
@@ -71,14 +115,15 @@ export class Headers {
     if (typeof init !== "object" && typeof init !== "function") {
       throw new TypeError("Failed to construct 'Headers': the argument is not an object");
     }
-    if (#list in init && init[Symbol.iterator] === Headers.prototype[Symbol.iterator]) {
-      this.#list = init.#entries().slice();
+    if (#list in init && init[SymbolIterator] === Headers.prototype[SymbolIterator]) {
+      this.#list = ArrayPrototypeSlice(init.#entries());
+      this.#clients = init.#clients;
       return;
     }
-    const iterator = init[Symbol.iterator];
+    const iterator = init[SymbolIterator];
     if (iterator !== undefined && iterator !== null) {
       for (const pair of init) {
-        const entry = typeof pair === "object" && pair !== null ? Array.from(pair) : [];
+        const entry = typeof pair === "object" && pair !== null ? ArrayFrom(pair) : [];
         if (entry.length !== 2) {
           throw new TypeError("Failed to construct 'Headers': a pair of a name and a value is expected");
         }
@@ -86,8 +131,10 @@ export class Headers {
       }
       return;
     }
-    for (const name of Reflect.ownKeys(init)) {
-      if (Reflect.getOwnPropertyDescriptor(init, name)?.enumerable) {
+    const names = ReflectOwnKeys(init);
+    for (let i = 0; i < names.length; i++) {
+      const name = names[i];
+      if (ReflectGetOwnPropertyDescriptor(init, name)?.enumerable) {
         if (typeof name === "symbol") throw new TypeError("Invalid header name: a symbol");
         this.#append(name, init[name]);
       }
@@ -97,7 +144,14 @@ export class Headers {
   #append(name, value) {
     name = normalName(name);
     value = normalValue(value);
-    this.#entries().push(name, value);
+    this.#add(name, value);
+  }
+
+  #add(name, value) {
+    const list = this.#entries();
+    list[list.length] = name;
+    list[list.length] = value;
+    if (name === "accept-encoding") this.#clients = false;
   }
 
   #check() {
@@ -118,10 +172,10 @@ export class Headers {
     this.#remove(name);
   }
 
-  #remove(name) {
+  #remove(name, from = 0) {
     const list = this.#entries();
-    let kept = 0;
-    for (let i = 0; i < list.length; i += 2) {
+    let kept = from;
+    for (let i = from; i < list.length; i += 2) {
       if (list[i] === name) continue;
       list[kept] = list[i];
       list[kept + 1] = list[i + 1];
@@ -144,7 +198,7 @@ export class Headers {
     const list = this.#entries();
     const cookies = [];
     for (let i = 0; i < list.length; i += 2) {
-      if (list[i] === "set-cookie") cookies.push(list[i + 1]);
+      if (list[i] === "set-cookie") cookies[cookies.length] = list[i + 1];
     }
     return cookies;
   }
@@ -175,27 +229,30 @@ export class Headers {
     for (let i = 0; i < list.length; i += 2) {
       if (list[i] !== name) continue;
       list[i + 1] = value;
-      const rest = list.splice(i + 2);
-      for (let j = 0; j < rest.length; j += 2) {
-        if (rest[j] !== name) list.push(rest[j], rest[j + 1]);
-      }
+      this.#remove(name, i + 2);
+      if (name === "accept-encoding") this.#clients = false;
       return;
     }
-    list.push(name, value);
+    this.#add(name, value);
   }
 
   // Sorted by name, values of one name joined, but Set-Cookie kept apart.
   #sorted() {
     const list = this.#entries();
-    const joined = new Map();
-    const cookies = [];
+    const pairs = [];
+    const byName = new SafeMap();
     for (let i = 0; i < list.length; i += 2) {
       const name = list[i];
-      if (name === "set-cookie") cookies.push([name, list[i + 1]]);
-      else joined.set(name, joined.has(name) ? `${joined.get(name)}, ${list[i + 1]}` : list[i + 1]);
+      const pair = byName.get(name);
+      if (pair !== undefined) {
+        pair[1] = `${pair[1]}, ${list[i + 1]}`;
+        continue;
+      }
+      const added = [name, list[i + 1]];
+      pairs[pairs.length] = added;
+      if (name !== "set-cookie") byName.set(name, added);
     }
-    const pairs = [...joined, ...cookies];
-    return pairs.sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
+    return ArrayPrototypeSort(pairs, (a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
   }
 
   *entries() {
@@ -212,12 +269,13 @@ export class Headers {
 
   forEach(callback, thisArg = undefined) {
     if (typeof callback !== "function") throw new TypeError("Headers.forEach needs a function");
-    for (const [name, value] of this.#sorted()) Reflect.apply(callback, thisArg, [value, name, this]);
+    const pairs = this.#sorted();
+    for (let i = 0; i < pairs.length; i++) ReflectApply(callback, thisArg, [pairs[i][1], pairs[i][0], this]);
   }
 }
 
-export const { list: headerList, adopt: adoptHeaders, lazy: lazyHeaders, freeze: freezeHeaders } = Headers;
-for (const name of ["list", "adopt", "lazy", "freeze"]) delete Headers[name];
+export const { list: headerList, adopt: adoptHeaders, lazy: lazyHeaders, freeze: freezeHeaders, ofClient: headersOfClient } = Headers;
+for (const name of ["list", "adopt", "lazy", "freeze", "ofClient"]) delete Headers[name];
 
 Object.defineProperty(Headers.prototype, Symbol.iterator, {
   value: Headers.prototype.entries,

@@ -1,16 +1,16 @@
 // JavaScript's half of the running invocations: what each waits for, and what ends with it.
 
-import { core } from "ext:core/mod.js";
+import { core, primordials } from "ext:core/mod.js";
 import { op_ended, op_failed, op_report, op_respond } from "ext:core/ops";
 import { AbortController, DOMException } from "ext:selvedge/abort.js";
 import { headingOf } from "ext:selvedge/events.js";
 import { Incoming } from "ext:selvedge/incoming.js";
-import { credited } from "ext:selvedge/outgoing.js";
 import { isResponse, responseBody, responseHeaderList, responseStatus } from "ext:selvedge/response.js";
 
 const { getAsyncContext } = core;
+const { Promise, SafeMap, TypeError } = primordials;
 
-const live = new Map();
+const live = new SafeMap();
 
 export class Invocation {
   stream;
@@ -21,6 +21,8 @@ export class Invocation {
   #incoming = null;
   // Subrequests without an answer, by part.
   #fetches = null;
+  // Writers that wait for credit, one for each body, by part. They go with the invocation.
+  #writers = null;
 
   constructor(stream) {
     this.stream = stream;
@@ -33,12 +35,12 @@ export class Invocation {
   }
 
   get fetches() {
-    return (this.#fetches ??= new Map());
+    return (this.#fetches ??= new SafeMap());
   }
 
   incoming(part, length) {
     const body = new Incoming(this.stream, part, length);
-    this.#incoming ??= new Map();
+    this.#incoming ??= new SafeMap();
     this.#incoming.set(part, body);
     return body;
   }
@@ -47,8 +49,19 @@ export class Invocation {
     return this.#incoming?.get(part);
   }
 
-  hold() {
-    this.#pending += 1;
+  // Ends when credit has come for a body that had none left, or when nobody wants it any more.
+  credit(part) {
+    return new Promise((resolve) => {
+      this.#writers ??= new SafeMap();
+      this.#writers.set(part, resolve);
+    });
+  }
+
+  credited(part) {
+    const wake = this.#writers?.get(part);
+    if (wake === undefined) return;
+    this.#writers.delete(part);
+    wake();
   }
 
   release() {
@@ -56,19 +69,22 @@ export class Invocation {
     if (this.#pending === 0 && live.delete(this.stream)) op_ended(this.stream);
   }
 
-  waitUntil(promise) {
-    this.hold();
-    Promise.resolve(promise).then(
-      () => this.release(),
-      (error) => {
-        op_report(this.stream, error, headingOf(error), true);
-        this.release();
-      },
-    );
+  // `await` needs nothing that a worker can change.
+  async waitUntil(promise) {
+    this.#pending += 1;
+    try {
+      await promise;
+    } catch (error) {
+      op_report(this.stream, error, headingOf(error), true);
+    } finally {
+      this.release();
+    }
   }
 
+  // The handler has failed, or the stream that it responded with.
   fail(exception) {
     op_failed(this.stream, exception, headingOf(exception));
+    this.release();
   }
 
   respond(response) {
@@ -82,30 +98,32 @@ export class Invocation {
     const list = responseHeaderList(response);
     if (typeof given !== "number") {
       const last = this.#pending === 1;
-      if (last) live.delete(this.stream);
+      // What Rust refuses of it is an exception: the invocation is still there to fail.
       op_respond(this.stream, status, list, given, last);
-      if (!last) this.release();
+      if (last) live.delete(this.stream);
+      else this.release();
       return;
     }
-    op_respond(this.stream, status, list, given, false);
-    body.pump(this.stream, 0).then(
-      () => this.release(),
-      (error) => {
-        this.fail(error);
-        this.release();
-      },
-    );
+    this.#pump(body, op_respond(this.stream, status, list, given, false));
+  }
+
+  async #pump(body, wanted) {
+    try {
+      if (wanted) await body.pump(this, 0);
+      else body.cancel();
+    } catch (exception) {
+      this.fail(exception);
+      return;
+    }
+    this.release();
   }
 
   cancel(message) {
     const reason = new DOMException(message, "AbortError");
     this.#controller?.abort(reason);
-    for (const body of this.#incoming?.values() ?? []) body.end(reason);
-    credited(this.stream, 0);
-    for (const [part, pending] of this.fetches) {
-      pending.reject(reason);
-      credited(this.stream, part);
-    }
+    this.#incoming?.forEach((body) => body.end(reason));
+    this.#writers?.forEach((wake) => wake());
+    this.#fetches?.forEach((pending) => pending.reject(reason));
   }
 }
 
@@ -125,6 +143,10 @@ export function bodyData(stream, part, bytes) {
 
 export function bodyEnd(stream, part, error) {
   live.get(stream)?.incomingOf(part)?.end(error === undefined ? undefined : new TypeError(`the body was cut short: ${error}`));
+}
+
+export function credited(stream, part) {
+  live.get(stream)?.credited(part);
 }
 
 export function cancel(stream, message) {

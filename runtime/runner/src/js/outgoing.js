@@ -1,73 +1,78 @@
 // A body on its way out: pulled from its source as fast as the other side gives credit, and not faster.
 
+import { core, primordials } from "ext:core/mod.js";
 import { op_body_end, op_body_write } from "ext:core/ops";
 
-// Writers waiting for credit: one for each body, by "stream/part".
-const waiting = new Map();
-const key = (stream, part) => stream * 65536 + part;
+const { ReadableStream, ReadableStreamDefaultReader } = core.loadExtScript("ext:deno_web/06_streams.js");
+const { ArrayBuffer, ArrayBufferIsView, Error, TypeError, Uint8Array, uncurryThis } = primordials;
 
-// Called by Rust when credit has come for a body that had none left, or when nobody wants it any more.
-export function credited(stream, part) {
-  const id = key(stream, part);
-  const wake = waiting.get(id);
-  if (wake !== undefined) {
-    waiting.delete(id);
-    wake();
-  }
-}
+const cancelStream = uncurryThis(ReadableStream.prototype.cancel);
+const getReader = uncurryThis(ReadableStream.prototype.getReader);
+const read = uncurryThis(ReadableStreamDefaultReader.prototype.read);
+const cancel = uncurryThis(ReadableStreamDefaultReader.prototype.cancel);
 
 // Writes one chunk. False when nobody wants the body any more.
-async function write(stream, part, bytes) {
+async function write(invocation, part, bytes) {
   let offset = 0;
   while (offset < bytes.byteLength) {
-    const taken = op_body_write(stream, part, bytes, offset);
+    const taken = op_body_write(invocation.stream, part, bytes, offset);
     if (taken < 0) return false;
     offset += taken;
-    if (offset < bytes.byteLength) {
-      if (taken === 0) {
-        await new Promise((resolve) => waiting.set(key(stream, part), resolve));
-      }
-    }
+    if (taken === 0) await invocation.credit(part);
   }
   return true;
 }
 
 function bytesOf(chunk) {
-  if (ArrayBuffer.isView(chunk)) return chunk;
+  if (ArrayBufferIsView(chunk)) return chunk;
   if (chunk instanceof ArrayBuffer) return new Uint8Array(chunk);
   throw new TypeError(`a body's stream must give bytes, not ${chunk === null ? "null" : typeof chunk}`);
 }
 
-export async function pumpBytes(stream, part, bytes) {
-  if (await write(stream, part, bytes)) op_body_end(stream, part, undefined);
+const unread = () => new Error("the reader of this body is gone");
+
+// Nobody will read it.
+export function cancelReadable(readable) {
+  quietly(cancelStream(readable, unread()));
 }
 
-export async function pumpIncoming(stream, part, incoming) {
+// Nobody hears of its failure.
+async function quietly(promise) {
+  try {
+    await promise;
+  } catch {}
+}
+
+export async function pumpBytes(invocation, part, bytes) {
+  if (await write(invocation, part, bytes)) op_body_end(invocation.stream, part, undefined);
+}
+
+export async function pumpIncoming(invocation, part, incoming) {
   for (let chunk = await incoming.next(); chunk !== undefined; chunk = await incoming.next()) {
-    if (!(await write(stream, part, chunk))) {
+    if (!(await write(invocation, part, chunk))) {
       incoming.cancel();
       return;
     }
   }
-  op_body_end(stream, part, undefined);
+  op_body_end(invocation.stream, part, undefined);
 }
 
-export async function pumpReadable(stream, part, readable) {
-  const reader = readable.getReader();
+export async function pumpReadable(invocation, part, readable) {
+  const reader = getReader(readable);
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await read(reader);
     if (done) break;
     let wanted;
     try {
-      wanted = await write(stream, part, bytesOf(value));
+      wanted = await write(invocation, part, bytesOf(value));
     } catch (error) {
-      reader.cancel(error).catch(() => {});
+      quietly(cancel(reader, error));
       throw error;
     }
     if (!wanted) {
-      reader.cancel(new Error("the reader of this body is gone")).catch(() => {});
+      quietly(cancel(reader, unread()));
       return;
     }
   }
-  op_body_end(stream, part, undefined);
+  op_body_end(invocation.stream, part, undefined);
 }

@@ -2,6 +2,7 @@
 // What is checked here is for a clear message; the edge and the registry check again.
 
 import { op_cache_purge } from "ext:core/ops";
+import { takeCall } from "ext:selvedge/fetch.js";
 import { currentInvocation } from "ext:selvedge/invocation.js";
 
 const NAMES = { tags: "tags", pathPrefixes: "path_prefixes", purgeEverything: "everything" };
@@ -42,9 +43,7 @@ export const cache = Object.freeze({
 });
 
 // Called by Rust. Without a code the purge is made.
-export function purged(invocation, part, code, message) {
-  const pending = invocation.fetches.get(part);
-  invocation.fetches.delete(part);
+export function purged(stream, part, code, message) {
   const errors = code === undefined ? [] : [{ code, message }];
-  pending?.resolve({ success: code === undefined, errors });
+  takeCall(stream, part)?.resolve({ success: code === undefined, errors });
 }

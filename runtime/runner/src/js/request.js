@@ -1,24 +1,30 @@
 // Request (https://fetch.spec.whatwg.org/#request-class). One that came from a client reads its fields and `cf` from Rust
 // when it is asked for them: most handlers look at little.
 
-import { core } from "ext:core/mod.js";
+import { core, primordials } from "ext:core/mod.js";
 import { op_request_client, op_request_headers } from "ext:core/ops";
 import { AbortController, AbortSignal } from "ext:selvedge/abort.js";
 import { extractBody, mixBody } from "ext:selvedge/body.js";
 import { inspectable } from "ext:selvedge/console.js";
-import { Headers, freezeHeaders, headerList, lazyHeaders } from "ext:selvedge/headers.js";
+import { Headers, freezeHeaders, headerList, headersOfClient, lazyHeaders } from "ext:selvedge/headers.js";
 
 const { URL } = core.loadExtScript("ext:deno_web/00_url.js");
 
+const { JSONStringify, RegExpPrototypeExec, SafeSet, SafeWeakSet, StringPrototypeSlice, StringPrototypeToUpperCase, TypeError } = primordials;
+
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
-const NORMALISED = new Set(["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"]);
-const FORBIDDEN = new Set(["CONNECT", "TRACE", "TRACK"]);
-const REDIRECTS = new Set(["follow", "manual", "error"]);
+const NORMALISED = new SafeSet(["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"]);
+const FORBIDDEN = new SafeSet(["CONNECT", "TRACE", "TRACK"]);
+const REDIRECTS = new SafeSet(["follow", "manual", "error"]);
+// What requests of clients have as their `cf`: facts, not wishes.
+const facts = new SafeWeakSet();
 
 function methodOf(method) {
-  method = String(method);
-  if (!TOKEN.test(method)) throw new TypeError(`Invalid HTTP method: ${JSON.stringify(method.slice(0, 32))}`);
-  const upper = method.toUpperCase();
+  method = `${method}`;
+  if (RegExpPrototypeExec(TOKEN, method) === null) {
+    throw new TypeError(`Invalid HTTP method: ${JSONStringify(StringPrototypeSlice(method, 0, 32))}`);
+  }
+  const upper = StringPrototypeToUpperCase(method);
   if (FORBIDDEN.has(upper)) throw new TypeError(`Method is forbidden: ${upper}`);
   return NORMALISED.has(upper) ? upper : method;
 }
@@ -26,12 +32,12 @@ function methodOf(method) {
 function urlOf(input) {
   let url;
   try {
-    url = new URL(String(input));
+    url = new URL(`${input}`);
   } catch {
-    throw new TypeError(`Invalid URL: ${String(input).slice(0, 256)}`);
+    throw new TypeError(`Invalid URL: ${StringPrototypeSlice(`${input}`, 0, 256)}`);
   }
   if (url.protocol !== "http:" && url.protocol !== "https:") {
-    throw new TypeError(`Fetch API cannot load: ${url.href.slice(0, 256)} (only http and https)`);
+    throw new TypeError(`Fetch API cannot load: ${StringPrototypeSlice(url.href, 0, 256)} (only http and https)`);
   }
   if (url.username !== "" || url.password !== "") {
     throw new TypeError("A request's URL must not have credentials.");
@@ -49,10 +55,10 @@ export class Request {
   #redirect = "follow";
   #signal = null;
   #cf = undefined;
+  // What the worker wishes of a fetch(): never what came with a request of a client.
+  #wishes = undefined;
   // The invocation that it came with, for what is read lazily.
   #invocation = null;
-  // Its fields are the client's, at least in part.
-  #relayed = false;
 
   constructor(input, init = undefined) {
     if (input === incoming) return;
@@ -67,26 +73,27 @@ export class Request {
       this.#url = input.#url;
       this.#redirect = input.#redirect;
       this.#cf = input.#cf ?? input.cf;
+      this.#wishes = input.#wishes;
       signal = input.#invocation === null ? input.#signal : input.signal;
       this.#headers = new Headers(input.headers);
-      this.#relayed = input.#invocation !== null || input.#relayed;
       inherited = input.#body;
     } else {
       this.#url = urlOf(input);
     }
     if (init.method !== undefined) this.#method = methodOf(init.method);
-    if (init.headers !== undefined) {
-      this.#headers = new Headers(init.headers);
-      this.#relayed = false;
-    }
+    if (init.headers !== undefined) this.#headers = new Headers(init.headers);
     this.#headers ??= new Headers();
-    if (init.cache !== undefined) this.#setCache(String(init.cache));
+    if (init.cache !== undefined) this.#setCache(`${init.cache}`);
     if (init.redirect !== undefined) {
-      const redirect = String(init.redirect);
-      if (!REDIRECTS.has(redirect)) throw new TypeError(`Invalid redirect mode: ${redirect.slice(0, 32)}`);
+      const redirect = `${init.redirect}`;
+      if (!REDIRECTS.has(redirect)) throw new TypeError(`Invalid redirect mode: ${StringPrototypeSlice(redirect, 0, 32)}`);
       this.#redirect = redirect;
     }
-    if (init.cf !== undefined) this.#cf = init.cf;
+    const cf = init.cf;
+    if (cf !== undefined) {
+      this.#cf = cf;
+      this.#wishes = facts.has(cf) ? undefined : cf;
+    }
     if (init.signal !== undefined) signal = init.signal;
     if (signal !== null) {
       if (!(signal instanceof AbortSignal)) throw new TypeError("Failed to construct 'Request': signal is not an AbortSignal");
@@ -100,7 +107,7 @@ export class Request {
     if (mode === "no-store" || mode === "no-cache" || mode === "reload") {
       if (!this.#headers.has("cache-control")) this.#headers.append("cache-control", "no-cache");
     } else if (mode !== "default") {
-      throw new TypeError(`Unsupported cache mode: ${mode.slice(0, 32)}`);
+      throw new TypeError(`Unsupported cache mode: ${StringPrototypeSlice(mode, 0, 32)}`);
     }
   }
 
@@ -111,7 +118,7 @@ export class Request {
       throw new TypeError("Request with a GET or HEAD method cannot have a body.");
     }
     if (given) {
-      const [body, type] = extractBody(init.body);
+      const { body, type } = extractBody(init.body);
       this.#body = body;
       if (type !== null && !this.#headers.has("content-type")) this.#headers.append("content-type", type);
     } else if (inherited !== null && init.body !== null && !bodyless) {
@@ -129,8 +136,7 @@ export class Request {
   static body;
   static is;
   static signal;
-  static relayed;
-  static options;
+  static wishes;
   static {
     Request.incoming = (invocation, method, url, body) => {
       const request = new Request(incoming);
@@ -143,8 +149,7 @@ export class Request {
     Request.body = (request) => request.#body;
     Request.is = (value) => typeof value === "object" && value !== null && #method in value;
     Request.signal = (request) => request.#signal;
-    Request.relayed = (request) => request.#invocation !== null || request.#relayed;
-    Request.options = (request) => (request.#invocation === null && !request.#relayed ? request.#cf : undefined);
+    Request.wishes = (request) => request.#wishes;
   }
 
   get method() {
@@ -176,8 +181,9 @@ export class Request {
 
   get cf() {
     if (this.#cf === undefined && this.#invocation !== null) {
-      const [httpProtocol, tlsVersion, colo] = op_request_client(this.#invocation.stream);
-      this.#cf = { httpProtocol, tlsVersion, colo };
+      const client = op_request_client(this.#invocation.stream);
+      this.#cf = { httpProtocol: client[0], tlsVersion: client[1], colo: client[2] };
+      facts.add(this.#cf);
     }
     return this.#cf;
   }
@@ -203,9 +209,9 @@ export class Request {
     if (this.#invocation !== null) freezeHeaders(copy.#headers);
     copy.#body = this.#body === null ? null : this.#body.clone();
     copy.#redirect = this.#redirect;
-    copy.#relayed = this.#invocation !== null || this.#relayed;
     copy.#signal = AbortSignal.any([this.signal]);
     copy.#cf = this.cf;
+    copy.#wishes = this.#wishes;
     return copy;
   }
 }
@@ -215,22 +221,24 @@ export const {
   body: requestBody,
   is: isRequest,
   signal: requestSignal,
-  options: requestOptions,
+  wishes: requestWishes,
 } = Request;
-const { relayed } = Request;
-for (const name of ["incoming", "body", "is", "signal", "relayed", "options"]) delete Request[name];
+for (const name of ["incoming", "body", "is", "signal", "wishes"]) delete Request[name];
 
 mixBody(Request, requestBody, (request) => request.headers.get("content-type"));
 inspectable(Request, ["method", "url", "headers", "redirect", "bodyUsed"]);
 
-// The fields of a request as Rust takes them. What the client can decode does not go on with a relayed request: its answer is
-// for the worker, which reads it as text more often than not.
+// The fields of a request as Rust takes them. What the client can decode does not go on with fields that are the client's: the
+// answer is for the worker, which reads it as text more often than not.
 export function requestHeaderList(request) {
-  const list = headerList(request.headers);
-  if (!relayed(request)) return list;
+  const headers = request.headers;
+  const list = headerList(headers);
+  if (!headersOfClient(headers)) return list;
   const kept = [];
   for (let i = 0; i < list.length; i += 2) {
-    if (list[i] !== "accept-encoding") kept.push(list[i], list[i + 1]);
+    if (list[i] === "accept-encoding") continue;
+    kept[kept.length] = list[i];
+    kept[kept.length] = list[i + 1];
   }
   return kept;
 }

@@ -1,15 +1,17 @@
 // Response (https://fetch.spec.whatwg.org/#response-class).
 
-import { core } from "ext:core/mod.js";
+import { core, primordials } from "ext:core/mod.js";
 import { extractBody, mixBody } from "ext:selvedge/body.js";
 import { inspectable } from "ext:selvedge/console.js";
 import { Headers, adoptHeaders, freezeHeaders, headerList } from "ext:selvedge/headers.js";
 
 const { URL } = core.loadExtScript("ext:deno_web/00_url.js");
 
+const { JSONStringify, MathTrunc, Number, RangeError, RegExpPrototypeExec, SafeSet, TypeError } = primordials;
+
 const REASON = /^[\t \x21-\x7e\x80-\xff]*$/;
-const NULL_BODY = new Set([101, 204, 205, 304]);
-const REDIRECT = new Set([301, 302, 303, 307, 308]);
+const NULL_BODY = new SafeSet([101, 204, 205, 304]);
+const REDIRECT = new SafeSet([301, 302, 303, 307, 308]);
 
 const internal = Symbol();
 
@@ -30,7 +32,7 @@ export class Response {
       if (NULL_BODY.has(this.#status)) {
         throw new TypeError(`Response with null body status (101, 204, 205, or 304) cannot have a body.`);
       }
-      const [extracted, type] = extractBody(body);
+      const { body: extracted, type } = extractBody(body);
       this.#body = extracted;
       if (type !== null) this.#setType(type);
     }
@@ -41,7 +43,8 @@ export class Response {
     for (let i = 0; i < list.length; i += 2) {
       if (list[i] === "content-type") return;
     }
-    list.push("content-type", type);
+    list[list.length] = "content-type";
+    list[list.length] = type;
   }
 
   #init(init) {
@@ -49,28 +52,28 @@ export class Response {
       throw new TypeError("Failed to construct 'Response': init is not an object");
     }
     if (init.status !== undefined) {
-      const status = Math.trunc(Number(init.status));
+      const status = MathTrunc(Number(init.status));
       if (!(status >= 200 && status <= 599)) {
         throw new RangeError(`Responses may only be constructed with status codes in the range 200 to 599, inclusive; not ${init.status}.`);
       }
       this.#status = status;
     }
     if (init.statusText !== undefined) {
-      const text = String(init.statusText);
-      if (!REASON.test(text)) throw new TypeError("Invalid statusText.");
+      const text = `${init.statusText}`;
+      if (RegExpPrototypeExec(REASON, text) === null) throw new TypeError("Invalid statusText.");
       this.#statusText = text;
     }
     if (init.headers !== undefined) this.#headers = new Headers(init.headers);
   }
 
   static json(data, init = undefined) {
-    const text = JSON.stringify(data);
+    const text = JSONStringify(data);
     if (text === undefined) throw new TypeError("Response.json: the value has no JSON.");
     const response = new Response(null, init);
     if (NULL_BODY.has(response.#status)) {
       throw new TypeError("Response with null body status (101, 204, 205, or 304) cannot have a body.");
     }
-    response.#body = extractBody(text)[0];
+    response.#body = extractBody(text).body;
     response.#setType("application/json");
     return response;
   }

@@ -1,15 +1,15 @@
 // setTimeout and setInterval. Rust keeps the deadlines and gives each timer that is due a turn of its own, so that its CPU
 // time, its log lines and its fetches belong to the invocation that set it. Timers end with their invocation.
 
-import { core } from "ext:core/mod.js";
+import { core, primordials } from "ext:core/mod.js";
 import { op_timer_clear, op_timer_start } from "ext:core/ops";
 import { reportError } from "ext:selvedge/events.js";
 
 const { getAsyncContext } = core;
-const apply = Reflect.apply;
+const { Error, Number, RangeError, ReflectApply, SafeMap, TypeError } = primordials;
 
 // id -> { callback, args, repeat }
-const timers = new Map();
+const timers = new SafeMap();
 
 export function startTimer(callback, milliseconds, args, repeat) {
   const delay = Number(milliseconds);
@@ -60,7 +60,7 @@ export function fire(id) {
   if (timer === undefined) return;
   if (!timer.repeat) timers.delete(id);
   try {
-    apply(timer.callback, globalThis, timer.args);
+    ReflectApply(timer.callback, globalThis, timer.args);
   } catch (exception) {
     reportError(exception);
   }

@@ -1,10 +1,13 @@
 // The options `cf` of a fetch(): what a worker wishes of the cache, as Rust takes it. Rust checks it again, with every bound.
 
+import { primordials } from "ext:core/mod.js";
 import { console } from "ext:selvedge/console.js";
+
+const { ObjectHasOwn, ObjectKeys, SafeSet } = primordials;
 
 const NONE = undefined;
 // Options that have no effect here, named once each.
-const warned = new Set();
+const warned = new SafeSet();
 
 function seconds(name, value) {
   const number = Math.trunc(Number(value));
@@ -39,10 +42,12 @@ const READERS = {
 export function wishesOf(options) {
   if (typeof options !== "object" || options === null) return NONE;
   let wishes = NONE;
-  for (const name of Object.keys(options)) {
+  const names = ObjectKeys(options);
+  for (let i = 0; i < names.length; i++) {
+    const name = names[i];
     const value = options[name];
     if (value === undefined || value === null) continue;
-    if (!Object.hasOwn(READERS, name)) {
+    if (!ObjectHasOwn(READERS, name)) {
       if (!warned.has(name) && warned.size < 64) {
         warned.add(name);
         console.warn(`fetch(): the option cf.${name.slice(0, 64)} is not supported and was ignored`);

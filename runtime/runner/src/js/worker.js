@@ -7,9 +7,6 @@ import { cache } from "ext:selvedge/purge.js";
 import { incomingRequest } from "ext:selvedge/request.js";
 import { isResponse } from "ext:selvedge/response.js";
 
-const then = Promise.prototype.then;
-const apply = Reflect.apply;
-
 // How Rust says what follows a head.
 const WHOLE = 1;
 const STREAM = 2;
@@ -97,27 +94,20 @@ export function start(stream, method, url, kind, given) {
   let body = null;
   if (kind === WHOLE) body = new Body(given);
   else if (kind === STREAM) body = new Body(invocation.incoming(0, given));
-  const failed = (exception) => {
-    invocation.fail(exception);
-    invocation.release();
-  };
   try {
     const answer = run(incomingRequest(invocation, method, url, body), new ExecutionContext(invocation));
-    if (isResponse(answer)) {
-      invocation.respond(answer);
-      return;
-    }
-    apply(then, Promise.resolve(answer), [
-      (response) => {
-        try {
-          invocation.respond(response);
-        } catch (exception) {
-          failed(exception);
-        }
-      },
-      failed,
-    ]);
+    if (isResponse(answer)) invocation.respond(answer);
+    else respondLater(invocation, answer);
   } catch (exception) {
-    failed(exception);
+    invocation.fail(exception);
+  }
+}
+
+// `await` needs nothing that a worker can change.
+async function respondLater(invocation, answer) {
+  try {
+    invocation.respond(await answer);
+  } catch (exception) {
+    invocation.fail(exception);
   }
 }

@@ -26,7 +26,7 @@ pub fn op_request_client<'s>(scope: &mut v8::PinScope<'s, '_>, state: Rc<RefCell
 }
 
 /// `body` is null, a string, a view of at most [`WHOLE_BYTES_MAX`] bytes, or a number: the length of a body that will be
-/// written in pieces, negative if it is not known. `last`: nothing else of the invocation is running.
+/// written in pieces, negative if it is not known. `last`: nothing else of the invocation is running. Whether to write those pieces.
 #[op2(nofast, reentrant)]
 pub fn op_respond(
     scope: &mut v8::PinScope<'_, '_>,
@@ -36,7 +36,7 @@ pub fn op_respond(
     headers: v8::Local<'_, v8::Value>,
     body: v8::Local<'_, v8::Value>,
     last: bool,
-) -> Result<(), JsErrorBox> {
+) -> Result<bool, JsErrorBox> {
     let status = u16::try_from(status)
         .ok()
         .filter(|status| (100..=999).contains(status))
@@ -44,11 +44,11 @@ pub fn op_respond(
     let headers = read_flat_headers(scope, headers)?;
     let body = given(scope, body)?;
     let host = host(&state.borrow());
-    host.respond(stream, status, headers, body);
+    let wanted = host.respond(stream, status, headers, body);
     if last {
         host.ended(stream);
     }
-    Ok(())
+    Ok(wanted)
 }
 
 #[op2(reentrant)]

@@ -64,8 +64,8 @@ pub trait Host {
     fn request_headers<'s>(&self, scope: &mut v8::PinScope<'s, '_>, stream: u32) -> v8::Local<'s, v8::Value>;
     /// What the worker may know about the client: `[httpProtocol, tlsVersion | undefined, colo]`.
     fn request_client<'s>(&self, scope: &mut v8::PinScope<'s, '_>, stream: u32) -> v8::Local<'s, v8::Value>;
-    /// The response begins.
-    fn respond(&self, stream: u32, status: u16, headers: HeaderMap, body: Given);
+    /// The response begins. Whether its body, if it is written in pieces, is wanted.
+    fn respond(&self, stream: u32, status: u16, headers: HeaderMap, body: Given) -> bool;
     /// The handler failed, or the stream that it responded with.
     fn failed(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, exception: v8::Local<'_, v8::Value>, heading: Option<String>);
     /// Everything of an invocation has ended.

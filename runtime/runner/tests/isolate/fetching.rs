@@ -1,8 +1,7 @@
 //! fetch(): subrequests as the edge sees them.
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use selvedge_runtime::protocol::{BodyKind, RequestHead, ResponseHead, ToEdge, ToRunner};
+use selvedge_runtime::protocol::{BodyKind, RequestHead, ToEdge, ToRunner};
 use selvedge_runtime::{Outcome, Redirect};
 
 use crate::rig::Rig;
@@ -19,6 +18,7 @@ crate::tests![
     too_many_running_subrequests_are_refused,
     invalid_requests_never_reach_the_edge,
     a_relayed_request_does_not_ask_for_an_encoding,
+    what_is_wished_of_the_cache_is_not_what_came_with_the_client,
 ];
 
 fn fetches(rig: &Rig) -> Vec<(u32, RequestHead, Redirect, BodyKind)> {
@@ -29,20 +29,6 @@ fn fetches(rig: &Rig) -> Vec<(u32, RequestHead, Redirect, BodyKind)> {
             _ => None,
         })
         .collect()
-}
-
-fn answer(rig: &mut Rig, stream: u32, part: u32, body: BodyKind) {
-    let mut headers = HeaderMap::new();
-    headers.append("set-cookie", "a=1".parse().expect("a value"));
-    headers.append("set-cookie", "b=2".parse().expect("a value"));
-    let head = ResponseHead { status: StatusCode::IM_A_TEAPOT, headers };
-    rig.deliver(ToRunner::Fetched {
-        stream,
-        part,
-        result: Ok((Box::new(head), body)),
-        url: "https://other.example/end".into(),
-        redirects: 1,
-    });
 }
 
 fn a_subrequest_goes_to_the_edge_and_its_answer_comes_back() {
@@ -63,7 +49,7 @@ fn a_subrequest_goes_to_the_edge_and_its_answer_comes_back() {
     assert_eq!(head.headers["x-y"], "z");
     assert_eq!(head.headers["content-type"], "application/x-www-form-urlencoded;charset=UTF-8");
     assert_eq!((*redirect, body), (Redirect::Manual, &BodyKind::Whole("q=1".into())));
-    answer(&mut rig, 5, 1, BodyKind::Whole("tea".into()));
+    rig.answer(5, 1, BodyKind::Whole("tea".into()));
     rig.finish(5);
     assert_eq!(rig.body(5), r#"[418,false,"https://other.example/end",true,["a=1","b=2"],true,"tea"]"#);
 }
@@ -77,7 +63,7 @@ fn a_proxied_response_streams_through() {
     rig.deliver(ToRunner::BodyEnd { stream: 6, part: 0, error: None });
     rig.until(|rig| rig.ended(6, 1));
     assert_eq!(rig.data(6, 1), b"abc");
-    answer(&mut rig, 6, 1, BodyKind::Stream(None));
+    rig.answer(6, 1, BodyKind::Stream(None));
     rig.deliver(ToRunner::BodyData { stream: 6, part: 1, bytes: Bytes::from_static(b"defg") });
     rig.until(|rig| rig.data(6, 0) == b"defg");
     rig.deliver(ToRunner::BodyEnd { stream: 6, part: 1, error: None });
@@ -100,7 +86,7 @@ fn a_streamed_request_body_waits_for_credit() {
     rig.deliver(ToRunner::Credit { stream: 1, part: 1, bytes: 200_000 });
     rig.until(|rig| rig.ended(1, 1));
     assert_eq!(rig.data(1, 1).len(), 200_000);
-    answer(&mut rig, 1, 1, BodyKind::Empty);
+    rig.answer(1, 1, BodyKind::Empty);
     rig.finish(1);
 }
 
@@ -135,7 +121,7 @@ fn an_abort_signal_abandons_the_subrequest() {
     rig.finish(1);
     assert_eq!(rig.body(1), "AbortError");
     assert!(rig.said().iter().any(|message| matches!(message, ToEdge::Abandon { stream: 1, part: 1 })));
-    answer(&mut rig, 1, 1, BodyKind::Empty);
+    rig.answer(1, 1, BodyKind::Empty);
 }
 
 fn a_timeout_signal_abandons_the_subrequest() {
@@ -211,7 +197,11 @@ fn invalid_requests_never_reach_the_edge() {
 fn a_relayed_request_does_not_ask_for_an_encoding() {
     let mut rig = Rig::worker(
         "export default { async fetch(request) {
-            await Promise.all([fetch(request), fetch(new Request(request)), fetch('https://x.example/', { headers: request.headers })]);
+            const own = new Headers(request.headers);
+            own.set('Accept-Encoding', 'br');
+            const asked = [request, new Request(request), new Request('https://x.example/', request), request.clone()];
+            await Promise.all([...asked.map((request) => fetch(request)), fetch('https://x.example/', { headers: request.headers }),
+                               fetch('https://x.example/', { headers: own })]);
          } }",
     );
     rig.start(
@@ -221,7 +211,33 @@ fn a_relayed_request_does_not_ask_for_an_encoding() {
         &[("accept-encoding", "gzip"), ("x-a", "1"), ("content-length", "0")],
         BodyKind::Empty,
     );
-    let encodings: Vec<bool> = fetches(&rig).iter().map(|(_, head, ..)| head.headers.contains_key("accept-encoding")).collect();
-    assert_eq!(encodings, [false, false, true]);
+    let encoding = |head: &RequestHead| head.headers.get("accept-encoding").cloned();
+    let encodings: Vec<_> = fetches(&rig).iter().filter_map(|(_, head, ..)| encoding(head)).collect();
+    // Only what the worker itself has asked for.
+    assert_eq!(encodings, ["br"]);
+    assert_eq!(fetches(&rig).len(), 6);
     assert!(fetches(&rig).iter().all(|(_, head, ..)| head.headers["x-a"] == "1" && !head.headers.contains_key("content-length")));
+}
+
+fn what_is_wished_of_the_cache_is_not_what_came_with_the_client() {
+    let mut rig = Rig::worker(
+        "export default { async fetch(request) {
+            const wishing = new Request('https://x.example/', { cf: { cacheTtl: 5 } });
+            const asked = [[request, { cf: { cacheTtl: 5 } }], [wishing], [wishing.clone()], [new Request(wishing, { headers: {} })],
+                           ['https://x.example/', wishing],
+                           [request], [new Request('https://x.example/', request)], ['https://x.example/', { cf: request.cf }],
+                           [wishing, request]];
+            console.log(asked.map(([input]) => new Request(input).cf === undefined).join());
+            await Promise.all(asked.map((one) => fetch(...one)));
+         } }",
+    );
+    rig.get(1, "https://example.org/");
+    let wished: Vec<bool> = rig
+        .said()
+        .iter()
+        .filter_map(|message| if let ToEdge::Fetch { cache, .. } = message { Some(cache.is_some()) } else { None })
+        .collect();
+    assert_eq!(wished, [true, true, true, true, true, false, false, false, false]);
+    let lines: Vec<String> = rig.log().into_iter().map(|(_, _, line)| line).collect();
+    assert_eq!(lines.len(), 1, "nothing is warned of: {lines:?}");
 }

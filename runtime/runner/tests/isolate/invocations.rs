@@ -18,6 +18,7 @@ crate::tests![
     a_handler_that_can_never_answer_is_ended,
     many_isolates_interleave_on_one_thread,
     the_clock_stands_still_while_javascript_runs,
+    what_formats_the_time_has_no_other_clock,
 ];
 
 fn hello_is_answered_in_one_turn() {
@@ -187,4 +188,17 @@ fn the_clock_stands_still_while_javascript_runs() {
          } }",
     );
     assert_eq!(rig.text("https://example.org/"), r#"[true,true,true,0,"Date",true,"string",true]"#);
+}
+
+fn what_formats_the_time_has_no_other_clock() {
+    let mut rig = Rig::worker(
+        "export default { fetch() {
+            const formatter = new Intl.DateTimeFormat('en', { fractionalSecondDigits: 3 });
+            const [now, told, parts] = [Date.now() % 1000, formatter.format(), formatter.formatToParts().at(-1).value];
+            const until = Array.from({ length: 50 }, () => { for (let i = 0; i < 1e5; i++); return formatter.format(); });
+            return Response.json([+told === now, +parts === now, until.every((time) => time === told), formatter.format === formatter.format,
+                                  formatter.format(new Date(5)), formatter.formatToParts(7)[0].value]);
+         } }",
+    );
+    assert_eq!(rig.text("https://example.org/"), r#"[true,true,true,true,"005","007"]"#);
 }

@@ -10,6 +10,7 @@ mod invocations;
 mod modules;
 mod purging;
 mod rig;
+mod robust;
 mod surface;
 mod termination;
 
@@ -28,6 +29,7 @@ fn main() {
         invocations::TESTS,
         modules::TESTS,
         purging::TESTS,
+        robust::TESTS,
         surface::TESTS,
         termination::TESTS,
     ]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use selvedge_runner::isolate::{Isolate, IsolateSetup, LoadState, Pulse, Surroundings};
-use selvedge_runtime::protocol::{BodyKind, LoadHead, RequestHead, ResponseHead, StreamId, ToEdge, ToRunner};
+use selvedge_runtime::protocol::{BodyKind, LoadHead, Part, RequestHead, ResponseHead, StreamId, ToEdge, ToRunner};
 use selvedge_runtime::{ClientInfo, Limits, LogLevel, Module, ModuleKind, Outcome, Var};
 
 /// How long a test waits for what must happen.
@@ -144,6 +144,15 @@ impl Rig {
     pub(crate) fn deliver(&mut self, message: ToRunner) {
         let _entered = self.runtime.enter();
         let _ = self.isolate.deliver(message);
+    }
+
+    /// Answers a subrequest: a teapot after one redirect.
+    pub(crate) fn answer(&mut self, stream: StreamId, part: Part, body: BodyKind) {
+        let mut headers = HeaderMap::new();
+        headers.append("set-cookie", HeaderValue::from_static("a=1"));
+        headers.append("set-cookie", HeaderValue::from_static("b=2"));
+        let result = Ok((Box::new(ResponseHead { status: StatusCode::IM_A_TEAPOT, headers }), body));
+        self.deliver(ToRunner::Fetched { stream, part, result, url: "https://other.example/end".into(), redirects: 1 });
     }
 
     /// Answers a GET: the text of the response, which must end by itself.
