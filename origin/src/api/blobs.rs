@@ -1,6 +1,8 @@
 //! Blobs: which are missing, put one, get one.
 
-use http::{Response, StatusCode};
+use futures::{StreamExt as _, TryStreamExt as _};
+use http::Response;
+use hyper::body::Frame;
 
 use super::reply::{self, Answer, ApiError, Body};
 use super::wire::BlobDigests;
@@ -31,7 +33,11 @@ impl Api {
     }
 
     pub(super) async fn get_blob(&self, digest: &Digest) -> Result<Response<Body>, ApiError> {
-        let bytes = self.ledger.blobs().get(digest).await?.ok_or_else(|| ApiError::NoBlob(digest.clone()))?;
-        Ok(reply::whole(StatusCode::OK, "application/octet-stream", bytes))
+        let blob = self.ledger.blobs().read(digest).await?.ok_or_else(|| ApiError::NoBlob(digest.clone()))?;
+        let digest = digest.clone();
+        // A body that ends before its length is broken, and every reader verifies the digest.
+        let pieces = blob.pieces.inspect_err(move |error| tracing::error!(blob = %digest, error = %error, "a blob cannot be read"));
+        let pieces = pieces.scan((), |(), piece| std::future::ready(piece.ok().map(|piece| Ok(Frame::data(piece)))));
+        Ok(reply::streamed("application/octet-stream", Some(blob.bytes), pieces))
     }
 }

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
 use serde::Serialize;
 
 use super::wire::ErrorReply;
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, seconds};
 use crate::registry::{BadName, Refusal};
 use crate::store::StoreError;
 
@@ -41,8 +42,6 @@ pub(super) enum ApiError {
     Incomplete(String),
     #[error("the bundle is refused: {0}")]
     BadBundle(String),
-    #[error("more is purged than this token may: try again in {} s", seconds(retry_after))]
-    Quota { retry_after: std::time::Duration },
     #[error("too many requests at once")]
     Overloaded,
     #[error(transparent)]
@@ -83,7 +82,9 @@ impl ApiError {
             Self::NoBlob(_) => (StatusCode::NOT_FOUND, "no_blob", None),
             Self::Incomplete(_) => (StatusCode::CONFLICT, "bundle_incomplete", hint("upload its blobs first")),
             Self::BadBundle(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_bundle", None),
-            Self::Quota { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota", hint("purge a prefix, a host or a tag instead of many URLs")),
+            Self::Ledger(LedgerError::Quota { .. }) => {
+                (StatusCode::TOO_MANY_REQUESTS, "quota", hint("purge a prefix, a host or a tag instead of many URLs"))
+            }
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", hint("try again in a moment")),
             Self::Ledger(LedgerError::Refused(refusal)) => (status_of(refusal), refusal.code(), refusal.hint()),
             Self::Ledger(LedgerError::RequestReused(_)) => (StatusCode::CONFLICT, "request_reused", None),
@@ -114,16 +115,11 @@ impl ApiError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if let Self::Quota { retry_after } = self {
+        if let Self::Ledger(LedgerError::Quota { retry_after }) = self {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds(retry_after)));
         }
         response
     }
-}
-
-/// Whole seconds, 1 at least (RFC 9110, section 10.2.3).
-fn seconds(wait: &std::time::Duration) -> u64 {
-    wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1)
 }
 
 fn status_of(refusal: &Refusal) -> StatusCode {
@@ -153,6 +149,20 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body>
 /// A JSON answer with status 200.
 pub(super) fn ok(value: &impl Serialize) -> Answer {
     Ok(json(StatusCode::OK, value))
+}
+
+/// An answer that comes in pieces, of `length` bytes where that is known.
+pub(super) fn streamed<S>(content_type: &'static str, length: Option<u64>, pieces: S) -> Response<Body>
+where
+    S: futures::Stream<Item = Result<Frame<Bytes>, std::convert::Infallible>> + Send + 'static,
+{
+    let mut response = Response::new(StreamBody::new(pieces).boxed_unsync());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(length) = length {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    response
 }
 
 /// An answer whose bytes are all here.

@@ -1,9 +1,11 @@
 //! What every engine must keep: one suite for all.
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 
 use super::{Batch, Blobs, Meta, Request, StoreError};
 use crate::feed::next_chain;
+use crate::limits::BLOB_PIECE_BYTES;
 use crate::registry::{Digest, RequestId, Write};
 
 /// A batch that writes one record.
@@ -105,6 +107,13 @@ pub(super) async fn blobs<B: Blobs>(open: impl Fn() -> B) {
     drop(store);
     let store = open();
     assert_eq!(store.get(&digest).await.expect("reads"), Some(bytes.clone()));
+    let large = Bytes::from([b"export default {};".as_slice(), &[b' '; 3 * BLOB_PIECE_BYTES]].concat());
+    store.put(&Digest::of(&large), large.clone()).await.expect("stores");
+    let reader = store.read(&Digest::of(&large)).await.expect("reads").expect("a blob");
+    assert_eq!(reader.bytes, large.len() as u64);
+    let pieces: Vec<Bytes> = reader.pieces.try_collect().await.expect("reads");
+    assert!(pieces.concat() == large && pieces.iter().all(|piece| piece.len() <= BLOB_PIECE_BYTES));
+    assert!(store.read(&Digest::of(b"other")).await.expect("reads").is_none());
     assert_eq!(store.touch(&digest).await.expect("reads"), Some(bytes.len() as u64));
     let both = futures::future::join(store.put(&digest, bytes.clone()), store.put(&digest, bytes.clone())).await;
     assert!(both.0.is_ok() && both.1.is_ok());

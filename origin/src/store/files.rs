@@ -5,11 +5,12 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use futures::FutureExt as _;
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::io::AsyncReadExt as _;
 
-use super::{Answer, Blobs, StoreError};
-use crate::limits::BLOB_BYTES_MAX;
+use super::{Answer, BlobReader, Blobs, StoreError};
+use crate::limits::{BLOB_BYTES_MAX, BLOB_PIECE_BYTES};
 use crate::registry::Digest;
 
 /// What nobody put or touched for this long, and nothing names, may go.
@@ -92,13 +93,18 @@ fn touch_now(path: &Path) -> std::io::Result<()> {
     std::fs::File::open(path)?.set_modified(SystemTime::now())
 }
 
+/// A file; `None` where there is none.
+fn open_now(path: &Path) -> std::io::Result<Option<std::fs::File>> {
+    match std::fs::File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// A file's bytes, no more than a blob may have; `None` where there is no file.
 fn read_now(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let Some(file) = open_now(path)? else { return Ok(None) };
     let mut bytes = Vec::new();
     file.take(BLOB_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
@@ -129,6 +135,22 @@ impl Blobs for Files {
             }
             touch_now(&path).map_err(|error| failed(&path, &error))?;
             Ok(Some(bytes.len() as u64))
+        })
+    }
+
+    fn read(&self, digest: &Digest) -> Answer<'_, Option<BlobReader>> {
+        let path = self.path(digest);
+        blocking(move || {
+            let opened = open_now(&path).and_then(|file| file.map(|file| Ok((file.metadata()?.len(), file))).transpose());
+            let Some((bytes, file)) = opened.map_err(|error| failed(&path, &error))? else { return Ok(None) };
+            let bytes = bytes.min(BLOB_BYTES_MAX);
+            let file = tokio::fs::File::from_std(file).take(bytes);
+            let pieces = futures::stream::try_unfold(file, async |mut file| {
+                let mut piece = BytesMut::with_capacity(BLOB_PIECE_BYTES);
+                let read = file.read_buf(&mut piece).await?;
+                Ok((read > 0).then(|| (piece.freeze(), file)))
+            });
+            Ok(Some(BlobReader { bytes, pieces: pieces.boxed() }))
         })
     }
 

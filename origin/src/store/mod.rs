@@ -12,6 +12,7 @@ pub(crate) use sqlite::Sqlite;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 
 use crate::feed::Position;
 use crate::registry::{Digest, RequestId, Write};
@@ -100,6 +101,14 @@ pub(crate) trait Meta: Send + Sync + 'static {
     fn find_request(&self, id: &RequestId) -> Answer<'_, Option<Request>>;
 }
 
+/// A blob that is read in pieces, so that many readers of large ones fit into memory.
+pub(crate) struct BlobReader {
+    /// How many bytes it has.
+    pub(crate) bytes: u64,
+    /// Its pieces, in order.
+    pub(crate) pieces: BoxStream<'static, std::io::Result<Bytes>>,
+}
+
 /// Bytes by their digest: immutable.
 pub(crate) trait Blobs: Send + Sync + 'static {
     /// Stores bytes, durable when answered. Storing the same again changes nothing.
@@ -107,7 +116,9 @@ pub(crate) trait Blobs: Send + Sync + 'static {
     /// How many bytes a blob has; `None` where there is none, or a damaged one, so that it is uploaded again. Counts as use: what was asked for is
     /// not collected within the next day.
     fn touch(&self, digest: &Digest) -> Answer<'_, Option<u64>>;
-    /// The bytes, as they are on the disk: who uses them verifies them.
+    /// The bytes, as they are on the disk, piece by piece: who uses them verifies them.
+    fn read(&self, digest: &Digest) -> Answer<'_, Option<BlobReader>>;
+    /// All of them at once.
     fn get(&self, digest: &Digest) -> Answer<'_, Option<Bytes>>;
     /// Deletes blobs that are not in use and that nobody put or touched within the last day. Gives their number.
     fn collect(&self, in_use: std::collections::BTreeSet<Digest>) -> Answer<'_, usize>;
