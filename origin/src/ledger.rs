@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -76,12 +76,23 @@ pub(crate) enum LedgerError {
     /// Records that this build does not understand.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Its caller has done as much as it may.
+    #[error("more is purged than this token may: try again in {} s", seconds(retry_after))]
+    Quota {
+        /// When it may try again.
+        retry_after: Duration,
+    },
     /// One request id for two requests.
     #[error("request id {0} was used for another request")]
     RequestReused(RequestId),
     /// Something of ours that must not fail did.
     #[error("internal: {0}")]
     Internal(String),
+}
+
+/// Whole seconds, 1 at least (RFC 9110, section 10.2.3).
+pub(crate) fn seconds(wait: &Duration) -> u64 {
+    wait.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1)
 }
 
 impl Ledger {
@@ -157,8 +168,9 @@ impl Ledger {
         if let Some(kept) = kept.as_ref().filter(|(of, _)| *of == at) {
             return Ok(kept.clone());
         }
-        let (at, line) = self.read(|state, at| (at.clone(), FeedSigner::new(&self.key).reset(at, state.desired())));
-        let line = line.map_err(|error| LedgerError::Internal(error.to_string()))?;
+        // A copy, so that commits need not wait until a large state is written and signed.
+        let (at, desired) = self.read(|state, at| (at.clone(), state.desired().clone()));
+        let line = FeedSigner::new(&self.key).reset(&at, &desired).map_err(|error| LedgerError::Internal(error.to_string()))?;
         if line.len() > FEED_LINE_BYTES_MAX {
             let said = format!("the snapshot has {} bytes; {FEED_LINE_BYTES_MAX} are allowed", line.len());
             return Err(LedgerError::Internal(said));
@@ -203,8 +215,7 @@ impl Ledger {
         self.news.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Asks a rule and commits what it decides; `answer` is given the entry's number (`None`: there was nothing to commit). When this answers, the
-    /// commit is durable. Dropping the future does not undo it: the work is a task of its own, so that the state never misses a commit.
+    /// [`Self::commit_paid`] of what costs nothing.
     pub(crate) async fn commit<T, R>(
         self: &Arc<Self>,
         act: Act,
@@ -215,14 +226,31 @@ impl Ledger {
         T: Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
+        self.commit_paid(act, || Ok(()), rule, answer).await
+    }
+
+    /// Asks a rule and commits what it decides, once it is paid for; what a request with the same id was answered is paid for already. `answer` is given the entry's number (`None`: there was nothing to commit). When this answers, the
+    /// commit is durable. Dropping the future does not undo it: the work is a task of its own, so that the state never misses a commit.
+    pub(crate) async fn commit_paid<T, R>(
+        self: &Arc<Self>,
+        act: Act,
+        pay: impl FnOnce() -> Result<(), LedgerError> + Send + 'static,
+        rule: impl Fn(&State, &Moment) -> Result<Plan<T>, Refusal> + Send + Sync + 'static,
+        answer: impl Fn(Option<u64>, T) -> R + Send + Sync + 'static,
+    ) -> Result<R, LedgerError>
+    where
+        T: Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
         let ledger = self.clone();
-        let task = tokio::spawn(async move { ledger.commit_here(&act, rule, answer).await });
+        let task = tokio::spawn(async move { ledger.commit_here(&act, pay, rule, answer).await });
         task.await.map_err(|error| LedgerError::Internal(error.to_string()))?
     }
 
     async fn commit_here<T, R>(
         &self,
         act: &Act,
+        pay: impl FnOnce() -> Result<(), LedgerError>,
         rule: impl Fn(&State, &Moment) -> Result<Plan<T>, Refusal>,
         answer: impl Fn(Option<u64>, T) -> R,
     ) -> Result<R, LedgerError>
@@ -233,6 +261,7 @@ impl Ledger {
         if let Some(first) = self.first_answer(act).await? {
             return Ok(first);
         }
+        pay()?;
         for _ in 0..COMMIT_ATTEMPTS_MAX {
             let expected_seq = self.read(|_, at| at.seq);
             let plan = self.read(|state, _| rule(state, &act.moment))?;
@@ -261,11 +290,6 @@ impl Ledger {
             }
         }
         Err(StoreError::Busy.into())
-    }
-
-    /// Whether an act was done by a request with its id: [`Self::commit`] gives the answer of that.
-    pub(crate) async fn is_answered(&self, act: &Act) -> Result<bool, LedgerError> {
-        Ok(self.first_answer::<serde::de::IgnoredAny>(act).await?.is_some())
     }
 
     /// The answer of a request with the same id, where there was one.

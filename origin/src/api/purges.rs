@@ -6,7 +6,7 @@ use super::body::parameter;
 use super::reply::{self, Answer, ApiError};
 use super::wire::{Applied, NewPurge, PurgeNodes, Purged, WorkerPurge};
 use super::{Api, Asked, Caller};
-use crate::ledger::Act;
+use crate::ledger::LedgerError;
 use crate::registry::{self, Digest, PurgeRecord, WorkerName};
 
 impl Api {
@@ -15,37 +15,36 @@ impl Api {
         let act = self.act(asked, new.reason.clone(), new.request_id.clone());
         // Asked before the log is: what the rule refuses costs no quota.
         let plan = registry::purge(&new)?;
-        self.within_quota(&act, None, &plan.answer).await?;
-        let purged =
-            self.ledger.commit(act, move |_, _| Ok(plan.clone()), |seq, purge| Purged { seq: seq.unwrap_or_default(), purge }).await?;
+        let pay = self.pay(None, &plan.answer);
+        let answer = |seq: Option<u64>, purge| Purged { seq: seq.unwrap_or_default(), purge };
+        let purged = self.ledger.commit_paid(act, pay, move |_, _| Ok(plan.clone()), answer).await?;
         tracing::info!(seq = purged.seq, targets = purged.purge.len(), soft = purged.purge.soft, "purged");
         reply::ok(&purged)
     }
 
     pub(super) async fn purge_of_worker(&self, asked: &Asked) -> Answer {
         let new: WorkerPurge = asked.json()?;
-        let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes purge for workers".to_owned())) };
+        let Caller::Node(node, _) = &asked.caller else { return Err(ApiError::Forbidden("only nodes purge for workers".to_owned())) };
         let mut act = self.act(asked, None, new.request_id.clone());
         act.actor = format!("worker {} on node {node}", new.worker);
         let plan = self.ledger.read(|state, _| registry::purge_of_worker(state, &new))?;
-        self.within_quota(&act, Some(&new.worker), &plan.answer).await?;
+        let pay = self.pay(Some(new.worker.clone()), &plan.answer);
         let rule = move |state: &registry::State, _: &registry::Moment| registry::purge_of_worker(state, &new);
-        reply::ok(&self.ledger.commit(act, rule, |seq, purge| Purged { seq: seq.unwrap_or_default(), purge }).await?)
+        reply::ok(&self.ledger.commit_paid(act, pay, rule, |seq, purge| Purged { seq: seq.unwrap_or_default(), purge }).await?)
     }
 
-    /// A purge is paid for once: one that was made by a request with this id is free.
-    async fn within_quota(&self, act: &Act, who: Option<&WorkerName>, purge: &PurgeRecord) -> Result<(), ApiError> {
-        if self.ledger.is_answered(act).await? {
-            return Ok(());
-        }
-        self.quotas.take(who, purge.len(), self.ledger.now_ms()).map_err(|retry_after| ApiError::Quota { retry_after })
+    /// What a purge takes of its caller's quota.
+    fn pay(&self, who: Option<WorkerName>, purge: &PurgeRecord) -> impl FnOnce() -> Result<(), LedgerError> + Send + 'static {
+        let (quotas, ledger, count) = (self.quotas.clone(), self.ledger.clone(), purge.len());
+        move || quotas.take(who.as_ref(), count, ledger.now_ms()).map_err(|retry_after| LedgerError::Quota { retry_after })
     }
 
     /// A node has applied purges.
     pub(super) fn applied(&self, asked: &Asked) -> Answer {
         let applied: Applied = asked.json()?;
-        let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes acknowledge".to_owned())) };
-        let head = self.ledger.read(|_, at| at.clone());
+        let Caller::Node(node, _) = &asked.caller else { return Err(ApiError::Forbidden("only nodes acknowledge".to_owned())) };
+        // The store's: a feed may have read an entry there before this process has taken it in.
+        let head = self.ledger.meta().head();
         if applied.epoch != head.epoch || applied.seq > head.seq {
             return Err(ApiError::Malformed(format!("this log has no entry {} of epoch {}", applied.seq, applied.epoch)));
         }

@@ -1,13 +1,14 @@
 //! The rule for purges: what is named has one spelling and a bound, and a worker purges its own only.
 
 use super::address::{self, authority};
-use super::version::bad;
+use super::version::{bad, check_message};
 use super::{Change, Plan, PurgeRecord, Refusal, State, WorkerName};
 use crate::api::wire::{NewPurge, WorkerPurge};
 use crate::limits::{PURGE_PREFIX_BYTES_MAX, PURGE_TAG_BYTES_MAX, PURGE_TARGETS_MAX, PURGE_URL_BYTES_MAX};
 
 /// An operator purges.
 pub fn purge(new: &NewPurge) -> Result<Plan<PurgeRecord>, Refusal> {
+    check_message(new.reason.as_deref())?;
     let record = PurgeRecord {
         worker: None,
         soft: new.soft,
@@ -53,7 +54,10 @@ fn all(
     bytes_max: usize,
     spell: impl Fn(&str) -> Result<String, &'static str>,
 ) -> Result<Vec<String>, Refusal> {
-    let mut spelt = Vec::with_capacity(given.len().min(PURGE_TARGETS_MAX));
+    if given.len() > PURGE_TARGETS_MAX {
+        return Err(Refusal::Limit { what: format!("{what}s of one purge"), max: PURGE_TARGETS_MAX });
+    }
+    let mut spelt = Vec::with_capacity(given.len());
     for text in given {
         let shown = || format!("{what} {:?}", text.chars().take(120).collect::<String>());
         if text.len() > bytes_max {
@@ -62,9 +66,6 @@ fn all(
         let one = spell(text).map_err(|rule| bad(&shown(), rule.to_owned()))?;
         if !spelt.contains(&one) {
             spelt.push(one);
-        }
-        if spelt.len() > PURGE_TARGETS_MAX {
-            return Err(Refusal::Limit { what: format!("{what}s of one purge"), max: PURGE_TARGETS_MAX });
         }
     }
     Ok(spelt)
@@ -120,6 +121,7 @@ fn tag(text: &str) -> Result<String, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MESSAGE_BYTES_MAX;
 
     fn new() -> NewPurge {
         NewPurge::default()
@@ -169,6 +171,8 @@ mod tests {
             (NewPurge { tags: one(" "), ..new() }, "empty"),
             (NewPurge { tags: one(&"x".repeat(PURGE_TAG_BYTES_MAX + 1)), ..new() }, "at most"),
             (NewPurge { tags: (0..=PURGE_TARGETS_MAX).map(|n| n.to_string()).collect(), ..new() }, "at most"),
+            (NewPurge { everything: true, reason: Some("x".repeat(MESSAGE_BYTES_MAX + 1)), ..new() }, "message"),
+            (NewPurge { tags: vec!["same".to_owned(); PURGE_TARGETS_MAX + 1], ..new() }, "at most"),
             (NewPurge { tags: (0..PURGE_TARGETS_MAX).map(|n| n.to_string()).collect(), everything: true, ..new() }, "at most"),
         ] {
             let refused = purge(&asked).expect_err(word).to_string();
