@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -258,7 +258,13 @@ fn raise_descriptor_limit(config: &NodeConfig) {
 
 /// The data folder holds keys and the code of workers: its owner's only.
 fn make_private(folder: &std::path::Path) -> Result<(), StartError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| file_error(folder, error))
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| file_error(folder, error))?;
+    // One that was there before may be open to others. One of another owner stays as it is.
+    let is_open = std::fs::metadata(folder).is_ok_and(|about| about.permissions().mode() & 0o077 != 0);
+    if is_open && let Err(error) = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)) {
+        tracing::warn!(folder = %folder.display(), %error, "others may look into the data folder");
+    }
+    Ok(())
 }
 
 /// Opens the cache, once no other node uses its disk's folder.

@@ -12,10 +12,10 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Api, Listener, serve};
 use crate::keys::{PublicKey, SigningKey};
 use crate::ledger::Ledger;
-use crate::limits::{COLLECT_EVERY, DATA_LOCK_WAIT, SHUTDOWN_GRACE};
+use crate::limits::{CERTIFICATE_POLL, COLLECT_EVERY, CONNECTIONS_MAX, DATA_LOCK_WAIT, DESCRIPTORS_BESIDE_CONNECTIONS, SHUTDOWN_GRACE};
 use crate::registry::Digest;
 use crate::store::{Files, Sqlite};
-use crate::tls::TlsServer;
+use crate::tls::{FileCertificate, TlsServer};
 use crate::tokens::{Token, TokenFile, TokenKind};
 
 /// How a registry is started.
@@ -89,6 +89,7 @@ struct Opened {
 impl Origin {
     /// Starts a registry on the current tokio runtime: opens (on first start: makes) its data folder, keys and token files, listens.
     pub async fn start(config: OriginConfig) -> Result<Self, OriginError> {
+        raise_descriptor_limit();
         let (data, listen) = (config.data.clone(), config.listen);
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         let opened = opened.map_err(|error| data_error(&data, error))??;
@@ -101,6 +102,10 @@ impl Origin {
         let (stop, abort, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let api = Api::new(ledger.clone(), &admin, &node, stop.child_token()).map_err(|error| data_error(&data, error))?;
         let is_tls = tls.is_some();
+        if let Some(files) = tls.as_ref().and_then(|tls| tls.files.clone()) {
+            let stopped = stop.clone();
+            tasks.spawn(async move { stopped.run_until_cancelled(renew(files)).await });
+        }
         let tls = tls.map(|tls| tokio_rustls::TlsAcceptor::from(tls.config));
         let listener = Listener { socket, tls, stop: stop.clone(), abort: abort.clone(), tasks: tasks.clone() };
         let aborted = abort.clone();
@@ -167,11 +172,34 @@ fn data_error(path: &Path, reason: impl std::fmt::Display) -> OriginError {
     OriginError::Data { path: path.display().to_string(), reason: reason.to_string() }
 }
 
+/// A connection is a descriptor, and so is a blob that is read; what a process gets by default is made for programs without connections.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "cannot raise the bound of open files");
+    }
+    let wanted = CONNECTIONS_MAX as u64 + DESCRIPTORS_BESIDE_CONNECTIONS;
+    if let Some(maximum) = getrlimit(Resource::Nofile).current.filter(|maximum| *maximum < wanted) {
+        tracing::warn!(maximum, wanted, "fewer open files are allowed than connections need: accepting will fail at the bound");
+    }
+}
+
+/// A folder that was there before may be open to others. One of another owner stays as it is.
+fn make_private(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let is_open = std::fs::metadata(folder).is_ok_and(|about| about.permissions().mode() & 0o077 != 0);
+    if is_open && let Err(error) = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)) {
+        tracing::warn!(folder = %folder.display(), %error, "others may look into the data folder");
+    }
+}
+
 /// Opens the data folder. Blocks.
 fn open(config: &OriginConfig) -> Result<Opened, OriginError> {
     let data = config.data.as_path();
     // Code, vars and keys are in there.
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| data_error(data, error))?;
+    make_private(data);
     let lock = lock(data)?;
     let key_file = data.join("signing.key");
     let key = SigningKey::load_or_create(&key_file).map_err(|error| data_error(&key_file, error))?;
@@ -187,6 +215,16 @@ fn open(config: &OriginConfig) -> Result<Opened, OriginError> {
     let store = Sqlite::open(&data.join("registry.db")).map_err(|error| data_error(data, error))?;
     let files = Files::open(&data.join("blobs")).map_err(|error| data_error(data, error))?;
     Ok(Opened { lock, store, files, key, tls, admin, node })
+}
+
+/// Looks at the certificate's files.
+async fn renew(files: Arc<FileCertificate>) {
+    let mut look = tokio::time::interval(CERTIFICATE_POLL);
+    loop {
+        look.tick().await;
+        let files = files.clone();
+        let _ = tokio::task::spawn_blocking(move || files.refresh()).await;
+    }
 }
 
 /// One registry per folder. A predecessor that is just ending is waited for.
@@ -230,5 +268,24 @@ async fn collect(ledger: Arc<Ledger>) {
             Err(error) => tracing::warn!(error = %error, "unused blobs could not be collected"),
         }
         tokio::time::sleep(COLLECT_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_start_closes_its_folder_to_others_and_allows_itself_all_descriptors() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("origin");
+        std::fs::create_dir(&data).expect("makes");
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).expect("its owner may");
+        let _origin = Origin::start(OriginConfig::loopback(&data)).await.expect("starts");
+        assert_eq!(std::fs::metadata(&data).expect("a folder").permissions().mode() & 0o777, 0o700);
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
     }
 }

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ResolvesServerCert;
+use rustls_pki_types::CertificateDer;
 
+use super::files::FileCertificate;
 use super::own::OwnCertificate;
 use super::{ALPN_H1, ALPN_H2, provider};
 use crate::registry::Digest;
@@ -21,6 +22,8 @@ pub(crate) struct TlsServer {
     pub(crate) config: Arc<ServerConfig>,
     /// The digest that goes into token files; `None`: a public authority vouches.
     pub(crate) pin: Option<Digest>,
+    /// The operator's files, to be looked at for changes.
+    pub(crate) files: Option<Arc<FileCertificate>>,
 }
 
 /// Why there is no certificate to serve with.
@@ -42,14 +45,8 @@ pub(crate) enum TlsError {
 impl TlsServer {
     /// The operator's certificate chain and key, PEM. A chain that ends with a self-signed certificate is pinned by that one. Blocks.
     pub(crate) fn from_files(chain: &Path, key: &Path) -> Result<Self, TlsError> {
-        let failed =
-            |path: &Path, reason: &dyn std::fmt::Display| TlsError::File { path: path.display().to_string(), reason: reason.to_string() };
-        let certificates = CertificateDer::pem_file_iter(chain).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let certificates = certificates.map_err(|error| failed(chain, &error))?;
-        let Some(last) = certificates.last() else { return Err(failed(chain, &"holds no certificate")) };
-        let pin = is_self_signed(last).then(|| Digest::of(last));
-        let key = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, &error))?;
-        Ok(Self { config: server_config(certificates, key)?, pin })
+        let files = Arc::new(FileCertificate::open(chain, key)?);
+        Ok(Self { config: server_config(files.clone())?, pin: files.pin.clone(), files: Some(files) })
     }
 
     /// A certificate of the registry's own authority, whose certificate and key are kept in `folder`. Blocks.
@@ -61,22 +58,16 @@ impl TlsServer {
         }
         let pin = Some(Digest::of(&authority));
         let own = OwnCertificate::new(issuer, authority, names, Instant::now())?;
-        let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|error| TlsError::Certificate(error.to_string()))?;
-        let config = builder.with_no_client_auth().with_cert_resolver(Arc::new(own));
-        Ok(Self { config: finished(config), pin })
+        Ok(Self { config: server_config(Arc::new(own))?, pin, files: None })
     }
 }
 
-fn server_config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Arc<ServerConfig>, TlsError> {
-    let certificate = |error: rustls::Error| TlsError::Certificate(error.to_string());
-    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(certificate)?;
-    Ok(finished(builder.with_no_client_auth().with_single_cert(chain, key).map_err(certificate)?))
-}
-
-fn finished(mut config: ServerConfig) -> Arc<ServerConfig> {
+fn server_config(certificate: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| TlsError::Certificate(error.to_string()))?;
+    let mut config = builder.with_no_client_auth().with_cert_resolver(certificate);
     config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_H1.to_vec()];
-    Arc::new(config)
+    Ok(Arc::new(config))
 }
 
 /// The authority kept in a folder, made on first use. The key is written last: a certificate without its key is made anew. Clients know it by its digest, so
@@ -108,7 +99,7 @@ pub(super) fn authority(folder: &Path) -> Result<(CertificateDer<'static>, Issue
 }
 
 /// Whether issuer and subject are the same (RFC 5280 section 4.1: both follow version, serial number and algorithm, with the validity between them).
-fn is_self_signed(certificate: &[u8]) -> bool {
+pub(super) fn is_self_signed(certificate: &[u8]) -> bool {
     let names = || {
         let (tbs, _) = element(certificate).and_then(|(content, _)| element(content))?;
         let after_version = if tbs.first() == Some(&0xa0) { element(tbs)?.1 } else { tbs };

@@ -1,11 +1,13 @@
 //! TLS between the registry and its clients: the registry's own authority, and the pin by which clients know it.
 
 mod authority;
+mod files;
 mod own;
 mod pin;
 mod trust;
 
 pub(crate) use authority::TlsServer;
+pub(crate) use files::FileCertificate;
 pub(crate) use pin::client_config;
 pub use trust::trust;
 
