@@ -7,7 +7,7 @@ use super::{
     Before, Change, Deployment, Moment, Plan, Refusal, RouteOwner, RouteRecord, Share, State, VersionId, VersionRecord, WorkerName,
     WorkerState,
 };
-use crate::api::wire::{NewDeployment, Rollback};
+use crate::api::wire::{Deletion, NewDeployment, Rollback};
 use crate::limits::{SERVING_BYTES_MAX, SHARES_MAX};
 
 /// What a promotion or rollback gives back.
@@ -68,7 +68,8 @@ pub fn rollback(state: &State, moment: &Moment, worker: &WorkerName, rollback: &
 }
 
 /// Deletes a worker with its versions and routes. Answers with the routes' patterns.
-pub fn delete(state: &State, worker: &WorkerName) -> Result<Plan<Vec<String>>, Refusal> {
+pub fn delete(state: &State, worker: &WorkerName, deletion: &Deletion) -> Result<Plan<Vec<String>>, Refusal> {
+    check_message(deletion.message.as_deref())?;
     if state.worker(worker).is_none() {
         return Err(Refusal::NoWorker { worker: worker.clone() });
     }

@@ -1,6 +1,6 @@
 //! Who follows the log, and how far each has applied its purges. Held in memory only: nodes say it again when they come back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{NodeName, State};
 use crate::api::wire::{PurgeNode, PurgeNodes, PurgeState};
@@ -13,12 +13,13 @@ pub struct Followers {
     /// The last purges and when each was committed, oldest first.
     committed: VecDeque<(u64, u64)>,
     started_ms: u64,
+    last_feed: u64,
 }
 
 #[derive(Debug, Default)]
 struct FollowerState {
     /// Feeds that are open; two for a moment where a node comes back before its old connection is known to be dead.
-    open: usize,
+    open: BTreeSet<u64>,
     /// Since when there is none.
     closed_ms: u64,
     /// The last acknowledgements (number, when), oldest first.
@@ -31,15 +32,18 @@ impl Followers {
         Self { started_ms, ..Self::default() }
     }
 
-    /// A node has opened the feed.
-    pub fn opened(&mut self, node: &NodeName) {
-        self.nodes.entry(node.clone()).or_default().open += 1;
+    /// A node has opened the feed. Gives a number for this feed.
+    pub fn opened(&mut self, node: &NodeName) -> u64 {
+        self.last_feed += 1;
+        self.nodes.entry(node.clone()).or_default().open.insert(self.last_feed);
+        self.last_feed
     }
 
-    /// A feed of a node has ended.
-    pub fn closed(&mut self, node: &NodeName, now_ms: u64) {
-        if let Some(known) = self.nodes.get_mut(node) {
-            known.open = known.open.saturating_sub(1);
+    /// A feed of a node has ended. One of a removed node says nothing of the node that has its name now.
+    pub fn closed(&mut self, node: &NodeName, feed: u64, now_ms: u64) {
+        if let Some(known) = self.nodes.get_mut(node)
+            && known.open.remove(&feed)
+        {
             known.closed_ms = now_ms;
         }
     }
@@ -90,7 +94,7 @@ impl Followers {
 
     fn is_away(&self, known: Option<&FollowerState>, now_ms: u64) -> bool {
         let (since_ms, grace) = match known {
-            Some(known) if known.open > 0 => return false,
+            Some(known) if !known.open.is_empty() => return false,
             Some(known) if known.closed_ms > 0 => (known.closed_ms, FEED_AWAY_AFTER),
             // A registry that has just started has not heard of those that are coming back.
             _ => (self.started_ms, NODE_OFFLINE_AFTER),

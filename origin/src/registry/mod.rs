@@ -42,7 +42,7 @@ pub use refusal::Refusal;
 pub use route::{RouteChange, RouteDiff, RouteSpec, SiteRoutes, TakenOver, apply_site};
 pub use state::{NodeRecord, State, StateError, WorkerRecord, WorkerState, Write};
 pub use upstream::{BadUpstream, Ejection, HealthCheck, KeepAlive, Protocol, Retries, Server, Upstream, check_address};
-pub use version::{Sealed, create_version};
+pub use version::{Sealed, create_version, is_date};
 
 /// When a rule is asked, and the id that what it makes will have.
 #[derive(Debug, Clone)]

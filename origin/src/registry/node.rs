@@ -1,11 +1,11 @@
-//! The rules for nodes: a name belongs to one key, and a revoked key never comes back.
+//! The rules for nodes: a name belongs to one key, and a revoked key does not come back.
 
 use std::net::SocketAddr;
 
 use super::version::bad;
 use super::{Change, NodeName, NodeRecord, Plan, Refusal, State};
 use crate::api::wire::NodeJoin;
-use crate::limits::{NODE_TEXT_BYTES_MAX, NODES_MAX, REVOKED_KEYS_MAX};
+use crate::limits::{NODE_TEXT_BYTES_MAX, NODES_MAX};
 
 /// A node joins. The caller has checked that it holds the key. Joining again with the same key changes region and address at most.
 pub fn join(state: &State, join: &NodeJoin) -> Result<Plan<()>, Refusal> {
@@ -66,9 +66,6 @@ fn plan(known: Option<&NodeRecord>, node: &NodeName, record: NodeRecord) -> Plan
 pub fn remove(state: &State, node: &NodeName) -> Result<Plan<()>, Refusal> {
     if !state.nodes().contains_key(node) {
         return Err(Refusal::NoNode { node: node.clone() });
-    }
-    if state.revoked_len() >= REVOKED_KEYS_MAX {
-        return Err(Refusal::Limit { what: "revoked keys".to_owned(), max: REVOKED_KEYS_MAX });
     }
     Ok(Plan { changes: vec![Change::NodeRemoved { node: node.clone() }], before: vec![], answer: () })
 }

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Change, Deployment, Desired, NodeName, RouteOwner, RouteRecord, VersionId, VersionRecord, WorkerName};
 use crate::keys::PublicKey;
-use crate::limits::{DEPLOYMENTS_KEPT, VERSIONS_KEPT};
+use crate::limits::{DEPLOYMENTS_KEPT, REVOKED_KEYS_MAX, VERSIONS_KEPT};
 
 /// Every record of the registry.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct State {
     workers: BTreeMap<WorkerName, WorkerState>,
     nodes: BTreeMap<NodeName, NodeRecord>,
-    revoked: BTreeMap<PublicKey, NodeName>,
+    revoked: BTreeMap<PublicKey, Revoked>,
     desired: Desired,
 }
 
@@ -62,6 +62,14 @@ pub struct NodeRecord {
 struct Made {
     seq: u64,
     deployment: Deployment,
+}
+
+/// A key of a removed node. Earlier releases kept the name only: those are the oldest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoked {
+    node: NodeName,
+    seq: u64,
 }
 
 /// A change to the store's records.
@@ -132,14 +140,10 @@ impl State {
         self.revoked.contains_key(key)
     }
 
-    /// Whether a node of this name was removed.
-    pub fn was_removed(&self, node: &NodeName) -> bool {
-        self.revoked.values().any(|removed| removed == node)
-    }
-
-    /// How many keys are revoked.
-    pub fn revoked_len(&self) -> usize {
-        self.revoked.len()
+    /// The key that is forgotten when one more is revoked: the oldest beyond the kept number.
+    fn surplus_revoked(&self) -> Option<PublicKey> {
+        let oldest = || self.revoked.iter().min_by_key(|(_, revoked)| revoked.seq).map(|(key, _)| *key);
+        (self.revoked.len() >= REVOKED_KEYS_MAX).then(oldest).flatten()
     }
 
     /// All routes by pattern.
@@ -187,7 +191,10 @@ impl State {
             }
             Change::NodeRemoved { node } => {
                 if let Some(record) = self.nodes.remove(node) {
-                    self.revoked.insert(record.key, node.clone());
+                    if let Some(oldest) = self.surplus_revoked() {
+                        self.revoked.remove(&oldest);
+                    }
+                    self.revoked.insert(record.key, Revoked { node: node.clone(), seq });
                 }
             }
         }
@@ -233,7 +240,10 @@ impl State {
             Change::NodeRemoved { node } => {
                 set(format!("node/{node}"), None);
                 if let Some(record) = self.nodes.get(node) {
-                    set(format!("revoked/{}", record.key), encode(node));
+                    if let Some(oldest) = self.surplus_revoked() {
+                        set(format!("revoked/{oldest}"), None);
+                    }
+                    set(format!("revoked/{}", record.key), encode(&Revoked { node: node.clone(), seq }));
                 }
             }
             Change::Purged(_) => {}
@@ -284,7 +294,8 @@ impl State {
             }
             "revoked" => {
                 let key = rest.parse().map_err(|error: crate::keys::BadKey| error.to_string())?;
-                self.revoked.insert(key, decode(value)?);
+                let name = || decode(value).map(|node| Revoked { node, seq: 0 });
+                self.revoked.insert(key, decode(value).or_else(|_: String| name())?);
             }
             _ => return Err("a table that this build does not know".to_owned()),
         }

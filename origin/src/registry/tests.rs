@@ -5,9 +5,9 @@ mod fleet;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::api::wire::{NewDeployment, NewVersion, NodeJoin, Rollback, SiteApply};
-use crate::keys::{Purpose, SigningKey};
-use crate::limits::{DEPLOYMENTS_KEPT, VERSIONS_KEPT};
+use crate::api::wire::{Deletion, NewDeployment, NewVersion, NodeJoin, Rollback, SiteApply};
+use crate::keys::{PublicKey, Purpose, SigningKey};
+use crate::limits::{DEPLOYMENTS_KEPT, REVOKED_KEYS_MAX, VERSIONS_KEPT};
 
 /// A registry without a store: commits what a rule plans, as the ledger does, into a state and into records.
 #[derive(Default)]
@@ -306,10 +306,10 @@ fn a_worker_that_a_site_needs_is_not_deleted() {
     let mut book = Book::default();
     let version = book.worker("shop", &["shop.example/*"]);
     book.apply("www", &SiteApply { routes: vec![site_route("www.example/*", Some("shop"), None)], ..Default::default() });
-    let refused = delete(&book.state, &name("shop")).expect_err("in use");
+    let refused = delete(&book.state, &name("shop"), &Deletion::default()).expect_err("in use");
     assert_eq!(refused.to_string(), "worker shop answers route www.example/* of site www");
     book.apply("www", &SiteApply::default());
-    let plan = delete(&book.state, &name("shop")).expect("deleted");
+    let plan = delete(&book.state, &name("shop"), &Deletion::default()).expect("deleted");
     assert_eq!(book.commit(plan), ["shop.example/*"]);
     assert!(book.state.routes().is_empty() && book.state.desired().workers.is_empty() && book.records.is_empty());
     assert!(matches!(promote(&book.state, &moment(), &name("shop"), &to(&version, None)), Err(Refusal::NoWorker { .. })));
@@ -366,7 +366,7 @@ fn a_name_belongs_to_one_key_and_a_revoked_key_to_nobody() {
     assert!(matches!(join(&book.state, &long), Err(Refusal::Value { .. })));
     let plan = remove(&book.state, &node("edge-1")).expect("removed");
     book.commit(plan);
-    assert!(book.state.was_removed(&node("edge-1")));
+    assert!(book.state.is_revoked(&mine.public()));
     assert!(matches!(join(&book.state, &joins("edge-9", &mine)), Err(Refusal::NodeRevoked { .. })));
     let plan = join(&book.state, &joins("edge-1", &other)).expect("the name is free");
     book.commit(plan);
@@ -379,4 +379,27 @@ fn records_of_another_build_are_refused_by_key() {
         let refused = State::from_records([(key.to_owned(), value.as_bytes().to_vec())]).expect_err(key);
         assert!(refused.to_string().contains(key), "{refused}");
     }
+}
+
+#[test]
+fn the_oldest_revoked_keys_are_forgotten_and_those_of_an_earlier_release_first() {
+    let key = |n: usize| format!("{n:064x}").parse::<PublicKey>().expect("64 digits");
+    // One of an earlier release, with a key that is greater than the others.
+    let records = [(format!("revoked/{}", key(usize::MAX)), b"\"old\"".to_vec())];
+    let mut book = Book { state: State::from_records(records).expect("reads"), ..Book::default() };
+    let mut seq = 0;
+    let mut forgotten = Vec::new();
+    for n in (0..=REVOKED_KEYS_MAX).rev() {
+        let change = Change::NodeJoined { node: node("edge-1"), region: "here".into(), address: None, peer: None, key: key(n) };
+        book.state.apply(seq + 1, &change);
+        let plan = remove(&book.state, &node("edge-1")).expect("removed");
+        seq += 2;
+        let writes = book.state.writes(seq, &plan.changes[0]);
+        forgotten
+            .extend(writes.into_iter().filter(|write| write.value.is_none() && write.key.starts_with("revoked/")).map(|write| write.key));
+        book.state.apply(seq, &plan.changes[0]);
+    }
+    assert_eq!(forgotten, [usize::MAX, REVOKED_KEYS_MAX].map(|n| format!("revoked/{}", key(n))));
+    assert!(!book.state.is_revoked(&key(usize::MAX)) && !book.state.is_revoked(&key(REVOKED_KEYS_MAX)), "the oldest two");
+    assert!(book.state.is_revoked(&key(REVOKED_KEYS_MAX - 1)) && book.state.is_revoked(&key(0)));
 }

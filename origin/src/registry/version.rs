@@ -131,7 +131,8 @@ fn cut(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-fn is_date(text: &str) -> bool {
+/// Whether the text is a day of the calendar as `YYYY-MM-DD`.
+pub fn is_date(text: &str) -> bool {
     let parts: Vec<&str> = text.split('-').collect();
     let &[year, month, day] = parts.as_slice() else { return false };
     let number = |text: &str, digits: usize| {
