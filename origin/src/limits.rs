@@ -8,6 +8,8 @@ use std::time::Duration;
 pub const BUNDLE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of one blob. A bundle may consist of one module.
 pub const BLOB_BYTES_MAX: u64 = BUNDLE_BYTES_MAX;
+/// Bytes of a blob that are read at once for whoever pulls it: all nodes of a registry pull the same at one time.
+pub const BLOB_PIECE_BYTES: usize = 64 << 10;
 /// Modules of a bundle: a bundler makes few; unbundled trees stay within thousands.
 pub const MODULES_MAX: usize = 4096;
 /// Bytes of a manifest: room for [`MODULES_MAX`] modules with long specifiers.
@@ -104,7 +106,7 @@ pub const SLICE_BYTES_MAX: u64 = 16 << 20;
 
 /// Nodes of a registry.
 pub const NODES_MAX: usize = 5_000;
-/// Keys of removed nodes that are remembered, so that none joins again by itself.
+/// Keys of removed nodes that are remembered, so that none joins again by itself; the oldest are forgotten.
 pub const REVOKED_KEYS_MAX: usize = 10_000;
 /// Bytes of a node's region and of its address.
 pub const NODE_TEXT_BYTES_MAX: usize = 256;
@@ -174,6 +176,8 @@ pub const LOG_ENTRIES_KEPT: u64 = 100_000;
 pub const LOG_PAGE: u64 = 50;
 /// The most of them: each may have to be read from megabytes.
 pub const LOG_PAGE_MAX: u64 = 200;
+/// Bytes of the entries of one page, as they are in the log; a page has one at least.
+pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
 /// Signed lines of the last entries that are kept for followers, and their bytes: all nodes want the newest at once.
 pub const RECENT_LINES_MAX: usize = 256;
 /// See [`RECENT_LINES_MAX`].
@@ -222,10 +226,17 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 32 << 10;
 pub const REQUEST_FIELDS_MAX: usize = 64;
 /// Open connections.
 pub const CONNECTIONS_MAX: usize = 8_192;
+/// Open connections of one address (IPv6: one /64) on which nobody known has made a request yet; [`HEAD_TIMEOUT`] ends them. Nodes of one place may share
+/// an address, and come back together when the registry does.
+pub const STRANGERS_PER_ADDRESS_MAX: usize = 512;
 /// Streams of one HTTP/2 connection.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 64;
-/// Until a connection has sent the head of its request, or its TLS handshake is done.
+/// Until a connection's TLS handshake is done, and then until it has sent the head of a request, and one of somebody known.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Without a request under way; feeds and long polls are.
+pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(75);
+/// Until a client takes a byte of what it is sent.
+pub const SEND_STALL_MAX: Duration = Duration::from_secs(30);
 /// Without a byte of a request's body.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Until a request's whole body is here.
@@ -236,6 +247,10 @@ pub const BODIES_IN_MEMORY_MAX: usize = 512 << 20;
 pub const LONG_POLL_LOOK: Duration = Duration::from_secs(1);
 /// How often unused blobs are collected.
 pub const COLLECT_EVERY: Duration = Duration::from_secs(3600);
+/// How often the operator's certificate files are looked at for changes.
+pub const CERTIFICATE_POLL: Duration = Duration::from_secs(2);
+/// Descriptors beside those of connections: the database, blobs that are read, and what the runtime needs.
+pub const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 1_024;
 /// How long a start waits for the process before it to let go of the data folder.
 pub const DATA_LOCK_WAIT: Duration = Duration::from_secs(3);
 /// Longest wait of one long poll.

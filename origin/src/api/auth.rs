@@ -13,7 +13,7 @@ use crate::client::request_message;
 use crate::keys::{BadKey, PublicKey, Purpose, Signature};
 use crate::ledger::Ledger;
 use crate::limits::NODE_CLOCK_SKEW;
-use crate::registry::{NodeName, Refusal};
+use crate::registry::{Digest, NodeName, Refusal};
 use crate::tokens::Token;
 
 /// Requests of one node that are remembered, so that none is played twice. What is older than they are is refused, however little the clocks are apart.
@@ -43,23 +43,34 @@ pub(super) enum Caller {
     Admin,
     /// A node that joins.
     Joining,
-    /// A node that has joined.
-    Node(NodeName),
+    /// A node that has joined, with the key that it has shown.
+    Node(NodeName, PublicKey),
 }
 
 /// What the head of a request proves, before its body is read.
-pub(super) enum Admitted {
-    /// All.
-    Known(Caller),
-    /// A node's name; its signature covers the body.
-    Signed(Claim),
+pub(super) struct Admitted {
+    /// Who calls.
+    pub(super) caller: Caller,
+    /// The body that a node signed.
+    body: Option<Digest>,
+}
+
+impl Admitted {
+    /// Who calls with this body.
+    pub(super) fn with(self, body: &[u8]) -> Result<Caller, ApiError> {
+        if self.body.is_some_and(|signed| signed != Digest::of(body)) {
+            return Err(ApiError::Unauthorized("the body is not the one that was signed".to_owned()));
+        }
+        Ok(self.caller)
+    }
 }
 
 /// A node's signature of a request.
-pub(super) struct Claim {
+struct Claim {
     node: NodeName,
     key: PublicKey,
     at_us: u64,
+    body: Digest,
     signature: Signature,
 }
 
@@ -106,19 +117,19 @@ impl Auth {
     /// Checks a request's head.
     pub(super) fn admit(&self, ledger: &Ledger, access: Access, head: &Parts) -> Result<Admitted, ApiError> {
         if access == Access::Public {
-            return Ok(Admitted::Known(Caller::Anyone));
+            return Ok(Admitted { caller: Caller::Anyone, body: None });
         }
         let mut fields = head.headers.get_all(header::AUTHORIZATION).iter();
         let field = fields.next().ok_or_else(|| ApiError::Unauthorized("this needs a token".to_owned()))?;
         let text = field.to_str().ok().filter(|_| fields.next().is_none());
         let (scheme, rest) = text.and_then(|text| text.split_once(' ')).ok_or_else(unreadable)?;
         if scheme.eq_ignore_ascii_case("bearer") {
-            self.bearer(access, rest.trim()).map(Admitted::Known)
+            self.bearer(access, rest.trim()).map(|caller| Admitted { caller, body: None })
         } else if scheme.eq_ignore_ascii_case("selvedge-node") {
             if !matches!(access, Access::Node | Access::NodeOrAdmin) {
                 return Err(ApiError::Forbidden("nodes may not do this".to_owned()));
             }
-            claim(ledger, rest).map(Admitted::Signed)
+            self.signed(ledger, claim(rest)?, head)
         } else {
             Err(unreadable())
         }
@@ -135,12 +146,24 @@ impl Auth {
         }
     }
 
-    /// Checks a node's signature over the whole request. One that changes something holds once.
-    pub(super) fn signed(&self, ledger: &Ledger, claim: Claim, head: &Parts, body: &[u8]) -> Result<Caller, ApiError> {
+    /// Checks a node's signature. One of a request that changes something holds once. Who holds no key of a node learns nothing of nodes.
+    fn signed(&self, ledger: &Ledger, claim: Claim, head: &Parts) -> Result<Admitted, ApiError> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-        let message = request_message(head.method.as_str(), path, body, claim.at_us);
+        let message = request_message(head.method.as_str(), path, &claim.body, claim.at_us);
         if !claim.key.verifies(Purpose::NodeRequest, message.as_bytes(), &claim.signature) {
-            return Err(ApiError::Unauthorized(format!("the signature is not that of node {}", claim.node)));
+            return Err(ApiError::Unauthorized("the signature does not belong to this request".to_owned()));
+        }
+        ledger.read(|state, _| match state.nodes().get(&claim.node) {
+            Some(record) if record.key == claim.key => Ok(()),
+            _ if state.is_revoked(&claim.key) => Err(ApiError::from(Refusal::NodeRevoked { node: claim.node.clone() })),
+            _ => Err(ApiError::Unauthorized("no node has joined here with this name and key".to_owned())),
+        })?;
+        // Two machines' clocks are compared here, so this is the system's clock.
+        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+        let apart_us = now_us.abs_diff(u128::from(claim.at_us));
+        if apart_us > NODE_CLOCK_SKEW.as_micros() {
+            let (node, seconds) = (claim.node, apart_us / 1_000_000);
+            return Err(ApiError::Unauthorized(format!("the clocks of node {node} and of the registry are {seconds} s apart")));
         }
         if head.method != Method::GET {
             let mut seen = self.seen.lock();
@@ -154,7 +177,7 @@ impl Auth {
                 }
             });
         }
-        Ok(Caller::Node(claim.node))
+        Ok(Admitted { caller: Caller::Node(claim.node, claim.key), body: Some(claim.body) })
     }
 }
 
@@ -162,8 +185,8 @@ fn unreadable() -> ApiError {
     ApiError::Unauthorized("the Authorization field cannot be read".to_owned())
 }
 
-/// `node="..", ts="..", sig=".."`.
-fn claim(ledger: &Ledger, text: &str) -> Result<Claim, ApiError> {
+/// `node="..", key="..", ts="..", body="..", sig=".."`.
+fn claim(text: &str) -> Result<Claim, ApiError> {
     let mut parts: BTreeMap<&str, &str> = BTreeMap::new();
     for part in text.split(',') {
         let (name, value) = part.trim().split_once('=').ok_or_else(unreadable)?;
@@ -173,22 +196,13 @@ fn claim(ledger: &Ledger, text: &str) -> Result<Claim, ApiError> {
         }
     }
     let part = |name: &str| parts.get(name).copied().ok_or_else(unreadable);
-    let node: NodeName = part("node")?.parse().map_err(|_| unreadable())?;
-    let at_us: u64 = part("ts")?.parse().map_err(|_| unreadable())?;
-    let signature: Signature = part("sig")?.parse().map_err(|_| unreadable())?;
-    let key = ledger.read(|state, _| match state.nodes().get(&node) {
-        Some(record) => Ok(record.key),
-        None if state.was_removed(&node) => Err(ApiError::from(Refusal::NodeRevoked { node: node.clone() })),
-        None => Err(ApiError::Unauthorized(format!("node {node} has not joined here"))),
-    })?;
-    // Two machines' clocks are compared here, so this is the system's clock.
-    let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
-    let apart_us = now_us.abs_diff(u128::from(at_us));
-    if apart_us > NODE_CLOCK_SKEW.as_micros() {
-        let seconds = apart_us / 1_000_000;
-        return Err(ApiError::Unauthorized(format!("the clocks of node {node} and of the registry are {seconds} s apart")));
-    }
-    Ok(Claim { node, key, at_us, signature })
+    Ok(Claim {
+        node: part("node")?.parse().map_err(|_| unreadable())?,
+        key: part("key")?.parse().map_err(|_| unreadable())?,
+        at_us: part("ts")?.parse().map_err(|_| unreadable())?,
+        body: part("body")?.parse().map_err(|_| unreadable())?,
+        signature: part("sig")?.parse().map_err(|_| unreadable())?,
+    })
 }
 
 #[cfg(test)]

@@ -4,23 +4,22 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
-use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use tokio_util::sync::CancellationToken;
 
 use super::body::parameter;
 use super::desk::Seat;
-use super::reply::{Answer, ApiError};
+use super::reply::{self, Answer, ApiError};
 use super::{Api, Asked, Caller};
 use crate::feed::{FeedSigner, KINDS, Position, QUESTION};
+use crate::keys::PublicKey;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits::{FEED_BATCH, FEED_HEARTBEAT};
 use crate::registry::{Digest, Epoch, NodeName};
 
 impl Api {
     pub(super) async fn feed(&self, asked: &Asked) -> Answer {
-        let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes follow".to_owned())) };
+        let Caller::Node(node, key) = &asked.caller else { return Err(ApiError::Forbidden("only nodes follow".to_owned())) };
         let [epoch, after, chain] = asked.query(["epoch", "after", "chain"])?;
         let epoch: Option<Epoch> = parameter("epoch", epoch)?;
         let seq: Option<u64> = parameter("after", after)?;
@@ -35,6 +34,7 @@ impl Api {
             ledger: self.ledger.clone(),
             stop: self.stop.clone(),
             node: node.clone(),
+            key: *key,
             at,
             ready: VecDeque::new(),
             greeted: false,
@@ -45,10 +45,7 @@ impl Api {
             let line = follower.next().await?;
             Some((Ok(Frame::data(line)), follower))
         });
-        let mut response = Response::new(StreamBody::new(lines).boxed_unsync());
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(response)
+        Ok(reply::streamed("application/x-ndjson", None, lines))
     }
 
     /// A node's position, where the log leads on from it.
@@ -70,6 +67,8 @@ struct Follower {
     ledger: Arc<Ledger>,
     stop: CancellationToken,
     node: NodeName,
+    /// Its feed ends when the name is no longer this key's.
+    key: PublicKey,
     /// Where it stands; `None`: it needs a snapshot.
     at: Option<Position>,
     ready: VecDeque<Bytes>,
@@ -84,19 +83,20 @@ struct Follower {
 struct OpenFeed {
     ledger: Arc<Ledger>,
     node: NodeName,
+    number: u64,
 }
 
 impl OpenFeed {
     fn new(ledger: &Arc<Ledger>, node: &NodeName) -> Self {
-        ledger.followers(|followers, _| followers.opened(node));
-        Self { ledger: ledger.clone(), node: node.clone() }
+        let number = ledger.followers(|followers, _| followers.opened(node));
+        Self { ledger: ledger.clone(), node: node.clone(), number }
     }
 }
 
 impl Drop for OpenFeed {
     fn drop(&mut self) {
         let now_ms = self.ledger.now_ms();
-        self.ledger.followers(|followers, _| followers.closed(&self.node, now_ms));
+        self.ledger.followers(|followers, _| followers.closed(&self.node, self.number, now_ms));
         self.ledger.announce();
     }
 }
@@ -105,7 +105,7 @@ impl Follower {
     /// The next line; `None` ends the feed.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            let may = self.ledger.read(|state, _| state.nodes().contains_key(&self.node));
+            let may = self.ledger.read(|state, _| state.nodes().get(&self.node).is_some_and(|known| known.key == self.key));
             if self.stop.is_cancelled() || !may {
                 return None;
             }

@@ -5,12 +5,14 @@ mod blobs;
 mod body;
 mod desk;
 mod feed;
+mod life;
 mod log;
 mod nodes;
 mod purges;
 mod questions;
 mod quota;
 mod reply;
+mod room;
 mod serve;
 mod sites;
 pub mod wire;
@@ -38,8 +40,9 @@ use crate::limits::{
 };
 use crate::registry::{Digest, NodeName, RequestId, WorkerName};
 use crate::tokens::TokenFile;
-use auth::{Access, Admitted, Auth, Caller};
+use auth::{Access, Auth, Caller};
 use desk::Desk;
+use life::Life;
 use quota::Quotas;
 use reply::{Answer, ApiError, Body};
 
@@ -91,7 +94,7 @@ impl Endpoint {
             ("PUT", ["v1", "blobs", digest]) => (Self::PutBlob(digest.parse()?), Admin, BLOB),
             ("GET", ["v1", "blobs", digest]) => (Self::GetBlob(digest.parse()?), NodeOrAdmin, 0),
             ("GET", ["v1", "workers"]) => (Self::Workers, Admin, 0),
-            ("DELETE", ["v1", "workers", name]) => (Self::DeleteWorker(name.parse()?), Admin, 0),
+            ("DELETE", ["v1", "workers", name]) => (Self::DeleteWorker(name.parse()?), Admin, JSON),
             ("GET", ["v1", "workers", name, "versions"]) => (Self::Versions(name.parse()?), Admin, 0),
             ("POST", ["v1", "workers", name, "versions"]) => (Self::CreateVersion(name.parse()?), Admin, JSON),
             ("GET", ["v1", "workers", name, "deployments"]) => (Self::Deployments(name.parse()?), Admin, 0),
@@ -146,7 +149,7 @@ struct Asked {
 pub(crate) struct Api {
     ledger: Arc<Ledger>,
     auth: Auth,
-    quotas: Quotas,
+    quotas: Arc<Quotas>,
     desk: Arc<Desk>,
     /// Kibibytes of bodies that may be in memory.
     memory: Semaphore,
@@ -158,12 +161,12 @@ impl Api {
     /// The API of a ledger, for the holders of these tokens, until `stop`.
     pub(crate) fn new(ledger: Arc<Ledger>, admin: &TokenFile, node: &TokenFile, stop: CancellationToken) -> Result<Self, BadKey> {
         let auth = Auth::new(&admin.token, &node.token)?;
-        Ok(Self { ledger, auth, quotas: Quotas::default(), desk: Arc::default(), memory: Semaphore::new(BODIES_IN_MEMORY_MAX >> 10), stop })
+        Ok(Self { ledger, auth, quotas: Arc::default(), desk: Arc::default(), memory: Semaphore::new(BODIES_IN_MEMORY_MAX >> 10), stop })
     }
 
     /// Answers one request: find the endpoint, know the caller, read the body, do it.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let answer = self.try_answer(request).await;
+    async fn answer(&self, request: Request<Incoming>, life: &Life) -> Response<Body> {
+        let answer = self.try_answer(request, life).await;
         answer.unwrap_or_else(|error| error.respond())
     }
 
@@ -186,19 +189,19 @@ impl Api {
         }
     }
 
-    async fn try_answer(&self, request: Request<Incoming>) -> Answer {
+    async fn try_answer(&self, request: Request<Incoming>, life: &Life) -> Answer {
         let (head, body) = request.into_parts();
         if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > REQUEST_TARGET_BYTES_MAX) {
             return Err(ApiError::TargetTooLong);
         }
         let (endpoint, access, bytes_max) = Endpoint::find(&head.method, head.uri.path())?;
-        // Before the body is read: who has no token costs nothing.
+        // Before the body is read: who has no token and no key costs nothing.
         let admitted = self.auth.admit(&self.ledger, access, &head)?;
+        if admitted.caller != Caller::Anyone {
+            life.admitted();
+        }
         let (body, _memory) = body::read(&self.memory, &head, body, bytes_max).await?;
-        let caller = match admitted {
-            Admitted::Known(caller) => caller,
-            Admitted::Signed(claim) => self.auth.signed(&self.ledger, claim, &head, &body)?,
-        };
+        let caller = admitted.with(&body)?;
         let asked = Asked { head, body, caller };
         match endpoint {
             Endpoint::Health => reply::ok(&serde_json::json!({ "ok": true })),
@@ -234,7 +237,7 @@ impl Api {
     /// Who does something, when, and how a retry of it is known.
     fn act(&self, asked: &Asked, reason: Option<String>, request_id: Option<RequestId>) -> Act {
         let actor = match &asked.caller {
-            Caller::Node(node) => format!("node {node}"),
+            Caller::Node(node, _) => format!("node {node}"),
             Caller::Joining => "joining node".to_owned(),
             Caller::Admin | Caller::Anyone => "admin".to_owned(),
         };

@@ -48,7 +48,7 @@ impl Api {
     pub(super) async fn report(&self, asked: &Asked) -> Answer {
         let mut report: NodeReport = asked.json()?;
         check(&report)?;
-        let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes report".to_owned())) };
+        let Caller::Node(node, _) = &asked.caller else { return Err(ApiError::Forbidden("only nodes report".to_owned())) };
         let stands =
             |state: &State| state.nodes().get(node).is_some_and(|known| known.region == report.region && known.peer == report.peer);
         if !self.ledger.read(|state, _| stands(state)) {

@@ -26,7 +26,7 @@ impl Api {
     /// A node answers.
     pub(super) fn node_answer(&self, asked: &Asked) -> Answer {
         let answer: NodeAnswer = asked.json()?;
-        let Caller::Node(node) = &asked.caller else { return Err(ApiError::Forbidden("only nodes answer".to_owned())) };
+        let Caller::Node(node, _) = &asked.caller else { return Err(ApiError::Forbidden("only nodes answer".to_owned())) };
         self.desk.answered(node, &answer.question, answer.told, asked.body.len());
         reply::ok(&())
     }

@@ -7,15 +7,15 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Api;
-use crate::limits::{
-    CONNECTIONS_MAX, FEED_SILENCE_MAX, HEAD_TIMEOUT, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, STREAMS_PER_CONNECTION_MAX,
-};
+use super::life::{End, Life, Waits, Watched};
+use super::room::{Place, Room};
+use crate::limits::{FEED_SILENCE_MAX, HEAD_TIMEOUT, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
 
 /// After accepting failed (no more descriptors, for one): time for connections to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -36,20 +36,21 @@ pub(crate) struct Listener {
 
 /// Accepts connections until the listener is stopped.
 pub(crate) async fn serve(listener: Listener, api: Arc<Api>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Room::default();
     loop {
-        let next = async {
-            let permit = room.clone().acquire_owned().await.ok()?;
-            Some((permit, listener.socket.accept().await))
-        };
-        let (permit, accepted) = tokio::select! {
-            next = next => match next { Some(next) => next, None => return },
+        let accepted = tokio::select! {
+            accepted = listener.socket.accept() => accepted,
             () = listener.stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                // Accepted and closed where there is no room: who waits in the backlog would hear nothing.
+                let Some(place) = room.enter(peer.ip()) else {
+                    tracing::debug!(client = %peer, "there is no room for a connection");
+                    continue;
+                };
                 let (abort, stop) = (listener.abort.clone(), listener.stop.clone());
-                let connection = connection(stream, listener.tls.clone(), api.clone(), stop, permit);
+                let connection = connection(stream, listener.tls.clone(), api.clone(), stop, place);
                 listener.tasks.spawn(async move { abort.run_until_cancelled(connection).await });
             }
             Err(error) => {
@@ -60,31 +61,21 @@ pub(crate) async fn serve(listener: Listener, api: Arc<Api>) {
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    tls: Option<tokio_rustls::TlsAcceptor>,
-    api: Arc<Api>,
-    stop: CancellationToken,
-    _room: OwnedSemaphorePermit,
-) {
+async fn connection(stream: TcpStream, tls: Option<tokio_rustls::TlsAcceptor>, api: Arc<Api>, stop: CancellationToken, place: Place) {
     let _ = stream.set_nodelay(true);
     match tls {
         Some(acceptor) => {
             let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await else { return };
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(crate::tls::ALPN_H2);
             let builder = if is_h2 { builder().http2_only() } else { builder().http1_only() };
-            http(&builder, stream, api, stop).await;
+            http(&builder, stream, api, stop, Life::new(place, Waits::default())).await;
         }
-        None => {
-            // Which protocol it is, the first bytes say; who sends none is not waited for.
-            if tokio::time::timeout(HEAD_TIMEOUT, stream.readable()).await.is_ok() {
-                http(&builder(), stream, api, stop).await;
-            }
-        }
+        // Which protocol it is, the first bytes say.
+        None => http(&builder(), stream, api, stop, Life::new(place, Waits::default())).await,
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
+pub(super) fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -102,20 +93,36 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-async fn http<I>(builder: &Builder<TokioExecutor>, io: I, api: Arc<Api>, stop: CancellationToken)
+/// Serves a connection until it ends, or has to: see [`Life::end`].
+pub(super) async fn http<I>(builder: &Builder<TokioExecutor>, io: I, api: Arc<Api>, stop: CancellationToken, life: Arc<Life>)
 where
-    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let answers = life.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let api = api.clone();
-        async move { Ok::<_, std::convert::Infallible>(api.answer(request).await) }
+        let (api, life) = (api.clone(), answers.clone());
+        async move {
+            let running = life.begin();
+            let answer = api.answer(request, &life).await;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| running.with(body)))
+        }
     });
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(Watched::new(io, life.clone())), service));
+    let mut look = tokio::time::interval(life.look_every());
+    let mut is_leaving = false;
+    let ended = loop {
+        let has_to_end = tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = stop.cancelled(), if !is_leaving => Some(End::Goodbye),
+            _ = look.tick() => life.end(),
+        };
+        match has_to_end {
+            Some(End::Goodbye) if !is_leaving => {
+                is_leaving = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            Some(End::Cut) => return tracing::debug!("a connection of no use is cut"),
+            _ => {}
         }
     };
     if let Err(error) = ended {

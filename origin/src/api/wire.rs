@@ -116,6 +116,14 @@ pub struct Promoted {
     pub routes: Vec<RouteRecord>,
 }
 
+/// A worker is to be deleted.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Deletion {
+    /// What the operator says.
+    pub message: Option<String>,
+}
+
 /// A worker was deleted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

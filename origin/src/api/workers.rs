@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::body::parameter;
 use super::reply::{self, Answer, ApiError};
-use super::wire::{Deleted, DeploymentList, NewDeployment, NewVersion, Promoted, Rollback, VersionList, WorkerNodes, WorkerSummary};
+use super::wire::{
+    Deleted, Deletion, DeploymentList, NewDeployment, NewVersion, Promoted, Rollback, VersionList, WorkerNodes, WorkerSummary,
+};
 use super::{Api, Asked};
 use crate::bundle::{Bundle, Manifest, sign_version};
 use crate::limits::MANIFEST_BYTES_MAX;
@@ -91,11 +93,12 @@ impl Api {
     }
 
     pub(super) async fn delete_worker(&self, worker: WorkerName, asked: &Asked) -> Answer {
-        let act = self.act(asked, None, None);
+        let deletion = if asked.body.is_empty() { Deletion::default() } else { asked.json()? };
+        let act = self.act(asked, deletion.message.clone(), None);
         let name = worker.clone();
         let deleted = self.ledger.commit(
             act,
-            move |state, _| registry::delete(state, &worker),
+            move |state, _| registry::delete(state, &worker, &deletion),
             move |seq, routes| Deleted { seq: seq.unwrap_or_default(), worker: name.clone(), routes },
         );
         reply::ok(&deleted.await?)

@@ -33,15 +33,17 @@ impl NodeIdentity {
         &self.key
     }
 
-    /// The value of `Authorization` for one request at one moment (Unix time in microseconds).
+    /// The value of `Authorization` for one request at one moment (Unix time in microseconds). All that is signed is in the request's head, so that the
+    /// registry knows who calls before it reads a body.
     pub(crate) fn authorization(&self, method: &str, path: &str, body: &[u8], now_us: u64) -> String {
-        let message = request_message(method, path, body, now_us);
-        let sig = self.key.sign(Purpose::NodeRequest, message.as_bytes());
-        format!("Selvedge-Node node=\"{}\", ts=\"{now_us}\", sig=\"{sig}\"", self.name)
+        let body = Digest::of(body);
+        let sig = self.key.sign(Purpose::NodeRequest, request_message(method, path, &body, now_us).as_bytes());
+        let (node, key) = (&self.name, self.key.public());
+        format!("Selvedge-Node node=\"{node}\", key=\"{key}\", ts=\"{now_us}\", body=\"{body}\", sig=\"{sig}\"")
     }
 }
 
 /// What a node signs for one request; none of the parts contains a line feed.
-pub(crate) fn request_message(method: &str, path: &str, body: &[u8], now_us: u64) -> String {
-    format!("{method}\n{path}\n{now_us}\n{}", Digest::of(body))
+pub(crate) fn request_message(method: &str, path: &str, body: &Digest, now_us: u64) -> String {
+    format!("{method}\n{path}\n{now_us}\n{body}")
 }

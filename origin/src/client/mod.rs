@@ -20,15 +20,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::wire::{
-    Answers, Applied, BlobDigests, Deleted, DeploymentList, Joined, LogPage, NewDeployment, NewPurge, NewQuestion, NewVersion, NodeAnswer,
-    NodeJoin, NodeReport, NodeStatus, Promoted, PurgeNodes, Purged, Reported, Rollback, SiteApplied, SiteApply, SiteSummary, Status,
-    VersionList, WorkerNodes, WorkerPurge, WorkerSummary, join_message,
+    Answers, Applied, BlobDigests, Deleted, Deletion, DeploymentList, Joined, LogPage, NewDeployment, NewPurge, NewQuestion, NewVersion,
+    NodeAnswer, NodeJoin, NodeReport, NodeStatus, Promoted, PurgeNodes, Purged, Reported, Rollback, SiteApplied, SiteApply, SiteSummary,
+    Status, VersionList, WorkerNodes, WorkerPurge, WorkerSummary, join_message,
 };
 use crate::bundle::Packed;
 use crate::feed::{KINDS, Position, QUESTION};
 use crate::keys::Purpose;
 use crate::limits::{BLOB_BYTES_MAX, CLIENT_BLOB_TIMEOUT, CLIENT_CALL_TIMEOUT, LONG_POLL_MAX, REPLY_JSON_BYTES_MAX};
-use crate::registry::{Digest, NodeName, VersionId, VersionRecord, WorkerName};
+use crate::registry::{Digest, NodeName, VersionRecord, WorkerName};
 use crate::tokens::{Token, TokenFile};
 use connection::{Call, Connection};
 
@@ -108,11 +108,12 @@ impl Client {
     }
 
     /// Deletes a worker with its versions and routes.
-    pub async fn delete_worker(&self, worker: &WorkerName) -> Result<Deleted, ClientError> {
-        self.json::<(), _>(Method::DELETE, &format!("/v1/workers/{worker}"), None, CLIENT_CALL_TIMEOUT).await
+    pub async fn delete_worker(&self, worker: &WorkerName, deletion: &Deletion) -> Result<Deleted, ClientError> {
+        self.json(Method::DELETE, &format!("/v1/workers/{worker}"), Some(deletion), CLIENT_CALL_TIMEOUT).await
     }
 
-    /// Entries of the log before a number, or the last ones, newest first; at most `limit` (50 where there is none, 200 at most).
+    /// Entries of the log before a number, or the last ones, newest first; at most `limit` (50 where there is none, 200 at most), fewer where
+    /// they are large.
     pub async fn log(&self, before: Option<u64>, limit: Option<u64>) -> Result<LogPage, ClientError> {
         let parameters = [("before", before), ("limit", limit)];
         let given: Vec<String> = parameters.iter().filter_map(|(name, value)| value.map(|value| format!("{name}={value}"))).collect();
@@ -275,15 +276,6 @@ impl Client {
             connection::collect(self.url(), answer, bytes_max).await
         };
         tokio::time::timeout(timeout, work).await.map_err(|_| ClientError::timeout(self.url(), timeout))?
-    }
-
-    /// The present deployment's versions in the list, for convenience of commands that take a version's prefix.
-    pub async fn find_version(&self, worker: &WorkerName, prefix: &str) -> Result<Option<VersionId>, ClientError> {
-        let list = self.versions(worker).await?;
-        let mut found =
-            list.versions.iter().filter(|version| version.id.as_str().starts_with(prefix) || version.number.to_string() == prefix);
-        let first = found.next().map(|version| version.id.clone());
-        Ok(if found.next().is_some() { None } else { first })
     }
 }
 

@@ -58,10 +58,10 @@ async fn a_rollback_is_a_new_deployment_of_an_older_version() {
 async fn a_deleted_worker_answers_no_more() {
     let cluster = Cluster::start(1).await;
     cluster.deploy("page", &says("here")).await;
-    cluster.client.delete_worker(&"page".parse().unwrap()).await.expect("it exists");
+    cluster.client.delete_worker(&"page".parse().unwrap(), &Default::default()).await.expect("it exists");
     let gone = async || (cluster.get("page.test", "/").await.status == 404).then_some(());
     selvedge_tests::eventually("the route is gone", std::time::Duration::from_secs(10), gone).await;
-    let again = cluster.client.delete_worker(&"page".parse().unwrap()).await;
+    let again = cluster.client.delete_worker(&"page".parse().unwrap(), &Default::default()).await;
     assert!(again.unwrap_err().to_string().contains("page"));
 }
 
