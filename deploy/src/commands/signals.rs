@@ -22,6 +22,14 @@ impl Stop {
         }
     }
 
+    /// Works until it is done; none where a signal came first, which drops the work.
+    pub(super) async fn unless<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.wait() => None,
+        }
+    }
+
     /// Waits for a graceful end, but not longer than until the next signal. Gives whether it was graceful.
     pub(super) async fn or_again(&mut self, end: impl Future<Output = bool>) -> bool {
         tokio::select! {

@@ -31,26 +31,23 @@ pub(super) async fn run(args: DevArgs, output: Output) -> anyhow::Result<u8> {
     // The node's own lines would repeat what the printer shows.
     logging::start(Some("warn,worker=off,selvedge::request=off"))?;
     let mut stop = Stop::listen()?;
-    let folder = DevFolder::open(&args.dir)?;
-    // A broken configuration at the start is an error; later on it is only shown.
-    let project = load(&args)?;
-    let origin = Origin::start(OriginConfig::loopback(folder.origin())).await?;
-    let client = Client::connect(&origin.url(), origin.admin_token())?;
-    let node = start_node(&args, &folder, &origin, output).await?;
-    let mut session = Session { args, client, output, current: None, last: None };
-    session.greet(&node.addresses(), &folder);
-    session.wait_for_node().await?;
-    let mut watch = Watch::new();
+    // Before the configuration is read: a save while the parts start is seen.
     let since = SystemTime::now();
-    watch.replace(session.swap(Ok(project)).await, since);
-    loop {
-        tokio::select! {
-            () = stop.wait() => break,
-            () = watch.changed() => {}
-        }
-        let since = SystemTime::now();
-        let project = load(&session.args);
-        watch.replace(session.swap(project).await, since);
+    // A broken configuration at the start is an error; later on it is only shown. Nothing is made in a folder that is no project.
+    let project = load(&args)?;
+    let folder = DevFolder::open(&args.dir)?;
+    let start = async {
+        let origin = Origin::start(OriginConfig::loopback(folder.origin())).await?;
+        let client = Client::connect(&origin.url(), origin.admin_token())?;
+        let node = start_node(&args, &folder, &origin, output).await?;
+        anyhow::Ok((origin, client, node))
+    };
+    let Some(started) = stop.unless(start).await else { return Ok(DONE) };
+    let (origin, client, node) = started?;
+    let mut session = Session { args, client, output, current: None, last: None, inputs: Vec::new() };
+    session.greet(&node.addresses(), &folder);
+    if let Some(failed) = stop.unless(session.follow_saves(project, since)).await {
+        failed?;
     }
     output.progress("stopping");
     stop.or_again(async {
@@ -65,12 +62,14 @@ pub(super) async fn run(args: DevArgs, output: Output) -> anyhow::Result<u8> {
 /// The folder's project with the local variables over its own.
 fn load(args: &DevArgs) -> anyhow::Result<Project> {
     let mut project = Project::load(&args.dir)?;
+    if args.dir.join(".env").exists() && !args.dir.join(".dev.vars").exists() {
+        project.warnings.push(".env: is not read; put variables for selvedge dev into .dev.vars".to_owned());
+    }
     for (name, value) in Project::dev_vars(&args.dir)? {
         project.vars.insert(name, value.into());
     }
-    for pair in &args.var {
-        let (name, value) = pair.split_once('=').with_context(|| format!("--var {pair}: expected NAME=VALUE"))?;
-        project.vars.insert(name.to_owned(), value.into());
+    for (name, value) in &args.var {
+        project.vars.insert(name.clone(), value.clone().into());
     }
     // Whatever name and port the node is reached by. A fetch() of the project's own routes then leaves the node, as one of any other name.
     project.routes = vec!["/*".to_owned()];
@@ -104,6 +103,8 @@ struct Session {
     current: Option<WorkerName>,
     /// What it was made of, to see whether a save changed anything.
     last: Option<(Digest, String)>,
+    /// What the last good bundle was made of: what is missing now may come back.
+    inputs: Vec<PathBuf>,
 }
 
 impl Session {
@@ -118,6 +119,18 @@ impl Session {
             if self.args.print_addresses {
                 self.output.machine_line(&serde_json::json!({ "https": address }));
             }
+        }
+    }
+
+    /// Swaps in the project, and again whenever a file of it is saved. Ends with an error only, where the node does not come up.
+    async fn follow_saves(&mut self, project: Project, since: SystemTime) -> anyhow::Result<()> {
+        self.wait_for_node().await?;
+        let (mut watch, mut project, mut since) = (Watch::new(), Ok(project), since);
+        loop {
+            watch.replace(self.swap(project).await, since);
+            watch.changed().await;
+            since = SystemTime::now();
+            project = load(&self.args);
         }
     }
 
@@ -143,18 +156,20 @@ impl Session {
             Ok(project) => project,
             Err(error) => {
                 self.failed(&format!("{error:#}"));
+                inputs.extend(self.inputs.iter().cloned());
                 return inputs;
             }
         };
         match bundle(&self.args.dir, &project, self.output.color()).await {
             Ok(bundled) => {
+                self.inputs.clone_from(&bundled.inputs);
                 inputs.extend(bundled.inputs.iter().cloned());
                 if let Err(error) = self.publish(&project, bundled, start).await {
                     self.failed(&format!("{error:#}"));
                 }
             }
             Err(BundleError { reports, inputs: read }) => {
-                inputs.extend(read);
+                inputs.extend(read.into_iter().chain([self.args.dir.join(&project.main)]).chain(self.inputs.iter().cloned()));
                 self.failed(&reports.join("\n"));
             }
         }
@@ -177,6 +192,8 @@ impl Session {
         for warning in project.warnings.iter().chain(&warnings) {
             self.output.warn(warning);
         }
+        // From here on what takes the traffic may be another: going back to what it was is a change too.
+        self.last = None;
         let quiet = self.output.quiet();
         let (record, promoted) = deploy::publish(&self.client, project, &packed, &version, true, quiet).await?;
         self.wait_until_active(&project.name, &promoted).await?;
@@ -185,7 +202,7 @@ impl Session {
         self.last = Some(made_of);
         let before = self.current.replace(project.name.clone());
         if let Some(old) = before.filter(|old| *old != project.name) {
-            self.client.delete_worker(&old).await?;
+            self.client.delete_worker(&old, &Default::default()).await?;
         }
         Ok(())
     }
@@ -250,5 +267,65 @@ mod tests {
         let all: std::collections::BTreeSet<_> = keys.iter().map(|keys| told(keys)).collect();
         assert_eq!(all.len(), keys.len(), "{all:#?}");
         assert!(keys.iter().all(|keys| all.contains(&told(keys))), "the same again says the same");
+    }
+
+    /// A session without a registry, in a folder with one good source.
+    fn session() -> (tempfile::TempDir, Session) {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("wrangler.jsonc"), r#"{"name": "w", "main": "src/index.js", "compatibility_date": "2026-08-01"}"#)
+            .expect("writes");
+        std::fs::create_dir(dir.path().join("src")).expect("makes");
+        save(dir.path(), "export default {}");
+        let key = selvedge_origin::keys::SigningKey::generate().expect("random bytes");
+        let token = selvedge_origin::tokens::Token::generate().expect("random bytes");
+        let kind = selvedge_origin::tokens::TokenKind::Admin;
+        let token = selvedge_origin::tokens::TokenFile { kind, token, authority: None, signing_key: key.public() };
+        // Nobody listens at port 1.
+        let client = Client::connect("http://127.0.0.1:1", &token).expect("a client");
+        let args = DevArgs {
+            dir: dir.path().canonicalize().expect("a folder"),
+            port: 0,
+            ip: [127, 0, 0, 1].into(),
+            var: vec![],
+            allow_unsandboxed: false,
+            print_addresses: false,
+        };
+        let output = Output::new(true).quiet();
+        (dir, Session { args, client, output, current: None, last: None, inputs: Vec::new() })
+    }
+
+    fn save(dir: &Path, script: &str) {
+        std::fs::write(dir.join("src/index.js"), script).expect("writes");
+    }
+
+    #[tokio::test]
+    async fn sources_are_watched_while_they_are_away() {
+        let (dir, mut session) = session();
+        std::fs::write(dir.path().join("src/part.js"), "export const part = 1").expect("writes");
+        save(dir.path(), "import { part } from './part.js'; export default { part }");
+        let (main, part) = (session.args.dir.join("src/index.js"), session.args.dir.join("src/part.js"));
+        let good = session.swap(load(&session.args)).await;
+        assert!(good.contains(&main) && good.contains(&part), "{good:?}");
+        std::fs::rename(dir.path().join("src"), dir.path().join("away")).expect("moves");
+        let missing = session.swap(load(&session.args)).await;
+        assert!(missing.contains(&main) && missing.contains(&part), "{missing:?}");
+        std::fs::write(dir.path().join("wrangler.jsonc"), "{").expect("writes");
+        let broken = session.swap(load(&session.args)).await;
+        assert!(broken.contains(&part), "{broken:?}");
+    }
+
+    #[tokio::test]
+    async fn going_back_after_a_failure_is_a_change() {
+        let (dir, mut session) = session();
+        let project = load(&session.args).expect("a project");
+        let bundled = bundle(dir.path(), &project, false).await.expect("a bundle");
+        let packed = pack(&bundled.entry, bundled.modules).expect("packs");
+        let runs = (packed.digest.clone(), settings(&project, &deploy::new_version(&project, &packed)));
+        session.last = Some(runs.clone());
+        session.swap(load(&session.args)).await;
+        assert_eq!(session.last, Some(runs), "the same again is no change");
+        save(dir.path(), "export default { other: true }");
+        session.swap(load(&session.args)).await;
+        assert_eq!(session.last, None, "how far it came is not known");
     }
 }
