@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use selvedge_origin::api::wire::RouteSpec;
+use selvedge_origin::limits::ROUTES_PER_OWNER_MAX;
 use selvedge_origin::registry::{BadName, CacheSettings, CompressSettings, NodeName, Upstream, WorkerName};
 
-use crate::limits::ROUTES_MAX;
 use crate::project::{Format, FormatError, Problem, ProjectError, read_bounded, table};
 
 /// A site file, read and checked.
@@ -15,6 +15,8 @@ pub struct Site {
     pub name: NodeName,
     /// Its routes, each with the whole upstream that it names.
     pub routes: Vec<RouteSpec>,
+    /// What has no effect, with the reason.
+    pub warnings: Vec<String>,
 }
 
 #[derive(serde::Deserialize)]
@@ -65,9 +67,14 @@ impl Site {
             serde_path_to_error::deserialize(site).map_err(|error| Problem::value(error.path().to_string(), error.inner().to_string()))?;
         let name: NodeName = raw.name.parse().map_err(|error: BadName| Problem::value("name", error.to_string()))?;
         check_groups(&raw.upstream)?;
-        if raw.route.len() > ROUTES_MAX {
-            return Err(Problem::value("route", format!("more than {ROUTES_MAX} routes")));
+        if raw.route.len() > ROUTES_PER_OWNER_MAX {
+            return Err(Problem::value("route", format!("more than {ROUTES_PER_OWNER_MAX} routes")));
         }
+        let names = |group: &Upstream| {
+            raw.route.iter().any(|route| route.upstream.as_ref().and_then(Upstream::as_address) == group.name.as_deref())
+        };
+        let unused = raw.upstream.iter().filter(|group| !names(group)).filter_map(|group| group.name.as_ref());
+        let warnings = unused.map(|name| format!("upstream {name:?}: has no effect: no route of this file names it")).collect();
         let mut routes: Vec<RouteSpec> = Vec::with_capacity(raw.route.len());
         for (index, route) in raw.route.into_iter().enumerate() {
             let route = check(route, &raw.upstream).map_err(|(key, message)| Problem::value(format!("route[{index}].{key}"), message))?;
@@ -76,7 +83,7 @@ impl Site {
             }
             routes.push(route);
         }
-        Ok(Self { name, routes })
+        Ok(Self { name, routes, warnings })
     }
 }
 
@@ -229,12 +236,16 @@ mod tests {
                     [[route]]\npattern = \"a.example/*\"\nupstream = \"shop\"\n[[route]]\npattern = \"b.example/*\"\nupstream = \"shop\"\n\
                     [[route]]\npattern = \"c.example/*\"\nupstream = { servers = [{ address = \"http://c\" }], protocol = \"h1\" }\n";
         let site = Site::parse(text).expect("reads");
+        assert_eq!(site.warnings, Vec::<String>::new());
         let [a, b, c] = site.routes.as_slice() else { panic!("three routes") };
         assert_eq!(a.upstream, b.upstream);
         let shop = a.upstream.as_ref().expect("an upstream");
         assert_eq!((shop.title(), shop.servers.len(), shop.requests_max), ("shop", 2, Some(50)));
         assert_eq!(shop.health.as_ref().map(|health| health.path.as_str()), Some("/ok"));
         assert_eq!(c.upstream.as_ref().map(Upstream::title), Some("http://c"));
+        let more = format!("{text}[[upstream]]\nname = \"shops\"\nservers = [{{ address = \"https://d\" }}]\n");
+        let [warning] = &*Site::parse(&more).expect("reads").warnings else { panic!("one warning") };
+        assert!(warning.contains("\"shops\""), "{warning}");
     }
 
     #[test]

@@ -9,15 +9,15 @@ mod raw;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use selvedge_origin::registry::{CompressSettings, WorkerName};
+use selvedge_origin::registry::{CompressSettings, WorkerName, is_date};
 
 pub use dev_vars::parse as parse_dev_vars;
 pub(crate) use format::table;
 pub use format::{Format, FormatError};
 
-use selvedge_origin::limits::{CPU_MS_MAX, SUBREQUESTS_MAX};
+use selvedge_origin::limits::{CPU_MS_MAX, ROUTES_PER_OWNER_MAX, SUBREQUESTS_MAX};
 
-use crate::limits::{CONFIG_BYTES_MAX, ROUTES_MAX};
+use crate::limits::CONFIG_BYTES_MAX;
 
 /// The file names that make a folder a project, in the order in which they are looked for.
 pub const FILE_NAMES: [&str; 3] = ["wrangler.jsonc", "wrangler.json", "wrangler.toml"];
@@ -165,7 +165,7 @@ pub(crate) fn read_bounded(path: &Path) -> Result<String, ProjectError> {
 
 impl raw::RawProject {
     /// Checks the values and makes the project.
-    fn check(self, warnings: Vec<String>) -> Result<Project, Problem> {
+    fn check(self, mut warnings: Vec<String>) -> Result<Project, Problem> {
         let name = self.name.ok_or_else(|| Problem::value("name", "missing; it names the worker, such as \"shop\""))?;
         let name = name.parse::<WorkerName>().map_err(|error| Problem::value("name", error.to_string()))?;
         let main = self.main.ok_or_else(|| Problem::value("main", "missing; it names the entry module, such as \"src/index.ts\""))?;
@@ -175,6 +175,9 @@ impl raw::RawProject {
         if !is_date(&compatibility_date) {
             return Err(Problem::value("compatibility_date", format!("{compatibility_date:?} is not a date of the form YYYY-MM-DD")));
         }
+        let without_effect =
+            |flag: &String| format!("compatibility_flags: {flag}: has no effect: workers find the same whatever flags they have");
+        warnings.extend(self.compatibility_flags.iter().map(without_effect));
         let (cpu_ms, subrequests) = self.limits.map(|limits| (limits.cpu_ms, limits.subrequests)).unwrap_or_default();
         self.compress.check().map_err(|(key, rule)| Problem::value(format!("compress.{key}"), rule))?;
         bounded("limits.cpu_ms", cpu_ms, CPU_MS_MAX)?;
@@ -215,19 +218,6 @@ fn bounded(path: &str, value: Option<u32>, most: u32) -> Result<(), Problem> {
     }
 }
 
-/// Whether the text is a day of the calendar as `YYYY-MM-DD`.
-fn is_date(text: &str) -> bool {
-    let mut parts = text.split('-');
-    let (Some(year), Some(month), Some(day), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return false;
-    };
-    let digits = |part: &str, count: usize| part.len() == count && part.bytes().all(|b| b.is_ascii_digit());
-    if !(digits(year, 4) && digits(month, 2) && digits(day, 2)) {
-        return false;
-    }
-    matches!((month.parse::<u8>(), day.parse::<u8>()), (Ok(1..=12), Ok(1..=31)))
-}
-
 fn patterns(route: Option<raw::RawRoute>, routes: Option<Vec<raw::RawRoute>>) -> Result<Vec<String>, Problem> {
     let mut patterns = Vec::new();
     if route.is_some() && routes.is_some() {
@@ -236,8 +226,8 @@ fn patterns(route: Option<raw::RawRoute>, routes: Option<Vec<raw::RawRoute>>) ->
     let single = route.is_some();
     for (index, route) in route.into_iter().chain(routes.into_iter().flatten()).enumerate() {
         let path = if single { "route".to_owned() } else { format!("routes[{index}]") };
-        if index >= ROUTES_MAX {
-            return Err(Problem::value("routes", format!("more than {ROUTES_MAX} routes")));
+        if index >= ROUTES_PER_OWNER_MAX {
+            return Err(Problem::value("routes", format!("more than {ROUTES_PER_OWNER_MAX} routes")));
         }
         let pattern = route.pattern().map_err(|message| Problem::value(&path, message))?;
         if patterns.contains(&pattern) {

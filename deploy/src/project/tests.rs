@@ -53,6 +53,8 @@ fn a_binding_that_would_be_missing_is_refused_and_a_setting_without_effect_warns
     assert_eq!(with(r#", "kv_namespaces": []"#).map(|project| project.warnings.len()), Ok(1));
     let project = with(r#", "observability": {"enabled": true}, "cache": {"enabled": true, "cross_version_cache": true}"#).expect("reads");
     assert_eq!(project.warnings.len(), 1);
+    let flags = with(r#", "compatibility_flags": ["nodejs_compat", "other"]"#).expect("reads").warnings;
+    assert!(flags.len() == 2 && flags[0].contains("nodejs_compat: has no effect"), "{flags:?}");
     assert_eq!((project.cache_enabled, project.cache_cross_version), (Some(true), true));
 }
 
@@ -84,4 +86,11 @@ fn dev_vars_follow_the_rules_of_dotenv_files() {
     assert_eq!(vars, expected.into());
     assert_eq!(parse_dev_vars("A=1\nB").expect_err("refused").to_string(), "line 2: expected NAME=value");
     assert!(parse_dev_vars("A=\"x").is_err());
+    let pem = "KEY=\"-----BEGIN KEY-----\nabc=\n-----END KEY-----\n\" # a key\r\nmy.name-1 = `it's \"so\"`\nE = x=y\n";
+    let expected = [("KEY", "-----BEGIN KEY-----\nabc=\n-----END KEY-----\n"), ("my.name-1", "it's \"so\""), ("E", "x=y")];
+    assert_eq!(parse_dev_vars(pem).expect("reads"), expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    for (text, line) in [("A='1\n2' x\n", 1), ("A='1\n2'\n\nB=`\n", 4), ("a hunter2=1", 1), ("hunter2", 1), ("=hunter2", 1)] {
+        let refused = parse_dev_vars(text).expect_err("refused").to_string();
+        assert!(refused.starts_with(&format!("line {line}:")) && !refused.contains("hunter2"), "{text:?}: {refused}");
+    }
 }
