@@ -1,16 +1,22 @@
 //! The command line: every command, flag and environment variable. The help texts are the user's manual.
 
+mod values;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use selvedge_origin::registry::{NodeName, WorkerName};
+
+use values::{duration, header, short_duration, var};
 
 /// Run JavaScript and TypeScript workers on your own edge nodes.
 #[derive(Debug, Parser)]
 #[command(name = "selvedge", version, disable_help_subcommand = true)]
 #[command(
-    after_help = "Exit codes: 0 done (deploy: every node runs the version), 1 refused or failed, 2 wrong usage, 3 timed out or no node.\n\n\
+    after_help = "Exit codes: 0 done (deploy: every node runs the version), 1 refused or failed, 2 wrong usage, 3 the origin has it, but not every \
+node was seen to have it in time, or there is no node (a purge is done without nodes), 4 superseded by a later deployment.\n\n\
 Start here:\n  selvedge dev DIR                              run one worker on this machine\n  \
 selvedge origin --data DIR --listen ADDR      keep workers, versions and routes\n  \
 selvedge edge --origin URL --token-file F ... answer requests\n  \
@@ -42,6 +48,8 @@ pub enum Command {
     Status(StatusArgs),
     /// List the versions of a worker
     Versions(VersionsArgs),
+    /// List the deployments of a worker: which versions had its traffic, since when
+    Deployments(DeploymentsArgs),
     /// Show what was changed in the registry, by whom, when and why: newest first
     Log(LogArgs),
     /// Give a worker's traffic back to an older version; its routes stay
@@ -67,10 +75,10 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct Registry {
     /// Address of the origin, such as https://origin.example:7700 or http://127.0.0.1:7700
-    #[arg(long, env = "SELVEDGE_ORIGIN", value_name = "URL")]
+    #[arg(long, env = "SELVEDGE_ORIGIN", value_name = "URL", global = true)]
     pub origin: Option<String>,
     /// File with the token that the origin made on its first start (admin.token)
-    #[arg(long, env = "SELVEDGE_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, env = "SELVEDGE_TOKEN_FILE", value_name = "FILE", global = true)]
     pub token_file: Option<PathBuf>,
 }
 
@@ -87,7 +95,7 @@ pub struct OriginArgs {
     /// Speak TLS on a loopback address too
     #[arg(long)]
     pub tls: bool,
-    /// Certificate chain (PEM). Without it the origin makes an authority of its own, which the tokens pin
+    /// Certificate chain (PEM), read again when the file changes. Without it the origin makes an authority of its own, which the tokens pin
     #[arg(long, value_name = "FILE", requires = "key")]
     pub cert: Option<PathBuf>,
     /// Private key of the certificate (PEM)
@@ -162,8 +170,8 @@ pub struct DevArgs {
     #[arg(long, default_value = "127.0.0.1")]
     pub ip: IpAddr,
     /// Set a variable over those of the file and .dev.vars (repeatable)
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub var: Vec<String>,
+    #[arg(long, value_name = "NAME=VALUE", value_parser = var)]
+    pub var: Vec<(String, String)>,
     /// Run although the kernel lacks what the sandbox needs
     #[arg(long)]
     pub allow_unsandboxed: bool,
@@ -189,7 +197,7 @@ pub struct DeployArgs {
     pub no_wait: bool,
     /// Trust group: only workers of one cordon may share a runner process [default: shared]
     #[arg(long, value_name = "NAME")]
-    pub cordon: Option<String>,
+    pub cordon: Option<NodeName>,
     /// What this version is about, kept in the history
     #[arg(long, short, value_name = "TEXT")]
     pub message: Option<String>,
@@ -216,6 +224,9 @@ pub struct ApplyArgs {
     /// Take routes over that belong to a worker or another site file
     #[arg(long)]
     pub take_over: bool,
+    /// Why, for the log
+    #[arg(long, short, value_name = "TEXT")]
+    pub message: Option<String>,
 }
 
 /// `selvedge status`.
@@ -230,7 +241,17 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 pub struct VersionsArgs {
     /// The worker
-    pub name: String,
+    pub name: WorkerName,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
+}
+
+/// `selvedge deployments`.
+#[derive(Debug, Args)]
+pub struct DeploymentsArgs {
+    /// The worker
+    pub name: WorkerName,
     /// The origin.
     #[command(flatten)]
     pub registry: Registry,
@@ -297,12 +318,12 @@ pub struct PurgeArgs {
 pub struct Asking {
     /// Ask this node only
     #[arg(long, value_name = "NODE")]
-    pub node: Option<String>,
+    pub node: Option<NodeName>,
     /// The origin.
     #[command(flatten)]
     pub registry: Registry,
     /// How long to wait for the nodes, such as 5s or 500ms; 30s at most
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = short_duration)]
     pub wait: Duration,
     /// Succeed although nodes are away
     #[arg(long)]
@@ -337,7 +358,7 @@ pub struct UpstreamsArgs {
 #[derive(Debug, Args)]
 pub struct RollbackArgs {
     /// The worker
-    pub name: String,
+    pub name: WorkerName,
     /// The version: its id, the beginning of its id, or its number [default: the one that had the traffic before]
     #[arg(value_name = "VERSION")]
     pub to: Option<String>,
@@ -359,39 +380,38 @@ pub struct RollbackArgs {
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     /// The worker
-    pub name: String,
+    pub name: WorkerName,
     /// The origin.
     #[command(flatten)]
     pub registry: Registry,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Why, for the log
+    #[arg(long, short, value_name = "TEXT")]
+    pub message: Option<String>,
 }
 
 /// `selvedge nodes`.
 #[derive(Debug, Args)]
 pub struct NodesArgs {
-    /// What to do
+    /// What to do [default: list]
     #[command(subcommand)]
-    pub command: NodesCommand,
+    pub command: Option<NodesCommand>,
+    /// The origin.
+    #[command(flatten)]
+    pub registry: Registry,
 }
 
 /// `selvedge nodes ...`.
 #[derive(Debug, Subcommand)]
 pub enum NodesCommand {
     /// List the nodes
-    List {
-        /// The origin.
-        #[command(flatten)]
-        registry: Registry,
-    },
+    List,
     /// Revoke a node's key: it keeps serving what it has, learns nothing new, and must join again with a token
     Remove {
         /// The node
-        name: String,
-        /// The origin.
-        #[command(flatten)]
-        registry: Registry,
+        name: NodeName,
     },
 }
 
@@ -415,26 +435,6 @@ pub struct DemoArgs {
     pub allow_unsandboxed: bool,
 }
 
-/// Reads `500ms`, `30s`, `2m` or a number of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a time such as 30s, 2m or 500ms"))?;
-    let time = match unit {
-        "ms" => Duration::from_millis(number),
-        "" | "s" => Duration::from_secs(number),
-        "m" => Duration::from_secs(number.saturating_mul(60)),
-        _ => return Err(format!("{unit:?} is not a unit; use ms, s or m")),
-    };
-    if time > crate::limits::WAIT_MAX { Err("longer than an hour".to_owned()) } else { Ok(time) }
-}
-
-/// Reads `Name: value`.
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or_else(|| format!("{text:?} is not a header field such as \"Accept: text/html\""))?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,16 +446,32 @@ mod tests {
     }
 
     #[test]
-    fn header_fields_have_a_name_and_a_value() {
-        assert_eq!(header("Accept: a:b "), Ok(("Accept".into(), "a:b".into())));
-        assert!(header("Accept").is_err());
+    fn nodes_are_listed_where_nothing_else_is_said_and_the_origin_may_be_named_anywhere() {
+        for line in
+            ["nodes --origin http://a", "nodes list --origin http://a", "nodes --origin http://a list", "nodes remove n --origin http://a"]
+        {
+            let cli = Cli::try_parse_from(["selvedge"].into_iter().chain(line.split(' '))).expect(line);
+            let Command::Nodes(nodes) = cli.command else { panic!("{line}") };
+            assert_eq!(nodes.registry.origin.as_deref(), Some("http://a"), "{line}");
+            assert_eq!(matches!(nodes.command, Some(NodesCommand::Remove { .. })), line.contains("remove"), "{line}");
+        }
     }
 
     #[test]
-    fn times_have_units() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
-        assert!(duration("1h").is_err() && duration("").is_err() && duration("99999999m").is_err());
+    fn wrong_values_are_wrong_usage() {
+        for line in [
+            "dev --var X",
+            "dev --var =x",
+            "deploy --cordon A_B",
+            "versions SHOP",
+            "rollback a/b",
+            "delete -",
+            "nodes remove A!",
+            "upstreams --node A!",
+            "upstreams --wait 2m",
+        ] {
+            let refused = Cli::try_parse_from(["selvedge"].into_iter().chain(line.split(' '))).expect_err(line);
+            assert_eq!(refused.exit_code(), 2, "{line}");
+        }
     }
 }

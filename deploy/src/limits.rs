@@ -11,9 +11,6 @@ pub const CONFIG_DEPTH_MAX: usize = 64;
 /// Variables of a `.dev.vars` file.
 pub const DEV_VARS_MAX: usize = 1_024;
 
-/// Routes of a project or site file.
-pub const ROUTES_MAX: usize = 1_000;
-
 /// Files that `dev` watches: the inputs of one bundle.
 pub const WATCHED_FILES_MAX: usize = 20_000;
 
@@ -28,6 +25,9 @@ pub const WATCH_SETTLE: Duration = Duration::from_millis(30);
 
 /// One long poll for the nodes' state, in milliseconds; the command asks again until its own `--wait` is over.
 pub const NODES_POLL_MS: u64 = 5_000;
+
+/// How much longer than its wait one answer may take: an origin that does not answer at all must not hold a command.
+pub const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
 /// `--wait` at most: longer waits belong into a script.
 pub const WAIT_MAX: Duration = Duration::from_secs(3_600);

@@ -1,7 +1,7 @@
 //! `selvedge apply`: a site file becomes the routes of its site.
 
 use selvedge_origin::api::wire::{RouteDiff, SiteApply};
-use selvedge_origin::registry::{RequestId, RouteOwner, RouteRecord};
+use selvedge_origin::registry::{RequestId, RouteRecord};
 
 use super::{DONE, registry};
 use crate::args::ApplyArgs;
@@ -12,12 +12,15 @@ use crate::site::Site;
 /// Runs the command.
 pub(super) async fn run(args: ApplyArgs, output: Output) -> anyhow::Result<u8> {
     let site = Site::load(&args.file)?;
+    for warning in &site.warnings {
+        output.warn(warning);
+    }
     let client = registry::connect(&args.registry)?;
     let apply = SiteApply {
         routes: site.routes.clone(),
         take_over: args.take_over,
         dry_run: args.dry_run,
-        message: None,
+        message: args.message,
         request_id: Some(RequestId::generate()),
     };
     let applied = registry::retry(|| client.apply_site(&site.name, &apply)).await?;
@@ -36,7 +39,7 @@ pub(super) async fn run(args: ApplyArgs, output: Output) -> anyhow::Result<u8> {
 fn print(diff: &RouteDiff, output: Output) {
     for route in &diff.added {
         let from = diff.taken_over.iter().find(|taken| taken.pattern == route.pattern);
-        let from = from.map(|taken| format!(" (from {})", owner(&taken.from))).unwrap_or_default();
+        let from = from.map(|taken| format!(" (from {})", taken.from)).unwrap_or_default();
         output.line(output.paint(&format!("+ {}{from}", describe(route)), Tone::Good));
     }
     for change in &diff.changed {
@@ -45,14 +48,6 @@ fn print(diff: &RouteDiff, output: Output) {
     }
     for route in &diff.removed {
         output.line(output.paint(&format!("- {}", describe(route)), Tone::Bad));
-    }
-}
-
-/// An owner for people.
-pub(super) fn owner(owner: &RouteOwner) -> String {
-    match owner {
-        RouteOwner::Worker(name) => format!("worker {name}"),
-        RouteOwner::Site(name) => format!("site {name}"),
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::Context;
 use selvedge_origin::api::wire::{NewDeployment, NewVersion, Promoted, RouteSpec};
 use selvedge_origin::bundle::{Packed, pack};
 use selvedge_origin::client::Client;
-use selvedge_origin::registry::{CacheSettings, NodeName, RequestId, Share, VersionRecord};
+use selvedge_origin::registry::{CacheSettings, RequestId, Share, VersionRecord};
 use serde_json::json;
 
 use super::{DONE, registry, rollout};
@@ -15,7 +15,6 @@ use crate::project::Project;
 
 /// Runs the command.
 pub(super) async fn run(args: DeployArgs, output: Output) -> anyhow::Result<u8> {
-    let cordon = args.cordon.as_deref().map(str::parse::<NodeName>).transpose().context("--cordon")?;
     let project = Project::load(&args.dir)?;
     for warning in &project.warnings {
         output.warn(warning);
@@ -26,7 +25,7 @@ pub(super) async fn run(args: DeployArgs, output: Output) -> anyhow::Result<u8> 
     }
     let client = registry::connect(&args.registry)?;
     let mut version = new_version(&project, &packed);
-    version.cordon = cordon;
+    version.cordon.clone_from(&args.cordon);
     version.message.clone_from(&args.message);
     let (record, promoted) = publish(&client, &project, &packed, &version, args.take_over, output).await?;
     if promoted.routes.is_empty() {
@@ -44,10 +43,10 @@ pub(super) async fn run(args: DeployArgs, output: Output) -> anyhow::Result<u8> 
         output.document(&document);
         return Ok(DONE);
     }
-    let (verdict, nodes) = rollout::follow(&client, &record.worker, promoted.seq, args.wait, output).await?;
+    let (verdict, nodes) = rollout::settle(&client, &promoted, args.wait, output).await?;
     rollout::print(verdict, &nodes, output);
     document["result"] = json!(verdict.name());
-    document["nodes"] = json!(nodes.nodes);
+    document["nodes"] = json!(nodes);
     output.document(&document);
     Ok(verdict.code())
 }

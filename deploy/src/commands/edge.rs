@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use selvedge_edge::config::{CertificateFiles, Flags};
 use selvedge_edge::{Addresses, Node, NodeConfig};
 
-use super::{DONE, logging, signals::Stop};
+use super::{DONE, WrongUsage, logging, signals::Stop};
 use crate::args::EdgeArgs;
 use crate::output::Output;
 
@@ -21,7 +21,8 @@ pub(super) async fn run(args: EdgeArgs, output: Output) -> anyhow::Result<u8> {
     logging::start(None)?;
     let mut stop = Stop::listen()?;
     let name = config.name.clone();
-    let node = Node::start(config).await?;
+    let Some(node) = stop.unless(Node::start(config)).await else { return Ok(DONE) };
+    let node = node?;
     let addresses = node.addresses();
     print(&addresses, output);
     if print_addresses {
@@ -56,7 +57,9 @@ fn flags(args: EdgeArgs) -> anyhow::Result<Flags> {
 /// The first `--cert` belongs to the first `--key`, and so on.
 fn certificates(chains: Vec<PathBuf>, keys: Vec<PathBuf>) -> anyhow::Result<Vec<CertificateFiles>> {
     if chains.len() != keys.len() {
-        anyhow::bail!("{} times --cert and {} times --key: each certificate needs its key, in the same order", chains.len(), keys.len());
+        let said =
+            format!("{} times --cert and {} times --key: each certificate needs its key, in the same order", chains.len(), keys.len());
+        return Err(WrongUsage(said).into());
     }
     Ok(chains.into_iter().zip(keys).map(|(certificate, key)| CertificateFiles { certificate, key }).collect())
 }

@@ -4,9 +4,11 @@ mod apply;
 mod delete;
 mod demo;
 mod deploy;
+mod deployments;
 mod dev;
 mod edge;
 mod explain;
+mod follow;
 mod log;
 mod logging;
 mod nodes;
@@ -30,8 +32,17 @@ use crate::output::Output;
 pub const DONE: u8 = 0;
 /// Refused, or an error on the way.
 pub const FAILED: u8 = 1;
+/// Used wrongly: nothing was done.
+pub const USAGE: u8 = 2;
 /// The origin has the deployment, but not every node was seen to run it in time, or there is no node.
 pub const NOT_YET: u8 = 3;
+/// The origin had the deployment, and a later one took its place before every node ran it.
+pub const SUPERSEDED: u8 = 4;
+
+/// A command line that says too little or contradicts itself, in a way that its parser does not see: ends with [`USAGE`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(String);
 
 /// Runs a command to its end.
 pub fn run(command: Command, output: Output) -> ExitCode {
@@ -49,7 +60,7 @@ pub fn run(command: Command, output: Output) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output.error(&error);
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is::<WrongUsage>() { USAGE } else { FAILED })
         }
     }
 }
@@ -63,6 +74,7 @@ async fn dispatch(command: Command, output: Output) -> anyhow::Result<u8> {
         Command::Apply(args) => apply::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Versions(args) => versions::run(args, output).await,
+        Command::Deployments(args) => deployments::run(args, output).await,
         Command::Log(args) => log::run(args, output).await,
         Command::Purge(args) => purge::run(args, output).await,
         Command::Explain(args) => explain::run(args, output).await,

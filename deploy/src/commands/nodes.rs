@@ -1,7 +1,6 @@
 //! `selvedge nodes`: who they are, and the end of one.
 
 use selvedge_origin::api::wire::NodeStatus;
-use selvedge_origin::registry::NodeName;
 
 use super::{DONE, registry};
 use crate::args::{NodesArgs, NodesCommand};
@@ -9,16 +8,14 @@ use crate::output::{Cell, Output, Tone};
 
 /// Runs the command.
 pub(super) async fn run(args: NodesArgs, output: Output) -> anyhow::Result<u8> {
-    match args.command {
-        NodesCommand::List { registry } => {
-            let client = registry::connect(&registry)?;
+    let client = registry::connect(&args.registry)?;
+    match args.command.unwrap_or(NodesCommand::List) {
+        NodesCommand::List => {
             let nodes = registry::retry(|| client.nodes()).await?;
             output.document(&serde_json::to_value(&nodes)?);
             print(&nodes, output);
         }
-        NodesCommand::Remove { name, registry } => {
-            let client = registry::connect(&registry)?;
-            let name: NodeName = name.parse()?;
+        NodesCommand::Remove { name } => {
             client.remove_node(&name).await?;
             output.line(format!(
                 "node {name} is removed: its key is good for nothing any more, and it serves what it has until it is stopped"

@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use selvedge_origin::api::wire::{NewPurge, PurgeNode, PurgeNodes, PurgeState};
 use selvedge_origin::client::Client;
 use selvedge_origin::registry::{PurgeRecord, RequestId};
 use serde_json::json;
-use tokio::time::Instant;
 
+use super::follow::{Followed, follow};
 use super::{DONE, NOT_YET, registry};
 use crate::args::PurgeArgs;
-use crate::limits::NODES_POLL_MS;
 use crate::output::{Cell, Output, Tone};
-
-/// Before the origin is asked again after it could not be reached.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a sentence names; the rest is counted.
 const NAMED_MAX: usize = 3;
@@ -35,11 +32,15 @@ pub(super) async fn run(args: PurgeArgs, output: Output) -> anyhow::Result<u8> {
     };
     let purged = registry::retry(|| client.purge(&purge)).await?;
     output.line(sentence(&purged.purge));
-    let nodes = follow(&client, purged.seq, args.wait, output).await?;
-    let verdict = Verdict::of(&nodes);
+    let followed = settle(&client, purged.seq, args.wait, output).await?;
+    let verdict = Verdict::of(&followed);
+    let nodes = followed.last.map(|nodes| nodes.nodes).unwrap_or_default();
     print(&nodes, output);
+    if let Some(lost) = followed.lost {
+        output.warn(format!("the purge is made (entry {}), but the nodes could not be followed: {lost}", purged.seq));
+    }
     verdict.explain(&nodes, args.connected_only, output);
-    output.document(&json!({ "seq": purged.seq, "purge": purged.purge, "result": verdict.name(), "nodes": nodes.nodes }));
+    output.document(&json!({ "seq": purged.seq, "purge": purged.purge, "result": verdict.name(), "nodes": nodes }));
     Ok(verdict.code(args.connected_only))
 }
 
@@ -52,10 +53,13 @@ enum Verdict {
     Away,
     /// One that is there has not, in time.
     TimedOut,
+    /// The origin was lost before it was over.
+    Lost,
 }
 
 impl Verdict {
-    fn of(nodes: &PurgeNodes) -> Self {
+    fn of(followed: &Followed<PurgeNodes>) -> Self {
+        let (Some(nodes), None) = (&followed.last, &followed.lost) else { return Self::Lost };
         let any = |state| nodes.nodes.iter().any(|node| node.state == state);
         match (any(PurgeState::Pending), any(PurgeState::Away)) {
             (true, _) => Self::TimedOut,
@@ -69,6 +73,7 @@ impl Verdict {
             Self::Applied => "applied",
             Self::Away => "away",
             Self::TimedOut => "timed_out",
+            Self::Lost => "lost",
         }
     }
 
@@ -76,17 +81,17 @@ impl Verdict {
         match self {
             Self::Applied => DONE,
             Self::Away if connected_only => DONE,
-            Self::Away | Self::TimedOut => NOT_YET,
+            Self::Away | Self::TimedOut | Self::Lost => NOT_YET,
         }
     }
 
-    fn explain(self, nodes: &PurgeNodes, connected_only: bool, output: Output) {
+    fn explain(self, nodes: &[PurgeNode], connected_only: bool, output: Output) {
         let names = |state| {
-            let named: Vec<_> = nodes.nodes.iter().filter(|node| node.state == state).map(|node| node.node.as_str()).collect();
+            let named: Vec<_> = nodes.iter().filter(|node| node.state == state).map(|node| node.node.as_str()).collect();
             named.join(", ")
         };
         match self {
-            Self::Applied => {}
+            Self::Applied | Self::Lost => {}
             Self::Away => {
                 let hint = if connected_only { "" } else { " (--connected-only accepts that)" };
                 let away = names(PurgeState::Away);
@@ -100,34 +105,17 @@ impl Verdict {
 }
 
 /// Waits until no node is pending, or until `wait` is over.
-async fn follow(client: &Client, seq: u64, wait: Duration, output: Output) -> anyhow::Result<PurgeNodes> {
-    let deadline = Instant::now() + wait;
-    let mut seen: Option<PurgeNodes> = None;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match client.purge_nodes(seq, left.min(Duration::from_millis(NODES_POLL_MS)), seen.as_ref()).await {
-            Ok(nodes) if nodes.settled || Instant::now() >= deadline => {
-                output.step_done();
-                return Ok(nodes);
-            }
-            Ok(nodes) => {
-                let pending = nodes.nodes.iter().filter(|node| node.state == PurgeState::Pending).count();
-                output.step(format!("waiting for {pending} of {} nodes", nodes.nodes.len()));
-                seen = Some(nodes);
-            }
-            Err(error) if error.is_transient() && Instant::now() + PAUSE < deadline => tokio::time::sleep(PAUSE).await,
-            Err(error) => {
-                output.step_done();
-                return Err(
-                    anyhow::Error::new(error).context(format!("the purge is made (entry {seq}), but the nodes could not be followed"))
-                );
-            }
-        }
-    }
+async fn settle(client: &Client, seq: u64, wait: Duration, output: Output) -> anyhow::Result<Followed<PurgeNodes>> {
+    let ask = async |poll, seen: Option<&PurgeNodes>| client.purge_nodes(seq, poll, seen).await;
+    let followed = follow(wait, output, ask, |nodes| {
+        let pending = nodes.nodes.iter().filter(|node| node.state == PurgeState::Pending).count();
+        (!nodes.settled).then(|| format!("waiting for {pending} of {} nodes", nodes.nodes.len()))
+    });
+    followed.await.with_context(|| format!("the purge is made (entry {seq}), but the nodes could not be followed"))
 }
 
-fn print(nodes: &PurgeNodes, output: Output) {
-    let rows: Vec<_> = nodes.nodes.iter().map(row).collect();
+fn print(nodes: &[PurgeNode], output: Output) {
+    let rows: Vec<_> = nodes.iter().map(row).collect();
     if !rows.is_empty() {
         output.table(&["node", "region", "state", "ms"], &rows);
     }
@@ -159,9 +147,9 @@ pub(super) fn sentence(purge: &PurgeRecord) -> String {
 mod tests {
     use super::*;
 
-    fn nodes(states: &[PurgeState]) -> PurgeNodes {
+    fn nodes(states: &[PurgeState]) -> Followed<PurgeNodes> {
         let node = |state: &PurgeState| PurgeNode { node: "n".parse().unwrap(), region: String::new(), state: *state, ms: None };
-        PurgeNodes { seq: 1, settled: true, nodes: states.iter().map(node).collect() }
+        Followed { last: Some(PurgeNodes { seq: 1, settled: true, nodes: states.iter().map(node).collect() }), lost: None }
     }
 
     #[test]
@@ -176,6 +164,8 @@ mod tests {
             let verdict = Verdict::of(&nodes(states));
             assert_eq!((verdict.code(false), verdict.code(true)), (strict, lenient), "{states:?}");
         }
+        let lost = Followed { lost: Some(String::new()), ..nodes(&[Applied, Away]) };
+        assert_eq!(Verdict::of(&lost).code(true), NOT_YET, "it may have changed since");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Questions to nodes: asked through the origin, answered by those that are connected; the others are named.
 
 use selvedge_origin::api::wire::{Answers, Ask, NewQuestion, NodeTold, Told, ToldState};
-use selvedge_origin::registry::NodeName;
 
 use super::{DONE, FAILED, NOT_YET, registry};
 use crate::args::Asking;
@@ -10,9 +9,8 @@ use crate::output::Output;
 /// Asks the nodes that the flags name.
 pub(super) async fn ask(ask: Ask, asking: &Asking) -> anyhow::Result<Answers> {
     let client = registry::connect(&asking.registry)?;
-    let node: Option<NodeName> = asking.node.as_deref().map(str::parse).transpose().map_err(|error| anyhow::anyhow!("--node: {error}"))?;
     let wait_ms = u64::try_from(asking.wait.as_millis()).unwrap_or(u64::MAX);
-    let question = NewQuestion { ask, node, wait_ms };
+    let question = NewQuestion { ask, node: asking.node.clone(), wait_ms };
     Ok(registry::retry(|| client.question(&question)).await?)
 }
 

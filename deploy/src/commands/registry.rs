@@ -2,11 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
 use selvedge_origin::client::{Client, ClientError};
-use selvedge_origin::registry::WorkerName;
 use selvedge_origin::tokens::{TokenFile, TokenKind};
 
+use super::WrongUsage;
 use crate::args::Registry;
 
 /// Calls that may be repeated (they are idempotent, or carry a request id) are made at most this often.
@@ -20,7 +19,8 @@ pub(super) fn connect(registry: &Registry) -> anyhow::Result<Client> {
     let (Some(origin), Some(file)) = (&registry.origin, &registry.token_file) else {
         let missing =
             if registry.origin.is_none() { "--origin URL (or SELVEDGE_ORIGIN)" } else { "--token-file FILE (or SELVEDGE_TOKEN_FILE)" };
-        anyhow::bail!("which origin? say {missing}; `selvedge origin` prints its address and its token files when it starts");
+        let said = format!("which origin? say {missing}; `selvedge origin` prints its address and its token files when it starts");
+        return Err(WrongUsage(said).into());
     };
     let token = TokenFile::read(file)?;
     if token.kind != TokenKind::Admin {
@@ -41,11 +41,6 @@ where
         }
     }
     call().await
-}
-
-/// A worker's name from the command line.
-pub(super) fn worker(name: &str) -> anyhow::Result<WorkerName> {
-    name.parse::<WorkerName>().context("NAME")
 }
 
 /// A moment for people: `2026-08-01 12:34:56Z`.

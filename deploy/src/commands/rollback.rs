@@ -11,7 +11,7 @@ use crate::output::Output;
 
 /// Runs the command.
 pub(super) async fn run(args: RollbackArgs, output: Output) -> anyhow::Result<u8> {
-    let worker = registry::worker(&args.name)?;
+    let worker = args.name;
     let client = registry::connect(&args.registry)?;
     let version = match &args.to {
         Some(text) => Some(find(&client, &worker, text).await?),
@@ -27,10 +27,10 @@ pub(super) async fn run(args: RollbackArgs, output: Output) -> anyhow::Result<u8
         output.document(&document);
         return Ok(DONE);
     }
-    let (verdict, nodes) = rollout::follow(&client, &worker, promoted.seq, args.wait, output).await?;
+    let (verdict, nodes) = rollout::settle(&client, &promoted, args.wait, output).await?;
     rollout::print(verdict, &nodes, output);
     document["result"] = json!(verdict.name());
-    document["nodes"] = json!(nodes.nodes);
+    document["nodes"] = json!(nodes);
     output.document(&document);
     Ok(verdict.code())
 }

@@ -2,20 +2,18 @@
 
 use std::time::Duration;
 
-use selvedge_origin::api::wire::{NodeState, WorkerNodes};
+use anyhow::Context;
+use selvedge_origin::api::wire::{NodeState, Promoted, WorkerNode, WorkerNodes};
 use selvedge_origin::client::Client;
-use selvedge_origin::registry::WorkerName;
+use selvedge_origin::registry::VersionId;
 use tokio::time::Instant;
 
-use super::{DONE, FAILED, NOT_YET};
-use crate::limits::NODES_POLL_MS;
+use super::follow::{Followed, follow};
+use super::{DONE, FAILED, NOT_YET, SUPERSEDED};
 use crate::output::{Cell, Output, Tone};
 
 /// How long to wait for a first node where the origin knows none: a node that is just joining reports within it.
 const FIRST_NODE_GRACE: Duration = Duration::from_secs(5);
-
-/// Before the origin is asked again after it could not be reached.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// How a deployment went on the nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +26,10 @@ pub(super) enum Verdict {
     TimedOut,
     /// There is no node.
     NoNode,
+    /// A later deployment of the worker took its place.
+    Superseded,
+    /// The origin was lost before it was over.
+    Lost,
 }
 
 impl Verdict {
@@ -36,7 +38,8 @@ impl Verdict {
         match self {
             Self::Active => DONE,
             Self::Refused => FAILED,
-            Self::TimedOut | Self::NoNode => NOT_YET,
+            Self::TimedOut | Self::NoNode | Self::Lost => NOT_YET,
+            Self::Superseded => SUPERSEDED,
         }
     }
 
@@ -47,12 +50,19 @@ impl Verdict {
             Self::Refused => "refused",
             Self::TimedOut => "timed_out",
             Self::NoNode => "no_node",
+            Self::Superseded => "superseded",
+            Self::Lost => "lost",
         }
     }
 
-    fn of(nodes: &WorkerNodes) -> Self {
+    fn of(followed: &Followed<WorkerNodes>, deployment: &VersionId) -> Self {
+        let Some(nodes) = followed.last.as_ref() else { return Self::Lost };
         let any = |state| nodes.nodes.iter().any(|node| node.state == state);
-        if any(NodeState::Refused) {
+        if nodes.deployment.id != *deployment {
+            Self::Superseded
+        } else if followed.lost.is_some() {
+            Self::Lost
+        } else if any(NodeState::Refused) {
             Self::Refused
         } else if any(NodeState::Pending) {
             Self::TimedOut
@@ -64,38 +74,28 @@ impl Verdict {
     }
 }
 
-/// Waits until the nodes have settled on the deployment made by `seq`, or until `wait` is over.
-pub(super) async fn follow(
+/// Waits until the nodes have settled on a deployment, until another has taken its place, or until `wait` is over. What the nodes say of another deployment is
+/// not about this one, and not given.
+pub(super) async fn settle(
     client: &Client,
-    worker: &WorkerName,
-    seq: u64,
+    promoted: &Promoted,
     wait: Duration,
     output: Output,
-) -> anyhow::Result<(Verdict, WorkerNodes)> {
+) -> anyhow::Result<(Verdict, Vec<WorkerNode>)> {
     let start = Instant::now();
-    let deadline = start + wait;
-    let mut seen: Option<WorkerNodes> = None;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let poll = left.min(Duration::from_millis(NODES_POLL_MS));
-        match client.worker_nodes(worker, seq, poll, seen.as_ref()).await {
-            Ok(nodes) => {
-                let nobody = nodes.nodes.is_empty() && start.elapsed() >= FIRST_NODE_GRACE;
-                let over = nodes.settled || nobody || Instant::now() >= deadline;
-                if over {
-                    output.step_done();
-                    return Ok((Verdict::of(&nodes), nodes));
-                }
-                output.step(waiting(&nodes));
-                seen = Some(nodes);
-            }
-            Err(error) if error.is_transient() && Instant::now() + PAUSE < deadline => tokio::time::sleep(PAUSE).await,
-            Err(error) => {
-                output.step_done();
-                return Err(anyhow::Error::new(error).context("the deployment is made, but the nodes could not be followed"));
-            }
-        }
+    let ask = async |poll, seen: Option<&WorkerNodes>| client.worker_nodes(&promoted.worker, promoted.seq, poll, seen).await;
+    let followed = follow(wait, output, ask, |nodes| {
+        let nobody = nodes.nodes.is_empty() && start.elapsed() >= FIRST_NODE_GRACE;
+        let is_over = nodes.settled || nobody || nodes.deployment.id != promoted.deployment.id;
+        (!is_over).then(|| waiting(nodes))
+    });
+    let followed = followed.await.context("the deployment is made, but the nodes could not be followed")?;
+    let verdict = Verdict::of(&followed, &promoted.deployment.id);
+    if let Some(lost) = &followed.lost {
+        output.warn(lost);
     }
+    let nodes = followed.last.filter(|_| verdict != Verdict::Superseded);
+    Ok((verdict, nodes.map(|nodes| nodes.nodes).unwrap_or_default()))
 }
 
 fn waiting(nodes: &WorkerNodes) -> String {
@@ -108,8 +108,8 @@ fn waiting(nodes: &WorkerNodes) -> String {
 }
 
 /// Prints the nodes and what the verdict means.
-pub(super) fn print(verdict: Verdict, nodes: &WorkerNodes, output: Output) {
-    let rows: Vec<_> = nodes.nodes.iter().map(row).collect();
+pub(super) fn print(verdict: Verdict, nodes: &[WorkerNode], output: Output) {
+    let rows: Vec<_> = nodes.iter().map(row).collect();
     if !rows.is_empty() {
         output.table(&["node", "region", "state", "ms", ""], &rows);
     }
@@ -118,10 +118,12 @@ pub(super) fn print(verdict: Verdict, nodes: &WorkerNodes, output: Output) {
         Verdict::Refused => output.warn("a node refuses the version and goes on with what it ran before"),
         Verdict::TimedOut => output.warn("not every node was seen to run the version in time; `selvedge status` shows how it goes on"),
         Verdict::NoNode => output.warn("no node is there; those that come will run the version"),
+        Verdict::Superseded => output.warn("a later deployment took its place; `selvedge deployments` shows it"),
+        Verdict::Lost => output.warn("the deployment is made, but the nodes could not be followed; `selvedge status` shows how it goes on"),
     }
 }
 
-fn row(node: &selvedge_origin::api::wire::WorkerNode) -> Vec<Cell> {
+fn row(node: &WorkerNode) -> Vec<Cell> {
     let tone = match node.state {
         NodeState::Active => Tone::Good,
         NodeState::Refused => Tone::Bad,
@@ -135,4 +137,37 @@ fn row(node: &selvedge_origin::api::wire::WorkerNode) -> Vec<Cell> {
     };
     let ms = node.ms.map(|ms| ms.to_string()).unwrap_or_default();
     vec![node.node.as_str().into(), node.region.as_str().into(), Cell::new(node.state.to_string(), tone), ms.into(), remark.into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_origin::registry::Deployment;
+
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_about_the_deployment_that_was_made_and_no_other() {
+        let deployment = |id: &VersionId| Deployment { id: id.clone(), versions: vec![], created_ms: 0, message: None };
+        let (mine, other) = (VersionId::generate(), VersionId::generate());
+        let seen = |id: &VersionId, states: &[NodeState], lost: bool| {
+            let node =
+                |state: &NodeState| WorkerNode { node: "n".parse().unwrap(), region: String::new(), state: *state, reason: None, ms: None };
+            let nodes = states.iter().map(node).collect();
+            let nodes = WorkerNodes { worker: "shop".parse().unwrap(), seq: 1, deployment: deployment(id), settled: true, nodes };
+            Followed { last: Some(nodes), lost: lost.then(String::new) }
+        };
+        use NodeState::{Active, Offline, Pending, Refused};
+        for (followed, verdict, code) in [
+            (seen(&mine, &[Active, Offline], false), Verdict::Active, DONE),
+            (seen(&mine, &[Active, Refused], false), Verdict::Refused, FAILED),
+            (seen(&mine, &[Active, Pending], false), Verdict::TimedOut, NOT_YET),
+            (seen(&mine, &[Offline], false), Verdict::NoNode, NOT_YET),
+            (seen(&mine, &[Active, Pending], true), Verdict::Lost, NOT_YET),
+            (Followed { last: None, lost: Some(String::new()) }, Verdict::Lost, NOT_YET),
+            (seen(&other, &[Active], false), Verdict::Superseded, SUPERSEDED),
+            (seen(&other, &[Refused], false), Verdict::Superseded, SUPERSEDED),
+        ] {
+            assert_eq!((Verdict::of(&followed, &mine), verdict.code()), (verdict, code), "{followed:?}");
+        }
+    }
 }

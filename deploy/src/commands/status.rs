@@ -59,6 +59,18 @@ fn shares(deployment: &Deployment, numbers: &[u64]) -> String {
 /// What a node does not run as it should, and then how many workers it does.
 fn states(node: &NodeStatus, status: &Status) -> Vec<Vec<Cell>> {
     let Some(said) = &node.report else { return Vec::new() };
+    let wanted = status.workers.iter().filter(|worker| worker.deployment.is_some()).count();
+    if !node.online && wanted > 0 {
+        // What it said is from before; nobody knows what it runs now.
+        let name = format!("all {wanted}");
+        return vec![vec![
+            node.name.as_str().into(),
+            name.into(),
+            Cell::new("offline", Tone::Bad),
+            "".into(),
+            "not heard of any more".into(),
+        ]];
+    }
     let row = |line: &WorkerReport| {
         let (state, remark) = match &line.state {
             WorkerState::Activating => (Cell::new("activating", Tone::Plain), String::new()),
@@ -68,7 +80,6 @@ fn states(node: &NodeStatus, status: &Status) -> Vec<Vec<Cell>> {
         vec![node.name.as_str().into(), line.worker.as_str().into(), state, runs.join(" ").into(), remark.into()]
     };
     let mut rows: Vec<_> = said.unsettled.iter().map(row).collect();
-    let wanted = status.workers.iter().filter(|worker| worker.deployment.is_some()).count();
     let others = wanted.saturating_sub(rows.len());
     if others > 0 {
         let name = if rows.is_empty() { format!("all {others}") } else { format!("{others} others") };
@@ -79,4 +90,32 @@ fn states(node: &NodeStatus, status: &Status) -> Vec<Vec<Cell>> {
         rows.push(vec![node.name.as_str().into(), name.into(), state, "as deployed".into(), remark.into()]);
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use selvedge_origin::api::wire::NodeSaid;
+    use selvedge_origin::registry::{Epoch, VersionId};
+
+    use super::*;
+
+    #[test]
+    fn what_a_node_runs_that_is_not_there_is_not_known() {
+        let deployment = Deployment { id: VersionId::generate(), versions: vec![], created_ms: 0, message: None };
+        let worker =
+            WorkerSummary { name: "shop".parse().unwrap(), deployment: Some(deployment), numbers: vec![], versions: 1, routes: vec![] };
+        let said = NodeSaid { seq: 7, build: String::new(), feed_refusal: None, unsettled: vec![] };
+        let node = |online| NodeStatus {
+            name: "edge-1".parse().unwrap(),
+            region: String::new(),
+            address: None,
+            online,
+            reported_ms_ago: Some(90_000),
+            report: Some(said.clone()),
+        };
+        let status = Status { epoch: Epoch::generate(), seq: 7, build: String::new(), workers: vec![worker], sites: vec![], nodes: vec![] };
+        let shown = |online| format!("{:?}", states(&node(online), &status));
+        assert!(shown(true).contains("active") && !shown(true).contains("offline"), "{}", shown(true));
+        assert!(shown(false).contains("offline") && !shown(false).contains("active"), "{}", shown(false));
+    }
 }

@@ -9,7 +9,7 @@ use crate::output::{Cell, Output, Tone};
 
 /// Runs the command.
 pub(super) async fn run(args: VersionsArgs, output: Output) -> anyhow::Result<u8> {
-    let worker = registry::worker(&args.name)?;
+    let worker = args.name;
     let client = registry::connect(&args.registry)?;
     let list = registry::retry(|| client.versions(&worker)).await?;
     output.document(&serde_json::to_value(&list)?);

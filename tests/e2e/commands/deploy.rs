@@ -54,8 +54,13 @@ async fn a_folder_is_deployed_refused_rolled_back_and_deleted_by_commands() {
     );
     assert_eq!(log["entries"][0]["actor"], "admin");
 
-    assert_eq!(installation.run(&["delete", "shop"]).code, 1, "it asks, and nobody answers");
-    assert_eq!(installation.run(&["delete", "shop", "--yes"]).code, 0);
+    let deployments = installation.run(&["deployments", "shop"]).document();
+    assert_eq!(deployments["deployments"].as_array().unwrap().len(), 4, "{deployments}");
+    let shown = installation.run_for_people(&["deployments", "shop"]).stdout;
+    assert!(shown.lines().any(|line| line.contains("the first")), "{shown}");
+    assert_eq!(installation.run(&["delete", "shop"]).code, 2, "it asks, and nobody can answer");
+    assert_eq!(installation.run(&["delete", "shop", "--yes", "-m", "closed"]).code, 0);
+    assert_eq!(installation.run(&["log"]).document()["entries"][0]["reason"], "closed");
     // In cleartext: a name without a route has no certificate either.
     let http = installation.edge.as_ref().unwrap().address("http");
     let gone = async || (client::send(Over::Cleartext, http, get("shop.test", "/")).await.unwrap().status == 404).then_some(());
@@ -84,6 +89,11 @@ fn a_command_that_fails_says_what_and_where() {
     assert!(ended.code == 1 && ended.stderr.contains("kv_namespaces: not supported"), "{}", ended.stderr);
 
     installation.worker("shop", &says("one"));
+    let unknown = std::process::Command::new(selvedge_tests::selvedge()).args(["deploy", &folder]).output().unwrap();
+    assert!(unknown.status.code() == Some(2) && String::from_utf8_lossy(&unknown.stderr).contains("SELVEDGE_ORIGIN"), "{unknown:?}");
+    let uneven = std::process::Command::new(selvedge_tests::selvedge()).args(["edge", "--cert", "a.pem", "--check"]).output().unwrap();
+    assert_eq!(uneven.status.code(), Some(2), "{uneven:?}");
+    assert_eq!(installation.run(&["nodes"]).code, 0);
     installation.origin.kill();
     let ended = installation.run(&["deploy", &folder]);
     assert!(ended.code == 1 && ended.stderr.contains("is `selvedge origin` running there?"), "{}", ended.stderr);

@@ -187,13 +187,13 @@ async fn deploy_example(client: &Client, dir: &Path, main: Option<&str>, output:
     let packed = pack(&bundled.entry, bundled.modules)?;
     let version = deploy::new_version(&project, &packed);
     let (record, promoted) = deploy::publish(client, &project, &packed, &version, false, output.quiet()).await?;
-    let (verdict, nodes) = rollout::follow(client, &record.worker, promoted.seq, START_TIMEOUT, output).await?;
+    let (verdict, nodes) = rollout::settle(client, &promoted, START_TIMEOUT, output).await?;
     if verdict != Verdict::Active {
         rollout::print(verdict, &nodes, output);
         anyhow::bail!("{} is not active on every node", record.worker);
     }
-    let slowest = nodes.nodes.iter().filter_map(|node| node.ms).max().unwrap_or_default();
-    output.progress(format!("{} runs on {} nodes, {slowest} ms after the commit", record.worker, nodes.nodes.len()));
+    let slowest = nodes.iter().filter_map(|node| node.ms).max().unwrap_or_default();
+    output.progress(format!("{} runs on {} nodes, {slowest} ms after the commit", record.worker, nodes.len()));
     Ok(())
 }
 
