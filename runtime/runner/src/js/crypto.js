@@ -34,6 +34,8 @@ function timingSafeEqual(a, b) {
   return difference === 0;
 }
 
+const HEAVY = ["deriveBits", "deriveKey", "generateKey"];
+
 // Work that a worker could push into helper threads, where no limit of its own finds it, is bounded here as in Workers.
 const PBKDF2_ITERATIONS_MAX = 100_000;
 const RSA_BITS_MAX = 4096;
@@ -51,12 +53,45 @@ function boundedAlgorithm(algorithm) {
   return copy;
 }
 
-function boundArguments(prototype, names) {
+// Operations that an isolate may have under way at one time, by what they cost: two helper threads do them for all isolates of a
+// thread, in turn. A pair of RSA keys takes a second, a derivation tens of milliseconds.
+class Places {
+  #free;
+  #what;
+
+  constructor(count, what) {
+    this.#free = count;
+    this.#what = `more than ${count} ${what} are under way`;
+  }
+
+  async hold(operation) {
+    if (this.#free === 0) throw new DOMException(this.#what, "OperationError");
+    this.#free -= 1;
+    try {
+      return await operation();
+    } finally {
+      this.#free += 1;
+    }
+  }
+}
+
+const RSA_PAIRS = new Places(2, "pairs of RSA keys");
+const DERIVATIONS = new Places(32, "derivations");
+const OTHERS = new Places(1024, "operations of crypto.subtle");
+
+function placesFor(name, algorithm) {
+  if (name === "deriveBits" || name === "deriveKey") return DERIVATIONS;
+  return name === "generateKey" && algorithm?.modulusLength !== undefined ? RSA_PAIRS : OTHERS;
+}
+
+function boundMethods(prototype, names) {
   for (const name of names) {
     const method = prototype[name];
+    if (typeof method !== "function") continue;
     const bounded = {
       async [name](...args) {
-        return await Reflect.apply(method, this, args.map(boundedAt(name)));
+        if (HEAVY.includes(name)) args = args.map(boundedAt(name));
+        return await placesFor(name, args[0]).hold(() => Reflect.apply(method, this, args));
       },
     }[name];
     Object.defineProperty(bounded, "length", { value: method.length, configurable: true });
@@ -75,7 +110,7 @@ function load() {
   if (loaded === null) {
     loaded = core.loadExtScript("ext:deno_crypto/00_crypto.js");
     const { prototype } = loaded.SubtleCrypto;
-    boundArguments(prototype, ["deriveBits", "deriveKey", "generateKey"]);
+    boundMethods(prototype, SUBTLE);
     attributeMethods(prototype, SUBTLE);
     Object.defineProperty(prototype, "timingSafeEqual", {
       value: timingSafeEqual,

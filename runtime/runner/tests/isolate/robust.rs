@@ -19,6 +19,7 @@ crate::tests![
     a_body_that_head_has_no_use_for_is_cancelled_and_the_invocation_goes_on,
     patched_globals_and_prototypes_change_no_answer,
     what_is_told_to_wait_for_cannot_keep_an_invocation,
+    an_isolate_has_few_slow_operations_under_way,
 ];
 
 fn a_response_that_is_refused_fails_its_invocation() {
@@ -188,4 +189,28 @@ fn what_is_told_to_wait_for_cannot_keep_an_invocation() {
     rig.get(1, "https://example.org/");
     assert_eq!(rig.finish(1), Outcome::Exception);
     assert_eq!(rig.body(1), "x");
+}
+
+fn an_isolate_has_few_slow_operations_under_way() {
+    let mut rig = Rig::worker(
+        "const rsa = { name: 'RSA-PSS', modulusLength: 512, publicExponent: new Uint8Array([1, 0, 1]), hash: 'SHA-256' };
+         const salted = { name: 'PBKDF2', salt: new Uint8Array(8), iterations: 1, hash: 'SHA-256' };
+         const operations = {
+            rsa: () => crypto.subtle.generateKey(rsa, true, ['sign', 'verify']),
+            derive: (key) => crypto.subtle.deriveBits(salted, key, 128),
+            digest: () => crypto.subtle.digest('SHA-256', new Uint8Array(1)),
+         };
+         export default { async fetch(request) {
+            const operation = operations[new URL(request.url).pathname.slice(1)];
+            const key = await crypto.subtle.importKey('raw', new Uint8Array(8), 'PBKDF2', false, ['deriveBits']);
+            const together = await Promise.allSettled(Array.from({ length: 1030 }, () => operation(key)));
+            const refused = together.filter(({ reason }) => reason?.name === 'OperationError' && reason.message.includes('under way')).length;
+            await operation(key);
+            return new Response(1030 - refused);
+         } }",
+    );
+    for (path, most) in [("rsa", "2"), ("derive", "32"), ("digest", "1024")] {
+        assert_eq!(rig.text(&format!("https://example.org/{path}")), most, "{path}");
+        rig.forget();
+    }
 }
