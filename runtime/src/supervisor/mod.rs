@@ -40,6 +40,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 
 use self::counters::{Counters, count};
 use self::fleet::{Fleet, shed};
@@ -153,17 +154,7 @@ impl Supervisor {
 
     /// Drops the isolates of a version as soon as their invocations have ended.
     pub fn retire(&self, version: &str) {
-        let known = self.inner.versions.read().get(version).cloned();
-        let Some(known) = known else { return };
-        let placements = {
-            let mut standing = known.state.lock();
-            // One with strikes is remembered, should it come back.
-            if !standing.has_strikes() {
-                self.inner.versions.write().remove(version);
-            }
-            std::mem::take(&mut standing.ready)
-        };
-        for placement in placements {
+        for placement in retired(&self.inner.versions, version) {
             placement.unload();
         }
     }
@@ -248,6 +239,22 @@ impl Inner {
     }
 }
 
+/// Forgets a version, and gives where it is loaded.
+fn retired(versions: &RwLock<HashMap<Arc<str>, Arc<Version>>>, version: &str) -> SmallVec<[Arc<placement::Placement>; 2]> {
+    let known = versions.read().get(version).cloned();
+    let Some(known) = known else { return SmallVec::new() };
+    // Not one lock inside the other: `forget_oldest` takes them the other way round.
+    let (has_strikes, ready) = {
+        let mut standing = known.state.lock();
+        (standing.has_strikes(), std::mem::take(&mut standing.ready))
+    };
+    // One with strikes is remembered, should it come back.
+    if !has_strikes {
+        versions.write().remove(version);
+    }
+    ready
+}
+
 /// Makes room for one more version: one that is nowhere loaded and has no strikes, unused for longest.
 fn forget_oldest(versions: &mut HashMap<Arc<str>, Arc<Version>>) {
     let idle = versions.values().filter(|version| {
@@ -268,5 +275,39 @@ impl Runner {
         versions.sort_unstable();
         versions.dedup();
         RunnerStatus { pid: self.pid, cordon: self.class().map(|class| class.cordon().clone()), versions, invocations: self.running() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_version_is_locked_while_one_that_retires_waits_for_all() {
+        let source = WorkerSource {
+            worker: "w".into(),
+            version: "v".into(),
+            cordon: "c".into(),
+            entry: "index.js".into(),
+            modules: Vec::new(),
+            vars: Default::default(),
+            compatibility_date: "2026-01-01".into(),
+            compatibility_flags: Vec::new(),
+            limits: crate::Limits::default(),
+        };
+        let version = Arc::new(Version::new(&source, Instant::now()));
+        let versions = RwLock::new(HashMap::from([(version.id.clone(), version.clone())]));
+        std::thread::scope(|scope| {
+            let reading = versions.read();
+            scope.spawn(|| retired(&versions, "v"));
+            // A writer that waits lets no further reader in.
+            while versions.try_read().is_some() {
+                std::thread::yield_now();
+            }
+            let is_free = version.state.try_lock().is_some();
+            drop(reading);
+            assert!(is_free);
+        });
+        assert!(versions.read().is_empty());
     }
 }
