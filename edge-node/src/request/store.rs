@@ -202,7 +202,7 @@ async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<
         _ => {}
     }
     if matches!(order.aim.answerer, super::route::Answerer::Upstream(_)) {
-        request.headers_mut().append(SURROGATE_CAPABILITY, CAPABILITY);
+        request.headers_mut().insert(SURROGATE_CAPABILITY, CAPABILITY);
     }
     *request.uri_mut() = Uri::from(trail.context.asked().clone());
     let lesson = Lesson::begin(path, &request, &order.aim, trail);

@@ -366,7 +366,8 @@ async fn surrogate_control_is_read_and_announced() {
     let (server, seen) =
         noting(&[("cache-control", "no-store"), ("surrogate-control", "max-age=60;selvedge")], "surrogate-capability").await;
     let world = World::new(vec![to_upstream("/*", &server)]);
-    world.look("/").await;
+    // What a client says that it can do is in no key.
+    look(world.send(get("/", &[("surrogate-capability", "other=\"ESI/1.0\"")])).await).await;
     assert!(world.look("/").await.1.contains("hit"));
     assert_eq!(*seen.lock(), ["selvedge=\"Surrogate/1.0\""]);
 }
