@@ -89,7 +89,10 @@ fn absolute<B>(request: &http::Request<B>, arrival: Arrival) -> Result<Uri, Refu
     let path = match uri.path_and_query() {
         Some(path) if path.as_str().starts_with('/') => path.clone(),
         None => PathAndQuery::from_static("/"),
-        Some(path) if path.as_str().starts_with('?') => path.clone(),
+        // `http://a.example?x` is the same as `http://a.example/?x` (RFC 9110, section 4.2.3): one key in the cache, one name for a purge.
+        Some(path) if path.as_str().starts_with('?') => {
+            PathAndQuery::try_from(format!("/{}", path.as_str())).map_err(|_| Refusal::BadTarget)?
+        }
         Some(_) => return Err(Refusal::BadTarget),
     };
     let authority = authority(request, arrival)?;
@@ -183,6 +186,20 @@ mod tests {
         assert_eq!(old.unwrap(), "http://127.0.0.1:8080/a");
         let h2 = request(Version::HTTP_2, "GET", "https://example.org/a", &[], arrival(Protocol::Http2, true));
         assert_eq!(h2.unwrap(), "https://example.org/a");
+    }
+
+    #[test]
+    fn a_target_without_a_path_is_that_of_the_root() {
+        for (version, protocol) in [(Version::HTTP_11, Protocol::Http1), (Version::HTTP_2, Protocol::Http2)] {
+            let mut parts = http::uri::Parts::default();
+            (parts.scheme, parts.authority) = (Some(Scheme::HTTPS), Some(Authority::from_static("a.example")));
+            parts.path_and_query = Some(PathAndQuery::from_static("?b"));
+            let mut request = http::Request::builder().version(version).header("host", "a.example").body(()).unwrap();
+            *request.uri_mut() = Uri::from_parts(parts).unwrap();
+            let uri = check(&request, arrival(protocol, true)).unwrap();
+            // Its text has the slash either way.
+            assert_eq!(uri.path_and_query().unwrap().as_str(), "/?b", "{version:?}");
+        }
     }
 
     #[test]
