@@ -265,6 +265,7 @@ pub(super) async fn fetch(
     aim: &Aim,
     trail: &Arc<Trail>,
 ) -> Result<Fetched, RequestError> {
+    let asked = Asked { aim, headers, trail };
     let company = if question.facts.authorized { Company::Alone } else { Company::Open };
     let wait = Duration::from_millis(aim.route.cache.collapse_wait_ms.into());
     let mut learnt: Option<Hint> = None;
@@ -277,7 +278,7 @@ pub(super) async fn fetch(
             Ok(beginning) => beginning,
             Err((entry, left_ms)) => {
                 trail.cached(CacheResult::Hit);
-                return Ok(Fetched::Response(respond::from_entry(path, &entry, headers, trail, respond::fresh(left_ms), now)));
+                return Ok(Fetched::Response(compress::stored(path, question, asked, &entry, respond::fresh(left_ms), now).await));
             }
         };
         why = beginning.why;
@@ -303,7 +304,7 @@ pub(super) async fn fetch(
         let head = if ours { Some(reader.head().await) } else { tokio::time::timeout(wait, reader.head()).await.ok() };
         drop(waiting);
         let Some(head) = head else { return Ok(Fetched::Alone(why, Detail::CollapseWait.name())) };
-        match settle(path, question, (head, reader, ours), why, Asked { aim, headers, trail }).await {
+        match settle(path, question, (head, reader, ours), why, asked).await {
             Settled::Response(response) => return Ok(Fetched::Response(response)),
             Settled::Alone(detail) => return Ok(Fetched::Alone(why, detail)),
             Settled::Failed(error) if ours => {

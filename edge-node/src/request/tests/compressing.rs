@@ -7,7 +7,12 @@ use selvedge_origin::registry::{CacheSettings, Coding};
 use selvedge_runtime::Body;
 
 use super::world::*;
+use crate::listen::Interim;
 use crate::request::compress::encoder::tests::decode;
+use crate::request::context::Context;
+use crate::request::lookup::{self, Fetched, Question};
+use crate::request::route;
+use crate::request::trail::{Origin, Trail};
 
 const PAGE: &str = include_str!("compressing.rs");
 
@@ -53,6 +58,22 @@ async fn a_stored_page_is_compressed_once_for_each_coding() {
         assert_eq!(plain(response).await, (String::new(), PAGE.into()));
     }
     assert_eq!((world.metrics.compressions.get(), server.requests()), (3, 1));
+}
+
+#[tokio::test]
+async fn what_was_stored_since_the_first_look_is_compressed_too() {
+    let server = Server::fixed(STORED, PAGE).await;
+    let world = World::new(vec![to_upstream("/*", &server)]);
+    world.get("/").await;
+    let (path, request) = (&world.path, accepting("br"));
+    let trail = Trail::new(Context::of_client(&request, &connection(false), &[]), Origin::Client, path.sinks.clone(), Interim::none());
+    let aim = route::resolve(&trail.context, &path.routes.load()).expect("a route");
+    let question = Question::new(request.headers(), &aim, &trail.context).expect("a cache");
+    let Ok(Fetched::Response(response)) = lookup::fetch(path, &question, request.headers(), &aim, &trail).await else {
+        panic!("no response")
+    };
+    assert!(field(response.headers(), "cache-status").contains("hit"));
+    assert_eq!(plain(response).await, ("br".to_owned(), PAGE.into()));
 }
 
 #[tokio::test]
