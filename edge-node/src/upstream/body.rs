@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
 use selvedge_runtime::{Body, BodyError};
@@ -15,6 +16,8 @@ use tokio::time::{Instant, Sleep};
 use super::http2;
 use super::limits;
 use super::pool::Lease;
+use crate::cache::tags::Tags;
+use crate::request::strip_hop;
 
 /// When the request's body last moved, and whether it failed.
 #[derive(Debug)]
@@ -94,6 +97,13 @@ impl http_body::Body for Incoming {
     }
 }
 
+/// Takes off trailers what a head of an answer is not left with either: what is said of one connection, how long the body is, and tags, which are for nodes.
+fn clean(trailers: &mut HeaderMap) {
+    strip_hop(trailers);
+    trailers.remove(CONTENT_LENGTH);
+    Tags::strip(trailers);
+}
+
 /// A response's body on its way in. Read to its end it gives the connection back; dropped before, it closes it.
 pub(super) struct Answer {
     incoming: Incoming,
@@ -166,7 +176,10 @@ impl http_body::Body for Answer {
             match Pin::new(&mut this.incoming).poll_frame(cx) {
                 // HTTP/2 has frames without bytes: no progress, and nothing for the consumer.
                 Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
-                Poll::Ready(Some(Ok(frame))) => {
+                Poll::Ready(Some(Ok(mut frame))) => {
+                    if let Some(trailers) = frame.trailers_mut() {
+                        clean(trailers);
+                    }
                     this.idle = None;
                     // A consumer that knows the length may never ask again.
                     if this.incoming.is_end_stream() {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
+use http_body::Body as _;
 use selvedge_origin::registry::CacheSettings;
 use selvedge_runtime::{Body, Outcome, RunError};
 
+use super::parts::raw;
 use super::settings::{PAGE, noting, with, world};
 use super::world::*;
 
@@ -103,6 +105,23 @@ async fn tags_stay_inside() {
             assert!(!response.headers().contains_key("cache-tag") && !response.headers().contains_key("surrogate-key"), "{response:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn tags_and_what_is_said_of_a_connection_stay_inside_as_trailers_too() {
+    let (address, _, _serving) = raw(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npage\r\n0\r\nCache-Tag: t\r\nSurrogate-Key: t\r\nConnection: x-a\r\nX-A: 1\r\nContent-Length: 9\r\nX-Kept: 1\r\n\r\n",
+    )
+    .await;
+    let server = Server::fixed(&[], "").await;
+    let mut route = to_upstream("/*", &server);
+    route.upstream = Some(group(&format!("http://{address}")));
+    let mut body = World::new(vec![route]).get("/").await.into_body();
+    let mut trailers = HeaderMap::new();
+    while let Some(frame) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
+        trailers.extend(frame.expect("a frame").into_trailers().unwrap_or_default());
+    }
+    assert_eq!(trailers, HeaderMap::from_iter([("x-kept".parse().expect("a name"), "1".parse().expect("a value"))]));
 }
 
 #[tokio::test]

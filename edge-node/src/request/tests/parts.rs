@@ -166,7 +166,7 @@ async fn several_ranges_are_parts_of_one_body_within_a_bound() {
 }
 
 /// Sends these bytes to every connection, whatever it asks, and closes it.
-async fn raw(answer: &'static str) -> (std::net::SocketAddr, Arc<AtomicUsize>, tokio_util::task::AbortOnDropHandle<()>) {
+pub(super) async fn raw(answer: &'static str) -> (std::net::SocketAddr, Arc<AtomicUsize>, tokio_util::task::AbortOnDropHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let connections = Arc::new(AtomicUsize::new(0));
