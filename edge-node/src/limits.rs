@@ -205,6 +205,10 @@ pub const H3_EMPTY_FRAMES_MAX: usize = 4;
 /// not for ever.
 pub const RESETS_MAX: u64 = 1_000;
 
+/// Time without packets after which a QUIC client is pinged, in seconds; a third of the idle timeout where that is shorter. NATs may forget it after 30 s
+/// (RFC 9000, section 10.1.2), and clients close what is silent for that long.
+pub const QUIC_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
 // --- connections ---
 
 /// Open files that a node needs beside those of clients: connections to upstreams, runners' links, bundles.

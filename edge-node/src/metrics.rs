@@ -24,7 +24,7 @@ use page::Page;
 pub struct Metrics {
     /// Finished requests by protocol and status class (0: other, 1 to 5), then by what the cache did.
     requests: [[[AtomicU64; CacheResult::ALL.len()]; 6]; 3],
-    /// Requests that are being answered now.
+    /// Requests that are being answered now, or whose worker has more to do.
     pub requests_running: Gauge,
     /// Time from a request's head to its response's head.
     pub head_duration: Histogram,
@@ -319,7 +319,11 @@ impl Metrics {
                 }
             }
         }
-        page.gauge("selvedge_requests_running", "Requests that are being answered.", self.requests_running.get());
+        page.gauge(
+            "selvedge_requests_running",
+            "Requests that are being answered, or whose worker has more to do (waitUntil).",
+            self.requests_running.get(),
+        );
         let name = "selvedge_request_head_seconds";
         page.head(name, "histogram", "Time from a request's head to its response's head.");
         page.histogram(name, &[], &self.head_duration);

@@ -34,8 +34,7 @@ pub(super) struct Answered {
 
 impl<A: Answer> Exchange<A> {
     /// Answers one request for a connection that answers several at a time. Dropping the future, or the response's body before its end, cancels the work.
-    pub(super) async fn run(&self, request: http::Request<Body>, interim: Interim) -> Response<SentBody> {
-        let running = self.activity.begin();
+    pub(super) async fn run(&self, request: http::Request<Body>, running: Running, interim: Interim) -> Response<SentBody> {
         let method = request.method().clone();
         let Answered { reply, .. } = self.answer(request, interim).await;
         let mut response = match reply {
@@ -71,6 +70,11 @@ impl<A: Answer> Exchange<A> {
         self.metrics.answered(self.connection.protocol, response.status(), CacheResult::Bypass);
         response
     }
+}
+
+/// Whether a response has no content, whatever its body holds (RFC 9110, section 6.4.1).
+pub(crate) fn has_no_content(method: &Method, status: StatusCode) -> bool {
+    method == Method::HEAD || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// Makes a response fit for the wire: no body where the protocol has none, one length, no fields of another connection.

@@ -37,6 +37,7 @@ mod tls;
 mod watched;
 
 pub use connection::{Connection, Protocol, TlsInfo};
+pub(crate) use exchange::has_no_content;
 pub use interim::Interim;
 pub use refusal::Refusal;
 pub use reply::Reply;
@@ -112,6 +113,16 @@ impl<A: Answer> Shared<A> {
     fn exchange(&self, connection: Arc<Connection>, alt_svc: Option<HeaderValue>) -> exchange::Exchange<A> {
         let activity = activity::Activity::new();
         exchange::Exchange { answer: self.answer.clone(), connection, activity, metrics: self.metrics.clone(), alt_svc }
+    }
+
+    /// What a handshake gives, or its error; no error where it takes too long or the node drains: nothing has been asked yet.
+    async fn shake_hands<T, E>(&self, handshake: impl Future<Output = Result<T, E>>) -> Result<T, Option<E>> {
+        let in_time = tokio::time::timeout(self.limits.handshake_timeout(), handshake);
+        // Of its own: see `Tasks::spawn`.
+        match self.tasks.draining().child_token().run_until_cancelled(in_time).await {
+            Some(Ok(shaken)) => shaken.map_err(Some),
+            Some(Err(_)) | None => Err(None),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use h3::error::Code;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
@@ -72,7 +73,9 @@ fn transport_config(bounds: &Limits) -> TransportConfig {
         .receive_window(limits::QUIC_CONNECTION_WINDOW_BYTES.into())
         .send_window(limits::QUIC_SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(None)
-        .max_idle_timeout(IdleTimeout::try_from(bounds.idle_timeout()).ok());
+        // Finds clients that are gone. One that is there answers the pings; whether a connection is idle is told by its requests (`requests`).
+        .max_idle_timeout(IdleTimeout::try_from(bounds.idle_timeout()).ok())
+        .keep_alive_interval(Some(limits::QUIC_KEEPALIVE_INTERVAL.min(bounds.idle_timeout() / 3)));
     config
 }
 
@@ -115,12 +118,12 @@ impl Drop for Handshake {
 async fn serve<A: Answer>(incoming: Incoming, listening: SocketAddr, shared: Arc<Shared<A>>, permit: Permit, handshake: Handshake) {
     let peer = incoming.remote_address();
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let connection = tokio::time::timeout(shared.limits.handshake_timeout(), async { incoming.accept()?.await }).await;
+    let connection = shared.shake_hands(async { incoming.accept()?.await }).await;
     drop(handshake);
     let connection = match connection {
-        Ok(Ok(connection)) => connection,
-        failed => {
-            tracing::debug!(client.address = %peer, error = ?failed.map(|failed| failed.err()), "QUIC handshake failed");
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::debug!(client.address = %peer, ?error, "QUIC handshake failed");
             return shared.metrics.refused(ConnectionRefusal::Handshake);
         }
     };
@@ -136,16 +139,19 @@ async fn serve<A: Answer>(incoming: Incoming, listening: SocketAddr, shared: Arc
     drop(permit);
 }
 
-/// Takes the requests of a connection until the client leaves or the node drains.
+/// Takes the requests of a connection until the client leaves, the node drains, or nothing happens any more.
 async fn requests<A: Answer>(quic: quinn::Connection, exchange: Arc<Exchange<A>>, shared: &Shared<A>) {
     let transport = Transport::new(quic.clone());
     let accepted = transport.accepted();
     let mut builder = h3::server::builder();
     builder.max_field_section_size(limits::HEADER_LIST_BYTES_MAX.into());
-    let opened = tokio::time::timeout(shared.limits.handshake_timeout(), builder.build(transport)).await;
-    let Ok(Ok(mut connection)) = opened else { return };
+    let Ok(mut connection) = shared.shake_hands(builder.build(transport)).await else { return };
     let resets = Arc::new(Resets::default());
-    let mut goodbye_said = false;
+    let activity = exchange.activity.clone();
+    let idle = shared.limits.idle_timeout();
+    let mut look = tokio::time::interval((idle / 4).max(Duration::from_millis(20)));
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut goodbye, mut draining): (Option<Instant>, bool) = (None, false);
     loop {
         tokio::select! {
             next = connection.accept() => {
@@ -157,23 +163,38 @@ async fn requests<A: Answer>(quic: quinn::Connection, exchange: Arc<Exchange<A>>
                     break;
                 }
                 let (exchange, resets, head_timeout) = (exchange.clone(), resets.clone(), shared.limits.head_timeout());
-                shared.tasks.spawn_bound(request::serve(resolver, stream, exchange, resets, head_timeout));
+                // It runs from here on: a drain must not cut off what this node has accepted.
+                shared.tasks.spawn_bound(request::serve(resolver, stream, activity.begin(), exchange, resets, head_timeout));
             }
-            () = shared.tasks.draining().cancelled(), if !goodbye_said => {
-                goodbye_said = true;
+            () = shared.tasks.draining().cancelled(), if !draining => {
+                draining = true;
                 // The identifier in GOAWAY is the first request that will not be answered: the next one (RFC 9114, section 5.2).
                 if connection.shutdown(1).await.is_err() {
                     break;
                 }
             }
-            () = exchange.activity.quiet(), if goodbye_said => {
+            () = activity.quiet(), if draining => {
                 quic.close(code(Code::H3_NO_ERROR), b"going away");
                 break;
             }
+            _ = look.tick() => match goodbye {
+                _ if !activity.idle_for(idle) => {}
+                None => {
+                    goodbye = Some(Instant::now());
+                    if connection.shutdown(1).await.is_err() {
+                        break;
+                    }
+                }
+                Some(said) if said.elapsed() >= limits::GOODBYE_WAIT => {
+                    quic.close(code(Code::H3_NO_ERROR), b"idle");
+                    break;
+                }
+                Some(_) => {}
+            },
         }
     }
     // Requests that are still answered hold the connection through their streams.
-    exchange.activity.quiet().await;
+    activity.quiet().await;
 }
 
 fn code(code: Code) -> VarInt {

@@ -74,11 +74,9 @@ async fn serve<A: Answer>(stream: TcpStream, peer: SocketAddr, transport: Transp
     match transport {
         Transport::Cleartext => h1::serve(stream, shared.exchange(connection(Protocol::Http1, None), None), &shared).await,
         Transport::Tls(acceptor, alt_svc) => {
-            let handshake = tokio::time::timeout(shared.limits.handshake_timeout(), acceptor.accept(stream));
-            let stream = match handshake.await {
-                Ok(Ok(stream)) => stream,
-                failed => {
-                    let error = failed.map(|failed| failed.err());
+            let stream = match shared.shake_hands(acceptor.accept(stream)).await {
+                Ok(stream) => stream,
+                Err(error) => {
                     tracing::debug!(client.address = %peer, ?error, "TLS handshake failed");
                     return shared.metrics.refused(ConnectionRefusal::Handshake);
                 }

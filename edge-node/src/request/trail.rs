@@ -15,7 +15,7 @@ use selvedge_runtime::{Body, BodyError, Outcome, Report};
 
 use super::context::Context;
 use super::record::{Observer, RequestRecord, WorkerRecord};
-use crate::listen::{Interim, Reply};
+use crate::listen::{Interim, Reply, has_no_content};
 use crate::metrics::{Asker, CacheResult, Metrics, RouteCounters, Source};
 use crate::routes::{ActiveVersion, Route};
 
@@ -157,6 +157,7 @@ impl Trail {
     pub(crate) fn answered(self: &Arc<Self>, reply: Reply) -> Reply {
         let head_wall = self.context.started.elapsed();
         let whole = match &reply {
+            Reply::Made(response) if has_no_content(&self.context.method, response.status()) => Some(0),
             Reply::Made(response) => response.body().as_whole().map(|whole| whole.len()),
             Reply::Ready(ready) => Some(ready.body().len()),
         };

@@ -7,7 +7,7 @@ use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
 use crate::cache::ready::Ready;
-use crate::listen::date;
+use crate::listen::{date, has_no_content};
 
 /// How the end of a response's body is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) enum Persistence {
 
 /// How a response to a request of this method and version is framed. `exact` is its body's length, where that is known.
 pub(super) fn framing(method: &Method, version: Version, head: &Parts, exact: Option<u64>) -> Framing {
-    if method == Method::HEAD || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    if has_no_content(method, head.status) {
         return Framing::None;
     }
     match exact.or_else(|| stated_length(&head.headers)) {

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use super::exchange::{Answered, Exchange};
 use super::interim::Interims;
-use super::{Answer, Refusal, Reply, Shared};
+use super::{Answer, Protocol, Refusal, Reply, Shared};
 use crate::limits::H1_READ_BYTES;
 
 pub(super) use fuzz::fuzz;
@@ -59,6 +59,7 @@ pub(super) async fn serve<A: Answer, S>(stream: S, exchange: Exchange<A>, shared
 where
     S: AsyncRead + AsyncWrite + Abort + Unpin + Send,
 {
+    let _open = shared.metrics.connected(Protocol::Http1);
     let wire = Wire::new(stream, &shared.tasks);
     let (head_timeout, idle_timeout) = (shared.limits.head_timeout(), shared.limits.idle_timeout());
     let mut talk = Talk { wire, receiving: None, interims: Interims::default(), head_timeout, idle_timeout };

@@ -22,9 +22,18 @@ pub(super) struct Receiving {
     decoder: Decoder,
     /// None when the body has failed: nobody is told twice.
     intake: Option<Intake>,
-    /// The client waits to be told to send it.
-    continue_due: bool,
+    invitation: Invitation,
     metrics: Arc<Metrics>,
+}
+
+/// Whether a client that waits to be told to send its body is told so (RFC 9110, section 10.1.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Invitation {
+    /// It does not wait, or was told.
+    None,
+    Due,
+    /// The answer has begun: nothing may be said in the middle of it.
+    Missed,
 }
 
 /// The body of a request, and what is needed to receive the rest of it. One that has come together with its head is there whole.
@@ -40,8 +49,8 @@ pub(super) fn open(input: &mut BytesMut, coding: Coding, expects_continue: bool,
     }
     let Some(decoder) = Decoder::new(coding) else { return (Body::empty(), None) };
     let (intake, body) = Intake::open(length);
-    let continue_due = expects_continue && input.is_empty();
-    (body, Some(Receiving { decoder, intake: Some(intake), continue_due, metrics: metrics.clone() }))
+    let invitation = if expects_continue && input.is_empty() { Invitation::Due } else { Invitation::None };
+    (body, Some(Receiving { decoder, intake: Some(intake), invitation, metrics: metrics.clone() }))
 }
 
 impl Receiving {
@@ -49,7 +58,9 @@ impl Receiving {
     pub(super) fn is_hopeless(&self) -> bool {
         match &self.intake {
             None => true,
-            Some(intake) => intake.is_given_up() && (self.continue_due || self.decoder.bytes_left() > UNREAD_BODY_BYTES_MAX),
+            Some(intake) => {
+                intake.is_given_up() && (self.invitation != Invitation::None || self.decoder.bytes_left() > UNREAD_BODY_BYTES_MAX)
+            }
         }
     }
 }
@@ -78,11 +89,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         }
     }
 
-    /// RFC 9110, section 10.1.1: the client is told to send when somebody wants to have it, if it has not sent yet.
+    /// The client is told to send when somebody wants to have it, if it has not sent yet.
     fn say_continue(&mut self) {
-        let Some(receiving) = &mut self.receiving else { return };
-        if std::mem::take(&mut receiving.continue_due) && self.wire.input.is_empty() {
+        let Some(receiving) = self.receiving.as_mut().filter(|receiving| receiving.invitation == Invitation::Due) else { return };
+        receiving.invitation = Invitation::None;
+        if self.wire.input.is_empty() {
             self.wire.output.buffer().extend_from_slice(CONTINUE);
+        }
+    }
+
+    /// The answer begins.
+    pub(super) fn miss_invitation(&mut self) {
+        if let Some(receiving) = self.receiving.as_mut().filter(|receiving| receiving.invitation == Invitation::Due) {
+            receiving.invitation = Invitation::Missed;
         }
     }
 

@@ -36,6 +36,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             self.wire.flush().await?;
         }
         encode::head(self.wire.output.buffer(), &head, framing, alt_svc, persistence);
+        self.miss_invitation();
         if framing != Framing::None {
             self.send_body(&mut body, framing).await?;
         }
@@ -54,6 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             self.wire.flush().await?;
         }
         encode::ready(self.wire.output.buffer(), ready, alt_svc, persistence);
+        self.miss_invitation();
         self.wire.output.add(ready.body().clone(), b"");
         if persistence == Persistence::Closed {
             self.wire.flush().await?;

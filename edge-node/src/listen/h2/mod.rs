@@ -31,10 +31,9 @@ pub(super) async fn serve<A: Answer, S: AsyncRead + AsyncWrite + Unpin + Send + 
     let _open = shared.metrics.connected(Protocol::Http2);
     let activity = exchange.activity.clone();
     let opening = builder(shared).handshake::<_, Bytes>(Watched::new(stream, activity.clone()));
-    let connection = match tokio::time::timeout(shared.limits.handshake_timeout(), opening).await {
-        Ok(Ok(connection)) => connection,
-        failed => {
-            let error = failed.map(|failed| failed.err());
+    let connection = match shared.shake_hands(opening).await {
+        Ok(connection) => connection,
+        Err(error) => {
             return tracing::debug!(client.address = %exchange.connection.peer, ?error, "no HTTP/2 on an h2 connection");
         }
     };

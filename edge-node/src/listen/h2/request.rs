@@ -65,7 +65,7 @@ async fn answer<A: Answer>(
     respond: &mut SendResponse<Bytes>,
 ) -> Result<Response<SentBody>, Cut> {
     let mut interims = Interims::default();
-    let mut answering = pin!(exchange.run(request, interims.open()));
+    let mut answering = pin!(exchange.run(request, exchange.activity.begin(), interims.open()));
     let response = loop {
         tokio::select! {
             biased;
@@ -110,6 +110,9 @@ async fn send(response: Response<SentBody>, respond: &mut SendResponse<Bytes>) -
             }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
+                    if length.is_some_and(|length| length != sent) {
+                        return Err(Cut::ByUs);
+                    }
                     return Ok(stream.send_trailers(trailers)?);
                 }
             }

@@ -15,6 +15,7 @@ use selvedge_runtime::{Body, BodyError};
 use super::transport::{Accepted, Intake, Receiving, Sending, Transport};
 use crate::cache::policy::stated_length;
 use crate::limits;
+use crate::listen::activity::Running;
 use crate::listen::exchange::{Exchange, SentBody};
 use crate::listen::interim::Interims;
 use crate::listen::resets::Resets;
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 pub(super) async fn serve<A: Answer>(
     resolver: RequestResolver<Transport, Bytes>,
     mut accepted: Accepted,
+    running: Running,
     exchange: Arc<Exchange<A>>,
     resets: Arc<Resets>,
     head_timeout: Duration,
@@ -40,12 +42,13 @@ pub(super) async fn serve<A: Answer>(
         }
     };
     accepted.intake.delivered();
-    let (mut sending, receiving) = stream.split();
+    let (sending, receiving) = stream.split();
+    let mut sending = Unfinished { stream: sending, finished: false };
     let (head, ()) = request.into_parts();
     let body = ReceivedBody::open(receiving, accepted.intake, &head, &exchange.metrics).await;
     let answering = async {
-        let response = answer(http::Request::from_parts(head, body), &exchange, &mut sending).await?;
-        send(response, sending).await
+        let response = answer(http::Request::from_parts(head, body), running, &exchange, &mut sending.stream).await?;
+        send(response, &mut sending).await
     };
     let sent = tokio::select! {
         biased;
@@ -65,22 +68,38 @@ pub(super) async fn serve<A: Answer>(
     }
 }
 
+/// A response that is not sent whole. RFC 9114, section 4.1: what is cut short must not look whole, and quinn ends a stream that is dropped as if it were,
+/// also where its request's task panics or is dropped itself.
+struct Unfinished {
+    stream: RequestStream<Sending, Bytes>,
+    finished: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.stream.stop_stream(Code::H3_INTERNAL_ERROR);
+        }
+    }
+}
+
 /// Who ended a response before its end.
 enum Cut {
     /// The client reset its stream, or does not read it.
     ByClient,
-    /// The body failed, or is not as long as it says. RFC 9114, section 4.1: what is cut short must not look whole.
+    /// The body failed, or is not as long as it says.
     ByUs,
 }
 
 /// Gives the response; what comes before it is sent while it is made.
 async fn answer<A: Answer>(
     request: http::Request<Body>,
+    running: Running,
     exchange: &Exchange<A>,
     stream: &mut RequestStream<Sending, Bytes>,
 ) -> Result<http::Response<SentBody>, Cut> {
     let mut interims = Interims::default();
-    let answering = exchange.run(request, interims.open());
+    let answering = exchange.run(request, running, interims.open());
     tokio::pin!(answering);
     let response = loop {
         tokio::select! {
@@ -96,7 +115,8 @@ async fn answer<A: Answer>(
 }
 
 /// Sends a response. Gives its ended body.
-async fn send(response: http::Response<SentBody>, mut stream: RequestStream<Sending, Bytes>) -> Result<SentBody, Cut> {
+async fn send(response: http::Response<SentBody>, sending: &mut Unfinished) -> Result<SentBody, Cut> {
+    let stream = &mut sending.stream;
     let (mut head, mut body) = response.into_parts();
     let length = stated_length(&head.headers);
     if !head.headers.contains_key(header::DATE)
@@ -108,11 +128,7 @@ async fn send(response: http::Response<SentBody>, mut stream: RequestStream<Send
     in_time(stream.send_response(http::Response::from_parts(head, ()))).await?;
     let mut sent = 0;
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let Ok(frame) = frame else {
-            stream.stop_stream(Code::H3_INTERNAL_ERROR);
-            return Err(Cut::ByUs);
-        };
-        match frame.into_data() {
+        match frame.map_err(|_| Cut::ByUs)?.into_data() {
             Ok(mut data) => {
                 sent += data.len() as u64;
                 while !data.is_empty() {
@@ -128,10 +144,10 @@ async fn send(response: http::Response<SentBody>, mut stream: RequestStream<Send
         }
     }
     if length.is_some_and(|length| length != sent) && !bodiless {
-        stream.stop_stream(Code::H3_INTERNAL_ERROR);
         return Err(Cut::ByUs);
     }
     in_time(stream.finish()).await?;
+    sending.finished = true;
     Ok(body)
 }
 

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::h2::{connect, get};
 use super::server::{PATIENCE, Server, all, soon};
+use crate::limits::Limits;
 use crate::listen::quic::client::Client;
 
 #[tokio::test]
@@ -50,6 +51,43 @@ async fn h3_gets_goaway_and_its_running_requests_end() {
     let closed = soon(quic.closed()).await;
     assert!(matches!(&closed, quinn::ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() == 0x100), "{closed}");
     assert!(soon(drained).await.unwrap(), "everything ended by itself");
+}
+
+#[tokio::test]
+async fn h3_answers_what_it_accepted_before_the_drain() {
+    let server = Server::start();
+    let client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let before = server.tasks.running();
+    let (mut sending, mut receiving) = soon(client.quic.open_bi()).await.unwrap();
+    // HEADERS of 23 bytes: GET, https, localhost, /hello; by RFC 9204's static table, without Huffman's code.
+    let head = b"\x01\x17\x00\x00\xd1\xd7\x50\x09localhost\x51\x06/hello";
+    let (first, rest) = head.split_at(7);
+    sending.write_all(first).await.unwrap();
+    soon(async {
+        while server.tasks.running() == before {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    let tasks = server.tasks.clone();
+    let drained = tokio::spawn(async move { tasks.drain(PATIENCE).await });
+    soon(server.tasks.draining().cancelled()).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    sending.write_all(rest).await.unwrap();
+    sending.finish().unwrap();
+    let answer = soon(receiving.read_to_end(1 << 10)).await.unwrap();
+    assert!(answer.windows(5).any(|part| part == b"hello"), "{answer:?}");
+    assert!(soon(drained).await.unwrap(), "everything ended by itself");
+}
+
+#[tokio::test]
+async fn handshakes_do_not_hold_a_drain() {
+    let server = Server::with(Limits { handshake_timeout_ms: 60_000, ..Limits::default() }, Vec::new());
+    let _silent = TcpStream::connect(server.https).await.unwrap();
+    let _silent_after_tls = server.connect_tls("localhost", &[b"h2"]).await.unwrap();
+    assert!(soon(server.tasks.drain(PATIENCE / 2)).await, "everything ended by itself");
 }
 
 #[tokio::test]

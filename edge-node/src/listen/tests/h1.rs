@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 
 use super::server::{Server, soon};
 use crate::limits::{self, Limits};
+use crate::metrics::Readings;
 
 /// Sends bytes, and reads until the server closes.
 async fn exchange(server: &Server, request: &[u8]) -> String {
@@ -29,6 +30,24 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
         answer.push(byte[0]);
     }
     String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn connections_are_counted() {
+    let server = Server::start();
+    let counted = |line: &str| server.metrics.render(&Readings::default()).lines().any(|counted| counted == line);
+    let mut stream = TcpStream::connect(server.http).await.unwrap();
+    stream.write_all(b"GET /hello HTTP/1.1\r\nHost: a.example\r\n\r\n").await.unwrap();
+    read_until(&mut stream, "hello").await;
+    assert!(counted("selvedge_connections_total{protocol=\"HTTP/1.1\"} 1"));
+    assert!(counted("selvedge_connections_open{protocol=\"HTTP/1.1\"} 1"));
+    drop(stream);
+    soon(async {
+        while !counted("selvedge_connections_open{protocol=\"HTTP/1.1\"} 0") {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -269,6 +288,19 @@ async fn a_client_is_told_to_send_when_its_body_is_wanted() {
     stream.write_all(ask("/refuse").as_bytes()).await.unwrap();
     let answer = read_all(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("connection: close\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn nobody_is_told_to_send_once_the_answer_has_begun() {
+    let server = Server::start();
+    let mut stream = TcpStream::connect(server.http).await.unwrap();
+    stream.write_all(format!("POST /late HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 5\r\n\r\n").as_bytes()).await.unwrap();
+    read_until(&mut stream, "early").await;
+    stream.write_all(b"12345").await.unwrap();
+    soon(server.site.cancelled.notified()).await;
+    stream.write_all(format!("GET /hello HTTP/1.1\r\n{HOST}\r\n").as_bytes()).await.unwrap();
+    let answer = read_until(&mut stream, "hello").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
 }
 
 #[tokio::test]

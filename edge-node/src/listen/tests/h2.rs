@@ -42,6 +42,18 @@ async fn requests_are_answered_and_h3_is_announced() {
 }
 
 #[tokio::test]
+async fn a_body_with_trailers_is_as_long_as_it_says_too() {
+    let server = Server::start();
+    let (mut client, _connection) = connect(&server).await;
+    let error = match soon(client.send_request(get(&server, "/trailers"))).await {
+        Ok(response) => soon(all(response.into_body())).await.unwrap_err(),
+        Err(reset_at_once) => reset_at_once,
+    };
+    // A client's own check would name another error.
+    assert!(format!("{error:?}").contains("INTERNAL_ERROR"), "{error:?}");
+}
+
+#[tokio::test]
 async fn interim_responses_come_before_the_final_one() {
     let server = Server::start();
     let stream = server.connect_tls("localhost", &[b"h2"]).await.unwrap();

@@ -78,6 +78,14 @@ async fn a_body_that_fails_resets_its_stream_only() {
 }
 
 #[tokio::test]
+async fn a_response_whose_task_panics_does_not_look_whole() {
+    let server = Server::start();
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    assert!(soon(client.get("/panic")).await.is_err());
+    assert_eq!(soon(client.get("/hello")).await.unwrap().body, b"hello");
+}
+
+#[tokio::test]
 async fn a_body_of_another_length_than_it_says_is_an_error() {
     let server = Server::start();
     let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
@@ -167,7 +175,24 @@ async fn an_idle_connection_is_closed() {
     let server = Server::with(Limits { idle_timeout_ms: 200, ..Limits::default() }, Vec::new());
     let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
     soon(client.get("/hello")).await.unwrap();
+    // However often the client is pinged.
     soon(client.quic.closed()).await;
+}
+
+#[tokio::test]
+async fn a_connection_with_a_silent_request_is_not_idle() {
+    let server = Server::with(Limits { idle_timeout_ms: 1_000, ..Limits::default() }, Vec::new());
+    let mut client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let quic = client.quic.clone();
+    let waiting = client.get("/wait");
+    tokio::pin!(waiting);
+    tokio::select! {
+        _ = &mut waiting => panic!("it must wait"),
+        closed = quic.closed() => panic!("it must stay open: {closed}"),
+        () = tokio::time::sleep(std::time::Duration::from_millis(2_500)) => {}
+    }
+    server.site.go.open();
+    assert_eq!(soon(waiting).await.unwrap().body, b"waited");
 }
 
 #[tokio::test]

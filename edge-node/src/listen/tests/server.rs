@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -105,6 +106,17 @@ impl Behind {
                 Ok(Bytes::from_static(b"half")),
                 Err(BodyError::Worker(selvedge_runtime::Outcome::ExceededCpu)),
             ]))),
+            "/panic" => {
+                let pieces = futures::stream::iter(["half", ""])
+                    .map(|piece| if piece.is_empty() { panic!("of a test") } else { Ok(Bytes::from(piece)) });
+                Response::new(Body::chunks(pieces))
+            }
+            "/trailers" => {
+                let trailers = [(http::header::ETAG, http::HeaderValue::from_static("late"))].into_iter().collect();
+                let frames = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"short"))), Ok(Frame::trailers(trailers))]);
+                let body = Body::stream(http_body_util::StreamBody::new(frames));
+                Response::builder().header("content-length", "9").body(body).unwrap()
+            }
             "/endless" => {
                 let guard = Cancelled(Some(self.0.clone()));
                 Response::new(Body::chunks(futures::stream::unfold(guard, |guard| async {

@@ -112,6 +112,17 @@ async fn stale_and_revalidated_answers_failures_and_errors_are_told_apart() {
 }
 
 #[tokio::test]
+async fn bytes_that_an_answer_to_head_does_not_have_are_not_counted() {
+    let world = World::with_worker(vec![to_worker("/*", "w")], |_| async { Ok(response(200, &[], "page")) });
+    for method in ["HEAD", "GET"] {
+        let request = http::Request::builder().method(method).uri("/").header("host", "www.example.org").body(Body::empty());
+        drop(world.send(request.expect("a request")).await);
+    }
+    has(&page(&world), "selvedge_route_sent_bytes_total{route=\"/*\",tier=\"worker\"} 4");
+    assert_eq!(world.metrics.sent_bytes.get(), 4);
+}
+
+#[tokio::test]
 async fn what_leaves_memory_is_counted_by_its_route_and_cause() {
     const KIB_64: &str = many_bytes();
     let server = Server::start(|request| async move {
