@@ -15,7 +15,8 @@ pub(super) const KILL_DELAY: Duration = Duration::from_millis(100);
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(100);
 /// From `Cancel` to `Done`, when the thread is free.
 pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(1);
-/// The same while the thread is held by others: after it the runner is taken for stuck all the same.
+/// The same while the thread is held by others, or, beyond its CPU limit, by the cancelled one itself, whose client has gone: after it the
+/// runner is taken for stuck all the same.
 pub(super) const CANCEL_GRACE_MAX: Duration = Duration::from_secs(10);
 /// An isolate that holds its thread for longer is busy: nothing is started there. The runner's watchdog has the same figure.
 pub(super) const BUSY_NS: u64 = 10_000_000;
@@ -88,7 +89,7 @@ pub(super) const LOAD_RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest of them.
 pub(super) const LOAD_RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Lines of the log of one invocation.
+/// Lines of the log of one invocation, or of one version on one link outside of any: a loop around `console.log` must not fill the node's.
 pub(super) const LOG_LINES_MAX: u32 = 1000;
 /// Bytes of them.
 pub(super) const LOG_BYTES_MAX: usize = 256 << 10;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge_runtime::protocol::{BodyKind, RequestHead, Slot, StreamId, ToEdge};
+use selvedge_runtime::protocol::{BodyKind, RequestHead, Slot, StreamId, ToEdge, monotonic_ns};
 use selvedge_runtime::{LogLevel, Outcome};
 
 use super::{Thread, once};
@@ -14,6 +14,10 @@ impl Thread {
     /// False where the path is none of these.
     pub(super) fn late(&mut self, stream: StreamId, slot: Slot, path: &str, head: &RequestHead) -> bool {
         match path {
+            "hold" => {
+                self.area.turn_begins(monotonic_ns(), stream);
+                self.at_cancel.insert(stream, path.to_owned());
+            }
             "late-stream" | "slow-cancel" => _ = self.at_cancel.insert(stream, path.to_owned()),
             "lose-once" if once(head) => {
                 self.say(&ToEdge::Failed { stream, outcome: Outcome::RunnerLost, message: "its isolate was dropped".to_owned() });
@@ -59,6 +63,7 @@ impl Thread {
             self.say(&ToEdge::BodyEnd { stream, part: 0, error: None });
         } else {
             std::thread::sleep(Duration::from_millis(1800));
+            self.area.turn_ends();
         }
         self.done(stream, outcome);
     }

@@ -1,13 +1,15 @@
 //! What a runner says late, loses, or says outside of any invocation.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use selvedge_runtime::{Body, BodyError, Limits, Outcome};
+use selvedge_runtime::supervisor::Supervisor;
+use selvedge_runtime::{Body, BodyError, Limits, Outcome, WorkerSource};
 
-use crate::stage::{get, limited, request, send, supervisor, until, worker};
+use crate::stage::{Memory, get, limited, request, send, supervisor, until, worker};
 use crate::tests::{flag, run_once};
 
 pub(crate) async fn a_response_that_streams_too_late_is_ignored() {
@@ -94,11 +96,10 @@ pub(crate) async fn a_log_outside_of_invocations_is_bounded() {
     assert_eq!(LINES.load(Ordering::Relaxed), 1001);
 }
 
-pub(crate) async fn a_late_tick_of_an_overloaded_machine_condemns_nobody() {
-    let supervisor = supervisor().await;
-    let source = worker("slow", "v1");
-    supervisor.warm(&source).await.expect("warm");
-    let (invocation, host) = request(Method::GET, "slow-cancel", Body::empty());
+/// Runs an invocation, and goes away.
+async fn go_away(supervisor: &Supervisor, source: &Arc<WorkerSource>, path: &str) -> Arc<Memory> {
+    supervisor.warm(source).await.expect("warm");
+    let (invocation, host) = request(Method::GET, path, Body::empty());
     let run = tokio::spawn({
         let (supervisor, source) = (supervisor.clone(), source.clone());
         async move { supervisor.run(&source, invocation).await.map(drop) }
@@ -106,6 +107,20 @@ pub(crate) async fn a_late_tick_of_an_overloaded_machine_condemns_nobody() {
     until(|| supervisor.runners().iter().any(|runner| runner.invocations == 1)).await;
     run.abort();
     run.await.expect_err("aborted");
+    host
+}
+
+pub(crate) async fn who_computes_on_for_a_client_that_is_gone_may_do_so_up_to_its_limit() {
+    let supervisor = supervisor().await;
+    let host = go_away(&supervisor, &worker("hold", "v1"), "hold").await;
+    assert_eq!(host.report().await.outcome, Outcome::Canceled);
+    assert_eq!(supervisor.counts().kills_stuck, 0);
+}
+
+pub(crate) async fn a_late_tick_of_an_overloaded_machine_condemns_nobody() {
+    let supervisor = supervisor().await;
+    let source = worker("slow", "v1");
+    let host = go_away(&supervisor, &source, "slow-cancel").await;
     // Nothing of this side runs for longer than a cancelled invocation may take, and the runner is slow, too.
     let held: Vec<_> = (0..4).map(|_| tokio::spawn(async { std::thread::sleep(Duration::from_millis(750)) })).collect();
     for held in held {

@@ -246,4 +246,15 @@ mod tests {
         shared.charge(1, 1);
         assert_eq!(*shared.overdrawn.borrow(), [1]);
     }
+
+    #[test]
+    fn an_isolate_that_is_hit_while_its_garbage_is_collected_is_known() {
+        let shared = Shared::new(Box::leak(Box::new(Station::detached())));
+        let seat = Seat::new(&shared, 1, ExternalBudget::new(shared.station, 100));
+        seat.last.set(7);
+        seat.collect(|| ());
+        assert_eq!(seat.verdict.get(), None);
+        seat.collect(|| shared.station.span.doom(Outcome::ExceededCpu));
+        assert_eq!(seat.verdict.get(), Some((7, Outcome::ExceededCpu)));
+    }
 }
