@@ -19,6 +19,8 @@ use crate::limits;
 pub(super) struct Watched<S> {
     stream: S,
     activity: Arc<Activity>,
+    /// A flush waits for the client.
+    flushing: bool,
     closing: Closing,
 }
 
@@ -34,7 +36,7 @@ enum Closing {
 
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, closing: Closing::No }
+        Self { stream, activity, flushing: false, closing: Closing::No }
     }
 
     fn wrote<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -70,8 +72,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        let was_flushing = std::mem::replace(&mut self.flushing, polled.is_pending());
         if polled.is_pending() {
             self.activity.blocked();
+        } else if was_flushing {
+            // Nothing may be written for long after this.
+            self.activity.wrote();
         }
         polled
     }
@@ -106,5 +112,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_has_taken_all_is_not_stalled_though_nothing_follows() {
+        let activity = Activity::new();
+        let (mut client, server) = tokio::io::duplex(8);
+        // Holds back what the socket does not take, as TLS does.
+        let mut watched = Watched::new(BufWriter::new(server), activity.clone());
+        watched.write_all(b"twelve bytes").await.unwrap();
+        let mut flush = Box::pin(watched.flush());
+        assert!(futures::poll!(flush.as_mut()).is_pending());
+        assert!(activity.stalled_for(Duration::ZERO), "nobody reads");
+        client.read_exact(&mut [0; 8]).await.unwrap();
+        flush.await.unwrap();
+        assert!(!activity.stalled_for(Duration::ZERO));
     }
 }
