@@ -2,14 +2,20 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use selvedge_origin::client::{Client, ClientError};
 use selvedge_origin::tokens::{TokenFile, TokenKind};
 
 use super::WrongUsage;
 use crate::args::Registry;
+use crate::limits::START_TIMEOUT;
+use crate::output::Output;
 
 /// Calls that may be repeated (they are idempotent, or carry a request id) are made at most this often.
 const ATTEMPTS: u32 = 3;
+
+/// Between two looks at who has joined.
+const JOIN_LOOK: Duration = Duration::from_millis(20);
 
 /// Before a call is repeated.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -41,6 +47,26 @@ where
         }
     }
     call().await
+}
+
+/// Waits until so many nodes are there: for `dev` and `demo`, which have just started them.
+pub(super) async fn wait_for_nodes(client: &Client, count: usize, output: Output) -> anyhow::Result<()> {
+    let joined = async {
+        let mut told = None;
+        loop {
+            let online = client.nodes().await.map_or(0, |nodes| nodes.iter().filter(|node| node.online).count());
+            if online >= count {
+                return;
+            }
+            if told.replace(online) != Some(online) {
+                output.step(format!("{online} of {count} nodes have joined"));
+            }
+            tokio::time::sleep(JOIN_LOOK).await;
+        }
+    };
+    let result = tokio::time::timeout(START_TIMEOUT, joined).await;
+    output.step_done();
+    result.with_context(|| format!("not all nodes joined within {START_TIMEOUT:?}"))
 }
 
 /// A moment for people: `2026-08-01 12:34:56Z`.

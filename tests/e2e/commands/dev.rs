@@ -64,6 +64,16 @@ async fn saving_a_file_swaps_the_worker_without_a_dropped_request() {
     assert!(dev.terminate().success());
 }
 
+#[test]
+fn a_signal_is_heard_while_the_bundler_works() {
+    let dir = tempfile::tempdir().unwrap();
+    super::write_worker(dir.path(), "page", &script("one"));
+    // Nobody writes into it: whoever reads it waits.
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("place.ts"), rustix::fs::Mode::RWXU).unwrap();
+    let mut dev = Daemon::start(&["dev", &dir.path().to_string_lossy(), "--port", "0"]);
+    assert!(dev.terminate().success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn saving_only_a_setting_of_the_routes_takes_effect() {
     let dir = tempfile::tempdir().unwrap();

@@ -17,7 +17,7 @@ use selvedge_origin::registry::{CacheSettings, NodeName, RequestId};
 use selvedge_origin::tokens::TokenFile;
 
 use super::rollout::{self, Verdict};
-use super::{DONE, FAILED, deploy, signals::Stop};
+use super::{DONE, FAILED, deploy, registry, signals::Stop};
 use crate::args::DemoArgs;
 use crate::bundle::bundle;
 use crate::limits::START_TIMEOUT;
@@ -64,7 +64,7 @@ async fn show(args: &DemoArgs, dir: &Path, parts: &mut Vec<Child>, output: Outpu
         nodes.push(start_node(args, number, &url, dir, parts, None).await?);
     }
     let client = Client::connect(&url, &TokenFile::read(&data.join("admin.token"))?)?;
-    wait_for_nodes(&client, nodes.len(), output).await?;
+    registry::wait_for_nodes(&client, nodes.len(), output).await?;
     for (name, main) in [("hello", None), ("shop", args.without_npm.then_some("src/index.plain.ts"))] {
         deploy_example(&client, &args.examples.join(name), main, output).await?;
     }
@@ -157,22 +157,6 @@ fn address(printed: &serde_json::Value, key: &str) -> anyhow::Result<SocketAddr>
 
 fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("{}: not UTF-8", path.display()))
-}
-
-async fn wait_for_nodes(client: &Client, count: usize, output: Output) -> anyhow::Result<()> {
-    let joined = async {
-        loop {
-            let online = client.nodes().await.map_or(0, |nodes| nodes.iter().filter(|node| node.online).count());
-            if online >= count {
-                return;
-            }
-            output.step(format!("{online} of {count} nodes have joined"));
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    let result = tokio::time::timeout(START_TIMEOUT, joined).await;
-    output.step_done();
-    result.with_context(|| format!("not all nodes joined within {START_TIMEOUT:?}"))
 }
 
 async fn deploy_example(client: &Client, dir: &Path, main: Option<&str>, output: Output) -> anyhow::Result<()> {

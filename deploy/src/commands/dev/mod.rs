@@ -17,7 +17,7 @@ use selvedge_origin::client::Client;
 use selvedge_origin::registry::{Digest, WorkerName};
 use selvedge_origin::{Origin, OriginConfig};
 
-use super::{DONE, deploy, logging, signals::Stop};
+use super::{DONE, deploy, logging, registry, signals::Stop};
 use crate::args::DevArgs;
 use crate::bundle::{BundleError, Bundled, bundle};
 use crate::limits::{NODES_POLL_MS, START_TIMEOUT};
@@ -124,26 +124,14 @@ impl Session {
 
     /// Swaps in the project, and again whenever a file of it is saved. Ends with an error only, where the node does not come up.
     async fn follow_saves(&mut self, project: Project, since: SystemTime) -> anyhow::Result<()> {
-        self.wait_for_node().await?;
+        // Before the first worker comes, so that its time is its own.
+        registry::wait_for_nodes(&self.client, 1, self.output.quiet()).await?;
         let (mut watch, mut project, mut since) = (Watch::new(), Ok(project), since);
         loop {
             watch.replace(self.swap(project).await, since);
             watch.changed().await;
             since = SystemTime::now();
             project = load(&self.args);
-        }
-    }
-
-    /// The node follows the registry before the first worker comes, so that its time is the worker's own.
-    async fn wait_for_node(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        loop {
-            let nodes = self.client.nodes().await?;
-            if nodes.iter().any(|node| node.online) {
-                return Ok(());
-            }
-            anyhow::ensure!(Instant::now() < deadline, "the node did not report to the origin within {START_TIMEOUT:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
