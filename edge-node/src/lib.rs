@@ -42,6 +42,6 @@ pub fn fuzz(bytes: &[u8]) {
     request::fuzz_links(bytes);
     request::fuzz_explained(bytes);
     request::fuzz_standings(bytes);
-    workers::fuzz_locations(bytes);
+    request::fuzz_references(bytes);
     routes::fuzz(bytes);
 }

@@ -1,11 +1,12 @@
-//! What an answer to an unsafe method makes invalid, and what its references mean: RFC 9111, section 4.4; RFC 3986, section 5.
+//! What an answer to an unsafe method makes invalid: RFC 9111, section 4.4.
 
-use http::Response;
 use http::header::{CONTENT_LOCATION, HeaderValue, LOCATION};
+use http::{Response, Uri};
 use selvedge_runtime::Body;
 
 use super::RequestPath;
 use super::context::Context;
+use super::reference::resolve;
 use super::route::{Aim, Answerer};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::{policy, query};
@@ -38,54 +39,14 @@ pub(super) fn invalidate(path: &RequestPath, aim: &Aim, context: &Context, respo
     targets
 }
 
-/// Path and query of a reference to the same scheme and authority, also a relative one (RFC 3986, section 5.2); none of others.
+/// Path and query of a reference to the same scheme and authority, also a relative one; none of others.
 pub(super) fn same_authority(reference: &HeaderValue, context: &Context) -> Option<String> {
-    let text = reference.to_str().ok()?;
-    let text = text.split('#').next().unwrap_or_default();
-    if text.is_empty() {
-        return Some(context.target.as_str().to_owned());
-    }
-    let scheme_end = text.find(':').filter(|end| text.get(..*end).is_some_and(|scheme| !scheme.contains(['/', '?'])));
-    let rest = match scheme_end {
-        Some(end) if text.get(..end)?.eq_ignore_ascii_case(context.scheme()) => text.get(end + 1..)?,
-        Some(_) => return None,
-        None => text,
-    };
-    if let Some(after) = rest.strip_prefix("//") {
-        let end = after.find(['/', '?']).unwrap_or(after.len());
-        let (authority, target) = after.split_at(end);
-        let same = super::context::normalise(authority, context.secure).ok()? == context.authority;
-        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        return same.then(|| without_dots(&target));
-    }
-    if rest.starts_with('/') {
-        return Some(without_dots(rest));
-    }
-    if rest.starts_with('?') {
-        return Some(format!("{}{rest}", context.target.path()));
-    }
-    let folder = context.target.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-    Some(without_dots(&format!("{folder}/{rest}")))
-}
-
-/// Without `.` and `..` segments (RFC 3986, section 5.2.4).
-fn without_dots(target: &str) -> String {
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let mut kept: Vec<&str> = Vec::new();
-    let mut ends_open = false;
-    for segment in path.split('/').skip(1) {
-        ends_open = matches!(segment, "." | "..");
-        match segment {
-            "." => {}
-            ".." => drop(kept.pop()),
-            other => kept.push(other),
-        }
-    }
-    if ends_open {
-        kept.push("");
-    }
-    let path = format!("/{}", kept.join("/"));
-    query.map_or(path.clone(), |query| format!("{path}?{query}"))
+    let base =
+        Uri::builder().scheme(context.scheme()).authority(&*context.authority).path_and_query(context.target.clone()).build().ok()?;
+    let named = resolve(&base, reference)?;
+    let authority = super::context::normalise(named.authority()?.as_str(), context.secure).ok()?;
+    let same = named.scheme() == base.scheme() && authority == context.authority;
+    same.then(|| named.path_and_query().map(|target| target.as_str().to_owned())).flatten()
 }
 
 #[cfg(test)]

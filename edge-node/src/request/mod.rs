@@ -16,6 +16,7 @@ mod partial;
 mod pass_through;
 mod pump;
 mod record;
+mod reference;
 mod respond;
 mod route;
 mod shield;
@@ -58,8 +59,11 @@ pub use error::RequestError;
 pub(crate) use explain::fuzz as fuzz_explained;
 pub(crate) use hints::fuzz as fuzz_links;
 pub use record::{Observer, RequestRecord, WorkerLine, WorkerRecord};
+pub(crate) use reference::fuzz as fuzz_references;
 pub(crate) use shield::fuzz as fuzz_standings;
-pub(crate) use {fields::strip_hop, route::Inside, trail::Trail as RequestTrail, wish::Wish, worker_cache::Asking as CacheAsking};
+pub(crate) use {
+    fields::strip_hop, reference::resolve, route::Inside, trail::Trail as RequestTrail, wish::Wish, worker_cache::Asking as CacheAsking,
+};
 
 /// What a [`RequestPath`] is made of.
 pub struct Parts {
@@ -167,7 +171,6 @@ impl RequestPath {
 
     /// Answers one request: which route, then [`Self::fulfil`].
     async fn answer(self: &Arc<Self>, request: Request<Body>, trail: &Arc<Trail>) -> Result<Reply, RequestError> {
-        trail.context.check()?;
         let aim = route::resolve(&trail.context, &self.routes.load())?;
         trail.routed(&aim.route);
         if aim.route.redirect_to_https && !trail.context.secure {

@@ -53,6 +53,7 @@ pub(crate) enum Answerer {
 
 /// The route for a client's request, or a worker's request of another route.
 pub(crate) fn resolve(context: &Context, table: &RouteTable) -> Result<Aim, RequestError> {
+    context.check()?;
     // A tunnel is no request to a route (RFC 9110, section 9.3.6), and TRACE would show a client the fields that proxies add (section 9.3.8).
     if context.method == Method::CONNECT || context.method == Method::TRACE {
         return Err(RequestError::Method(context.method.clone()));

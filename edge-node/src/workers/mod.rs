@@ -2,6 +2,7 @@
 
 mod host;
 mod log;
+mod redirect;
 
 use std::sync::Arc;
 
@@ -10,7 +11,6 @@ use selvedge_runtime::supervisor::Supervisor;
 use selvedge_runtime::{Body, Invocation, RunError, WorkerSource};
 
 pub(crate) use host::WorkerHost;
-pub use host::fuzz as fuzz_locations;
 pub use log::LogBudget;
 
 /// Who runs invocations.

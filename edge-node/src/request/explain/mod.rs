@@ -44,7 +44,7 @@ impl RequestPath {
 
     /// The way of [`RequestPath::answer`], as far as nobody is asked.
     async fn explanation(&self, request: &Request<()>, context: &Context) -> Explanation {
-        let aim = match context.check().and_then(|()| route::resolve(context, &self.routes.load())) {
+        let aim = match route::resolve(context, &self.routes.load()) {
             Ok(aim) => aim,
             Err(error) => return Explanation { refused: Some(error.to_string()), ..Explanation::default() },
         };
