@@ -169,9 +169,13 @@ pub fn may_store(
     Ok(Storable { control, freshness, vary })
 }
 
-/// The length that a response says it has, in bytes; none where it says none, or nothing that is a number.
+/// The length that a message says it has, in bytes; none where it says none, or what is not one number, in digits only (RFC 9112, section 6.3).
 pub fn stated_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let digits = lengths.next().filter(|_| lengths.next().is_none())?.as_bytes();
+    // 18 digits are below 2^63.
+    let is_number = (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
 /// How long a response is fresh: as it says; else as the route says of its status; else by a guess, where one is allowed. None: there is no default lifetime.

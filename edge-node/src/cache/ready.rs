@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use selvedge_runtime::Body;
 
 use super::entry::Entry;
-use super::status::CACHE_STATUS;
+use super::status::{CACHE_STATUS, push_decimal};
 use super::time::Time;
 
 /// The whole of a stored response, whose bytes are in memory in one piece.
@@ -90,20 +90,6 @@ fn write(fields: &HeaderMap, length: u64) -> Box<[u8]> {
     push_decimal(&mut out, length);
     out.extend_from_slice(b"\r\n");
     out.into()
-}
-
-fn push_decimal(out: &mut Vec<u8>, number: u64) {
-    let (mut digits, mut at, mut rest) = ([0_u8; 20], 20, number);
-    loop {
-        at -= 1;
-        if let Some(digit) = digits.get_mut(at) {
-            *digit = b'0' + (rest % 10) as u8;
-        }
-        rest /= 10;
-        if rest == 0 || at == 0 {
-            return out.extend_from_slice(digits.get(at..).unwrap_or_default());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ impl Cache {
     }
 
     async fn recall_alone(&self, disk: &Disk, key: &[u8], request: &HeaderMap, route: Route<'_>) -> Option<Arc<Entry>> {
-        let recalled = disk.recall(key, request).await?.counted_by(route);
+        let recalled = disk.recall(key, request, route).await?;
         if self.is_gone(key, &recalled.entry) {
             disk.discard(&recalled);
             return None;

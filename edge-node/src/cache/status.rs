@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use bytes::BufMut;
 use http::HeaderValue;
 use http::header::{HeaderMap, HeaderName};
 
@@ -156,7 +157,10 @@ impl StatusName {
         let mut bytes = bytes::BytesMut::with_capacity(self.0.len() + 32);
         bytes.extend_from_slice(self.0.as_bytes());
         bytes.extend_from_slice(b"; hit; ttl=");
-        push_decimal(&mut bytes, ttl_seconds);
+        if ttl_seconds < 0 {
+            bytes.put_u8(b'-');
+        }
+        push_decimal(&mut bytes, ttl_seconds.unsigned_abs());
         HeaderValue::from_maybe_shared(bytes.freeze()).unwrap_or(HeaderValue::from_static("hit"))
     }
 
@@ -193,22 +197,19 @@ impl StatusName {
     }
 }
 
-fn push_decimal(bytes: &mut bytes::BytesMut, number: i64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    let mut left = number.unsigned_abs();
+/// Writes a number as it is read.
+pub(super) fn push_decimal(out: &mut impl BufMut, number: u64) {
+    let (mut digits, mut at, mut rest) = ([0_u8; 20], 20, number);
     loop {
         at -= 1;
-        digits[at] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
+        if let Some(digit) = digits.get_mut(at) {
+            *digit = b'0' + (rest % 10) as u8;
+        }
+        rest /= 10;
+        if rest == 0 || at == 0 {
+            return out.put_slice(digits.get(at..).unwrap_or_default());
         }
     }
-    if number < 0 {
-        bytes.extend_from_slice(b"-");
-    }
-    bytes.extend_from_slice(&digits[at..]);
 }
 
 /// Puts our member after those of caches nearer to the upstream (section 2).

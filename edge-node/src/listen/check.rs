@@ -10,6 +10,7 @@ use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Version};
 
 use super::{Protocol, Refusal};
+use crate::cache::policy::stated_length;
 use crate::limits;
 
 /// How the request came in, as far as the rules depend on it.
@@ -63,16 +64,12 @@ fn no_connection_fields(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Content-Length: one number, in digits only (RFC 9112, section 6.3).
+/// Content-Length, which must be a length where there is one.
 pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(None) };
-    // 18 digits are below 2^63.
-    let digits = length.as_bytes();
-    if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) || lengths.next().is_some() {
-        return Err(Refusal::BadFraming);
+    if !headers.contains_key(header::CONTENT_LENGTH) {
+        return Ok(None);
     }
-    Ok(Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))))
+    stated_length(headers).map(Some).ok_or(Refusal::BadFraming)
 }
 
 fn absolute<B>(request: &http::Request<B>, arrival: Arrival) -> Result<Uri, Refusal> {

@@ -1,6 +1,5 @@
 //! The two bodies of an exchange: the request's on its way out, and the response's on its way in.
 
-use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::http2;
 use super::limits;
+use super::lost::told;
 use super::pool::Lease;
 use crate::cache::tags::Tags;
 use crate::request::strip_hop;
@@ -74,11 +74,8 @@ impl http_body::Body for Incoming {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, String>>> {
         match &mut *self {
-            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(|error| match error.source() {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
-            }),
-            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|error| error.to_string()),
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(|error| told(&error)),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(|error| told(&error)),
         }
     }
 

@@ -6,6 +6,7 @@ use http_body::Body as _;
 use selvedge_runtime::Body;
 
 use super::UpstreamError;
+use crate::cache::policy::stated_length;
 
 /// Fields that say how one connection frames a message, or what it may become; each connection has its own (RFC 9110, section 7.6.1).
 fn strip_framing(headers: &mut HeaderMap, body: &Body) {
@@ -24,9 +25,7 @@ fn strip_framing(headers: &mut HeaderMap, body: &Body) {
         headers.remove(header::TE);
     }
     // The length is the body's own affair. One that only the field knows stays, so that a length known to the client is known to the upstream.
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let single = lengths.next().filter(|_| lengths.next().is_none()).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if single.is_none() || body.size_hint().exact().is_some() {
+    if stated_length(headers).is_none() || body.size_hint().exact().is_some() {
         headers.remove(header::CONTENT_LENGTH);
     }
 }

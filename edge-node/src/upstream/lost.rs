@@ -1,5 +1,7 @@
 //! Why an exchange gave no head: what the error is called, and whether the upstream may have looked at the request.
 
+use std::error::Error;
+
 use super::UpstreamError;
 use super::body::Progress;
 use super::pool::Lease;
@@ -28,16 +30,22 @@ impl Lost {
         if let Some(error) = progress.failed.lock().take() {
             return UpstreamError::RequestBody { host, error };
         }
-        let (error, broken): (&dyn std::error::Error, bool) = match &self {
+        let (error, broken): (&dyn Error, bool) = match &self {
             Self::Http1(error) => (error, error.is_parse()),
             Self::Http2(error) => (error, !error.is_io() && !error.is_go_away()),
         };
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            reason = format!("{reason}: {error}");
-            source = error.source();
-        }
+        let reason = told(error);
         if broken { UpstreamError::Protocol { host, reason } } else { UpstreamError::Terminated { host, reason } }
     }
+}
+
+/// The text of an error, and of what is behind it.
+pub(super) fn told(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }

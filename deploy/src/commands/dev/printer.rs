@@ -94,7 +94,7 @@ fn request_text(record: &RequestRecord) -> String {
     if let Some(worker) = &record.worker {
         text.push_str(&used(worker));
     }
-    text.push_str(&format!(", cache {}", record.cache.map_or("off", cache)));
+    text.push_str(&format!(", cache {}", record.cache.map_or("off", CacheResult::name)));
     if record.depth == 0 {
         text.push_str(&format!(", {}", record.protocol.name()));
     }
@@ -122,17 +122,6 @@ fn used(worker: &WorkerRecord) -> String {
     )
 }
 
-fn cache(result: CacheResult) -> &'static str {
-    match result {
-        CacheResult::Hit => "hit",
-        CacheResult::Stale => "stale",
-        CacheResult::Revalidated => "revalidated",
-        CacheResult::Collapsed => "collapsed",
-        CacheResult::Miss => "miss",
-        CacheResult::Bypass => "bypass",
-    }
-}
-
 fn request_document(record: &RequestRecord) -> serde_json::Value {
     let report = record.worker.as_ref().and_then(|worker| worker.report.as_ref());
     serde_json::json!({
@@ -143,7 +132,7 @@ fn request_document(record: &RequestRecord) -> serde_json::Value {
         "protocol": record.protocol.name(),
         "status": record.status.map(|status| status.as_u16()),
         "ms": record.wall.as_millis() as u64,
-        "cache": record.cache.map(cache),
+        "cache": record.cache.map(CacheResult::name),
         "outcome": record.worker.as_ref().and_then(|worker| worker.outcome).map(Outcome::name),
         "cpu_us": report.map(|report| report.cpu_us),
         "cpu_ms_max": record.worker.as_ref().map(|worker| worker.cpu_ms_max),

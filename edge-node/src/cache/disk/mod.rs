@@ -109,16 +109,6 @@ pub(super) struct Recalled {
     place: Place,
 }
 
-impl Recalled {
-    /// The same, of a route.
-    pub(super) fn counted_by(mut self, route: Option<&Arc<RouteCounters>>) -> Self {
-        if let (Some(route), Some(entry)) = (route, Arc::get_mut(&mut self.entry)) {
-            entry.count_by(route);
-        }
-        self
-    }
-}
-
 impl Disk {
     /// Opens the tier. What earlier runs have stored is there a moment later.
     pub(super) fn open(config: &DiskConfig, metrics: Arc<Metrics>) -> std::io::Result<Self> {
@@ -193,9 +183,9 @@ impl Disk {
         self.shared.index.has(self.shared.name(key))
     }
 
-    /// The newest response that answers a request with these fields. None also where the disk is too slow. Cancel-safe.
-    pub(super) async fn recall(&self, key: &[u8], request: &HeaderMap) -> Option<Recalled> {
-        let recalled = tokio::time::timeout(DISK_RECALL_WAIT, self.shared.find(key, request)).await;
+    /// The newest response that answers a request with these fields, counted as one of a route. None also where the disk is too slow. Cancel-safe.
+    pub(super) async fn recall(&self, key: &[u8], request: &HeaderMap, route: Option<&Arc<RouteCounters>>) -> Option<Recalled> {
+        let recalled = tokio::time::timeout(DISK_RECALL_WAIT, self.shared.find(key, request, route)).await;
         recalled.inspect_err(|_| self.shared.metrics.disk.skipped_reads.add(1)).ok().flatten()
     }
 
@@ -257,7 +247,7 @@ impl Shared {
         encode::decode(meta.clone()).is_ok_and(|head| memory.holds(&head.key))
     }
 
-    async fn find(self: &Arc<Self>, key: &[u8], request: &HeaderMap) -> Option<Recalled> {
+    async fn find(self: &Arc<Self>, key: &[u8], request: &HeaderMap, route: Option<&Arc<RouteCounters>>) -> Option<Recalled> {
         let name = self.name(key);
         let mut places = self.index.places(name);
         let mut at = 0;
@@ -282,7 +272,11 @@ impl Shared {
             }
             let Some(body) = self.body(head.body, &body) else { continue };
             self.metrics.disk.read_bytes.add(place.bytes().into());
-            return Some(Recalled { entry: Arc::new(head.into_entry(body)), name, place });
+            let mut entry = head.into_entry(body);
+            if let Some(route) = route {
+                entry.count_by(route);
+            }
+            return Some(Recalled { entry: Arc::new(entry), name, place });
         }
         None
     }

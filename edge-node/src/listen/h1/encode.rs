@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
+use crate::cache::policy::stated_length;
 use crate::cache::ready::Ready;
 use crate::listen::{date, has_no_content};
 
@@ -43,16 +44,6 @@ pub(super) fn framing(method: &Method, version: Version, head: &Parts, exact: Op
         None if version == Version::HTTP_11 => Framing::Chunked,
         None => Framing::Close,
     }
-}
-
-/// Content-Length, if it is one number.
-fn stated_length(headers: &HeaderMap) -> Option<u64> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let length = lengths.next().filter(|_| lengths.next().is_none())?.as_bytes();
-    if !length.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(length).ok()?.parse().ok()
 }
 
 /// Writes a final head. Fields of a connection are gone from it already.
