@@ -366,7 +366,7 @@ impl Sources {
             upstream_servers,
             upstream_retries,
             routes: routes.len(),
-            by_route: routes.counters().cloned().collect(),
+            by_route: routes.counters().filter(|route| route.is_used()).cloned().collect(),
             registry_seq: following.and_then(|status| status.position.as_ref()).map_or(0, |position| position.seq),
             registry_connected: following.is_some_and(|status| status.link == Link::Following),
             workers_refused: following

@@ -6,7 +6,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{CacheResult, Counter, Gauge, Histogram, Page};
+use super::page::Page;
+use super::{CacheResult, Counter, Gauge, Histogram};
 
 /// The counters of one route. Aligned, so that no two routes write to the same line of a processor's cache (or to a pair of lines that are fetched together); what a hit of a
 /// client writes is in one.
@@ -163,7 +164,7 @@ impl RouteCounters {
     }
 
     /// Whether there is something to show.
-    fn is_used(&self) -> bool {
+    pub(crate) fn is_used(&self) -> bool {
         let any = |counters: &[Counter]| counters.iter().any(|counter| counter.get() > 0);
         Asker::ALL.iter().any(|asker| any(self.requests(*asker)))
             || any(&self.removals)

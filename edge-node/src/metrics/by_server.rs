@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Page;
+use super::page::Page;
 use crate::upstream::ServerReading;
 
 type Figure = (&'static str, &'static str, &'static str, fn(&ServerReading) -> u64);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selvedge_runtime::{LogLevel, Outcome, Report};
+use tracing::Level;
 
 use crate::listen::Protocol;
 use crate::metrics::CacheResult;
@@ -49,6 +50,51 @@ pub struct RequestRecord {
     pub response_bytes: u64,
     /// The response's body came to its end.
     pub complete: bool,
+}
+
+impl RequestRecord {
+    /// One wide event, of level INFO or DEBUG. The names of its fields are stable.
+    pub(super) fn log(&self, level: Level) {
+        let worker = self.worker.as_ref();
+        let report = worker.and_then(|worker| worker.report.as_ref());
+        macro_rules! event {
+            ($level:expr) => {
+                tracing::event!(
+                    target: "selvedge::request",
+                    $level,
+                    request.id = &*self.id,
+                    request.method = self.method.as_str(),
+                    request.scheme = self.scheme,
+                    request.authority = &*self.authority,
+                    request.path = &*self.path,
+                    request.protocol = self.protocol.name(),
+                    request.depth = self.depth,
+                    client.ip = %self.client,
+                    route.pattern = self.route.as_deref(),
+                    worker.name = worker.map(|worker| &*worker.name),
+                    worker.version = worker.map(|worker| &*worker.version),
+                    worker.outcome = worker.and_then(|worker| worker.outcome).map(Outcome::name),
+                    worker.cpu_us = report.map(|report| report.cpu_us),
+                    worker.heap_bytes = report.map(|report| report.heap_bytes),
+                    worker.subrequests = report.map(|report| report.subrequests),
+                    worker.cold_start = report.map(|report| report.cold_start),
+                    response.status = self.status.map(|status| status.as_u16()),
+                    response.bytes = self.response_bytes,
+                    response.complete = self.complete,
+                    cache.result = self.cache.map(CacheResult::name),
+                    error.kind = self.error,
+                    error.text = self.error_text.as_deref(),
+                    duration.head_us = us(self.head_wall),
+                    duration.us = us(self.wall),
+                )
+            };
+        }
+        if level == Level::DEBUG { event!(Level::DEBUG) } else { event!(Level::INFO) }
+    }
+}
+
+fn us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The worker's part of a [`RequestRecord`].

@@ -12,6 +12,7 @@ use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use selvedge_runtime::{Body, BodyError, Outcome, Report};
+use tracing::Level;
 
 use super::context::Context;
 use super::record::{Observer, RequestRecord, WorkerRecord};
@@ -214,16 +215,16 @@ impl Drop for Trail {
             self.sinks.metrics.sent_bytes.add(notes.response_bytes);
         }
         let watched = !self.sinks.observers.is_empty() && self.origin != Origin::Refresh;
-        let logged = match self.origin {
-            Origin::Refresh => tracing::enabled!(target: "selvedge::request", tracing::Level::DEBUG),
-            _ => tracing::enabled!(target: "selvedge::request", tracing::Level::INFO),
+        let (level, logged) = match self.origin {
+            Origin::Refresh => (Level::DEBUG, tracing::enabled!(target: "selvedge::request", Level::DEBUG)),
+            _ => (Level::INFO, tracing::enabled!(target: "selvedge::request", Level::INFO)),
         };
         if !watched && !logged {
             return;
         }
         let record = self.record(notes);
         if logged {
-            log(&record, self.origin);
+            record.log(level);
         }
         if watched {
             self.sinks.observers.iter().for_each(|observer| observer.request(&record));
@@ -263,52 +264,6 @@ impl Trail {
             complete: notes.complete,
         }
     }
-}
-
-/// One wide event. The names of its fields are stable.
-fn log(record: &RequestRecord, origin: Origin) {
-    let worker = record.worker.as_ref();
-    let report = worker.and_then(|worker| worker.report.as_ref());
-    macro_rules! event {
-        ($level:expr) => {
-            tracing::event!(
-                target: "selvedge::request",
-                $level,
-                request.id = &*record.id,
-                request.method = record.method.as_str(),
-                request.scheme = record.scheme,
-                request.authority = &*record.authority,
-                request.path = &*record.path,
-                request.protocol = record.protocol.name(),
-                request.depth = record.depth,
-                client.ip = %record.client,
-                route.pattern = record.route.as_deref(),
-                worker.name = worker.map(|worker| &*worker.name),
-                worker.version = worker.map(|worker| &*worker.version),
-                worker.outcome = worker.and_then(|worker| worker.outcome).map(Outcome::name),
-                worker.cpu_us = report.map(|report| report.cpu_us),
-                worker.heap_bytes = report.map(|report| report.heap_bytes),
-                worker.subrequests = report.map(|report| report.subrequests),
-                worker.cold_start = report.map(|report| report.cold_start),
-                response.status = record.status.map(|status| status.as_u16()),
-                response.bytes = record.response_bytes,
-                response.complete = record.complete,
-                cache.result = record.cache.map(CacheResult::name),
-                error.kind = record.error,
-                error.text = record.error_text.as_deref(),
-                duration.head_us = us(record.head_wall),
-                duration.us = us(record.wall),
-            )
-        };
-    }
-    match origin {
-        Origin::Refresh => event!(tracing::Level::DEBUG),
-        Origin::Client | Origin::Worker | Origin::Peer => event!(tracing::Level::INFO),
-    }
-}
-
-fn us(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A response's body that notes how much of it was sent, and whether all.
