@@ -26,6 +26,7 @@ mod exchange;
 mod h1;
 mod h2;
 mod interim;
+mod linger;
 pub(crate) mod quic;
 mod refusal;
 mod reply;

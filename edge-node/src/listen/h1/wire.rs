@@ -12,7 +12,8 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::output::Output;
-use crate::limits::{self, H1_READ_BYTES, SEND_STALL};
+use crate::limits::{H1_READ_BYTES, SEND_STALL, UNREAD_BODY_WAIT};
+use crate::listen::linger::Closing;
 use crate::tasks::Tasks;
 
 /// Why a connection ends.
@@ -170,21 +171,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Closes it so that the client gets what was sent: closing a socket with unread bytes in it makes the kernel send RST, which can destroy an answer that
-    /// the client has not read yet (a 413 while the client still uploads, RFC 9112, section 9.6). So the write side is closed first, and the rest is read and
-    /// dropped, within bounds.
+    /// Closes it so that the client gets what was sent.
     pub(super) async fn close(mut self) {
-        let lingering = async {
-            let _ = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await;
-            let mut bytes_left = limits::UNREAD_BODY_BYTES_MAX;
-            self.input = BytesMut::new();
-            while poll_fn(|cx| self.poll_read(cx, H1_READ_BYTES)).await.is_ok() {
-                let Some(left) = bytes_left.checked_sub(self.input.len() as u64) else { return };
-                bytes_left = left;
-                self.input.clear();
-            }
-        };
-        let _ = tokio::time::timeout(limits::UNREAD_BODY_WAIT, lingering).await;
+        self.input = BytesMut::new();
+        let mut closing = Closing::default();
+        // A client that takes nothing more holds it no longer than one that still sends.
+        let _ = tokio::time::timeout(UNREAD_BODY_WAIT, poll_fn(|cx| closing.poll(&mut self.stream, cx))).await;
     }
 
     /// Closes it so that the client sees that it did not get all.
