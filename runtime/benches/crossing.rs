@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use selvedge_runtime::protocol::Fields;
 use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
 use selvedge_runtime::{
     Body, CacheAnswer, CacheAsk, CachePurge, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module, ModuleKind,
@@ -107,8 +108,8 @@ fn invocation(host: &Arc<dyn Host>, headers: &HeaderMap, request_id: &Arc<str>, 
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = http::Uri::from_static(path);
     *request.headers_mut() = headers.clone();
-    let client = ClientInfo { ip: [127, 0, 0, 1].into(), http_protocol: "HTTP/1.1", tls_version: None, colo: request_id.clone() };
-    Invocation { request, client, request_id: request_id.clone(), host: host.clone() }
+    let client = ClientInfo { http_protocol: "HTTP/1.1", tls_version: None, colo: request_id.clone() };
+    Invocation { request, written: Fields::default(), client, host: host.clone() }
 }
 
 /// A browser's request: 8 fields, 400 bytes.

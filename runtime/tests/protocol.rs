@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use selvedge_runtime::ClientInfo;
 use selvedge_runtime::protocol::{
-    Area, Board, BodyKind, BodyRef, CHUNK_BYTES_MAX, COPY_BYTES_MAX, Decoder, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, LINKS_MAX,
+    Area, Board, BodyKind, BodyRef, CHUNK_BYTES_MAX, COPY_BYTES_MAX, Decoder, Fields, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, LINKS_MAX,
     NAME_BYTES_MAX, ProtocolError, ResponseHead, StartParts, TEXT_BYTES_MAX, ToEdge, ToRunner, URL_BYTES_MAX, encode, encode_response,
     encode_start, fuzz,
 };
@@ -63,14 +63,19 @@ fn a_start_from_parts_equals_the_message() {
     let uri: Uri = "https://shop.example:8443/cart?item=1".parse().expect("a URI");
     let mut headers = HeaderMap::new();
     headers.append("accept", HeaderValue::from_static("*/*"));
-    let client = ClientInfo { ip: [127, 0, 0, 1].into(), http_protocol: "HTTP/2", tls_version: None, colo: "n".into() };
+    let client = ClientInfo { http_protocol: "HTTP/2", tls_version: None, colo: "n".into() };
     let mut out = BytesMut::new();
-    let parts =
-        StartParts { stream: 5, slot: 6, method: &Method::PUT, uri: &uri, headers: &headers, client: &client, body: BodyRef::Whole(b"x") };
+    let mut written = Fields::with_capacity(0);
+    written.push("host", b"shop.example");
+    let written = written.freeze();
+    let (method, body) = (&Method::PUT, BodyRef::Whole(b"x"));
+    let parts = StartParts { stream: 5, slot: 6, method, uri: &uri, headers: &headers, written: &written, client: &client, body };
     encode_start(&mut out, parts).expect("within bounds");
     let Ok(Some(ToRunner::Start { stream: 5, slot: 6, head, client, body })) = one(&out) else { panic!("not a start") };
-    assert_eq!((head.method, head.url.as_str(), head.headers), (Method::PUT, "https://shop.example:8443/cart?item=1", headers));
-    assert_eq!((client.ip.to_string().as_str(), client.http_protocol, client.tls_version), ("127.0.0.1", "HTTP/2", None));
+    assert_eq!((head.method, head.url.as_str()), (Method::PUT, "https://shop.example:8443/cart?item=1"));
+    let fields: Vec<_> = head.headers.iter().collect();
+    assert_eq!(fields, [(&b"accept"[..], &b"*/*"[..]), (b"host", b"shop.example")]);
+    assert_eq!((client.http_protocol, client.tls_version), ("HTTP/2", None));
     assert_eq!(body, BodyKind::Whole(Bytes::from_static(b"x")));
 }
 

@@ -207,10 +207,9 @@ impl Context {
         self.id.get_or_init(next_id).clone()
     }
 
-    /// `X-Forwarded-For` for the next hop: the client, then the trusted proxies.
-    pub(crate) fn forwarded_for(&self) -> HeaderValue {
-        let alone = || HeaderValue::from_str(&self.client.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        self.proxied_for.clone().unwrap_or_else(alone)
+    /// `X-Forwarded-For` for the next hop where that is not the client alone: the client, then the trusted proxies.
+    pub(crate) fn proxied_for(&self) -> Option<&HeaderValue> {
+        self.proxied_for.as_ref()
     }
 
     /// `CDN-Loop` for the next hop.

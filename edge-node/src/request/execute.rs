@@ -42,18 +42,17 @@ pub(super) async fn run(
     let too_large = Arc::new(AtomicBool::new(false));
     let saved = Saved::of(&mut request, aim);
     let body = bounded(std::mem::take(request.body_mut()), bytes_max, &too_large)?;
-    fields::identify(request.headers_mut(), &trail.context);
+    let written = fields::identified(request.headers_mut(), &trail.context);
     *request.uri_mut() = absolute(&trail.context).ok_or(RequestError::Malformed("the address is not one"))?;
     let host = Arc::new(WorkerHost::new(path.clone(), trail.clone(), worker.clone(), version.source.version.clone()));
     let invocation = Invocation {
         request: request.map(|_| body),
+        written,
         client: ClientInfo {
-            ip: trail.context.client,
             http_protocol: trail.context.protocol.name(),
             tls_version: trail.context.tls_version,
             colo: path.node().clone(),
         },
-        request_id: trail.context.id(),
         host: host.clone(),
     };
     let answer = path.runners().run(&version.source, invocation).await;

@@ -1,12 +1,14 @@
 //! Fields of a message on its way through: those of one hop are taken off, those that say who asks are written anew.
 
 use http::Method;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
+use selvedge_runtime::protocol::Fields;
+use smallvec::SmallVec;
 
 use super::context::{CDN_LOOP, Context};
+
+/// About how many bytes they take: room enough for most.
+const WRITTEN_BYTES: usize = 384;
 
 /// Our answer's name for the request.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -14,94 +16,117 @@ pub(crate) const CF_CONNECTING_IP: HeaderName = HeaderName::from_static("cf-conn
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const PROXY_AUTHENTICATION_INFO: HeaderName = HeaderName::from_static("proxy-authentication-info");
+/// What [`who_asks`] says.
+const WRITTEN: [HeaderName; 7] = [CF_CONNECTING_IP, FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, HOST, X_REQUEST_ID];
 
 /// Fields of one hop (RFC 9110, section 7.6.1, and what RFC 9112 and older proxies add).
-const HOP: [HeaderName; 11] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    PROXY_AUTHENTICATION_INFO,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-];
+fn is_of_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-authentication-info"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
 
 /// Fields by which something in front of a server says who asks, and for what. From a client they are lies, and in no key: those that we do not write ourselves go.
-const CLAIMS: [HeaderName; 15] = [
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-client-ip"),
-    HeaderName::from_static("x-cluster-client-ip"),
-    HeaderName::from_static("true-client-ip"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-scheme"),
-    HeaderName::from_static("x-forwarded-ssl"),
-    HeaderName::from_static("cf-connecting-ipv6"),
-    HeaderName::from_static("x-original-host"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
-    HeaderName::from_static("x-forwarded-path"),
-    HeaderName::from_static("x-forwarded-uri"),
-];
+fn is_claim(name: &str) -> bool {
+    matches!(
+        name,
+        "x-real-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "true-client-ip"
+            | "x-forwarded-port"
+            | "x-forwarded-server"
+            | "x-forwarded-prefix"
+            | "x-forwarded-scheme"
+            | "x-forwarded-protocol"
+            | "x-forwarded-ssl"
+            | "x-forwarded-path"
+            | "x-forwarded-uri"
+            | "x-url-scheme"
+            | "front-end-https"
+            | "cf-connecting-ipv6"
+            | "x-host"
+            | "x-http-host-override"
+            | "x-original-host"
+            | "x-original-url"
+            | "x-rewrite-url"
+    )
+}
 
 /// Fields by which frameworks take a POST for another method. Of a GET they would make what the key knows nothing of: its answer would be everybody's.
-const OVERRIDES: [HeaderName; 3] = [
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-];
+fn is_override(name: &str) -> bool {
+    matches!(name, "x-http-method-override" | "x-http-method" | "x-method-override")
+}
 
 /// Takes off the fields of one hop, and those that `Connection` names. `Host` and `Content-Length` stay whatever it names: naming them is an attack.
 pub(crate) fn strip_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|b| *b == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
-        .collect();
-    for name in named.iter().chain(&HOP) {
+    strip(headers, |_| false);
+}
+
+/// The same, and those that `also` names. One pass over what is there: usually there is little, and nothing goes.
+fn strip(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
+    let goes = |name: &&HeaderName| is_of_hop(name.as_str()) || also(name);
+    let mut gone: SmallVec<[HeaderName; 8]> = headers.keys().filter(goes).cloned().collect();
+    if gone.is_empty() {
+        return;
+    }
+    let named = headers.get_all(CONNECTION).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    let named = named.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok());
+    gone.extend(named.filter(|name| *name != HOST && *name != CONTENT_LENGTH));
+    for name in gone {
         headers.remove(name);
     }
 }
 
-/// Who asks, for a worker or an upstream: rewritten, never passed on.
-pub(crate) fn identify(headers: &mut HeaderMap, context: &Context) {
-    strip_hop(headers);
-    for name in CLAIMS {
-        headers.remove(name);
-    }
-    if context.method == Method::GET || context.method == Method::HEAD {
-        for name in OVERRIDES {
-            headers.remove(name);
-        }
-    }
+/// Whether a field is one of who asks, or for what, whoever wrote it.
+fn is_foreign(name: &HeaderName, context: &Context) -> bool {
+    let bodyless = context.method == Method::GET || context.method == Method::HEAD;
+    is_claim(name.as_str()) || (bodyless && is_override(name.as_str()))
+}
+
+/// Says who asks, field by field.
+fn who_asks(context: &Context, mut say: impl FnMut(HeaderName, &[u8])) {
     let address = context.client.to_string();
-    let host = HeaderValue::from_str(&context.authority).unwrap_or(HeaderValue::from_static(""));
-    let node = if context.client.is_ipv6() { format!("\"[{address}]\"") } else { address.clone() };
+    let [ip, forwarded, forwarded_for, proto, forwarded_host, host, id] = WRITTEN;
+    say(ip, address.as_bytes());
+    let (open, close) = if context.client.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
     // RFC 7239: a host with a port or brackets is a quoted string.
-    let forwarded = format!("for={node};host=\"{}\";proto={}", context.authority, context.scheme());
-    if let Ok(address) = HeaderValue::from_str(&address) {
-        headers.insert(CF_CONNECTING_IP, address);
-    }
-    if let Ok(forwarded) = HeaderValue::from_str(&forwarded) {
-        headers.insert(FORWARDED, forwarded);
-    }
-    headers.insert(X_FORWARDED_FOR, context.forwarded_for());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(context.scheme()));
-    headers.insert(X_FORWARDED_HOST, host.clone());
-    headers.insert(HOST, host);
-    if let Ok(id) = HeaderValue::from_str(&context.id()) {
-        headers.insert(X_REQUEST_ID, id);
-    }
+    let text = format!("for={open}{address}{close};host=\"{}\";proto={}", context.authority, context.scheme());
+    say(forwarded, text.as_bytes());
+    say(forwarded_for, context.proxied_for().map_or(address.as_bytes(), HeaderValue::as_bytes));
+    say(proto, context.scheme().as_bytes());
+    say(forwarded_host, context.authority.as_bytes());
+    say(host, context.authority.as_bytes());
+    say(id, context.id().as_bytes());
+}
+
+/// Who asks, for an upstream: rewritten, never passed on.
+pub(crate) fn identify(headers: &mut HeaderMap, context: &Context) {
+    strip(headers, |name| is_foreign(name, context));
+    who_asks(context, |name, value| {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.insert(name, value);
+        }
+    });
+}
+
+/// The same for a worker: what it gets beside the fields that are left.
+pub(crate) fn identified(headers: &mut HeaderMap, context: &Context) -> Fields {
+    strip(headers, |name| is_foreign(name, context) || WRITTEN.contains(name));
+    let mut fields = Fields::with_capacity(WRITTEN_BYTES);
+    who_asks(context, |name, value| fields.push(name.as_str(), value));
+    fields.freeze()
 }
 
 /// That it came through this node, for an upstream: `Via` (RFC 9110, section 7.6.3) and `CDN-Loop` (RFC 8586).
@@ -170,6 +195,20 @@ mod tests {
         assert_eq!(all.get("x-request-id").expect("it"), context.id().as_ref());
         assert!(all.get("x-real-ip").is_none() && all.get("true-client-ip").is_none());
         assert_eq!(all.get("cookie").expect("it"), "kept");
+    }
+
+    #[test]
+    fn a_worker_gets_what_an_upstream_gets() {
+        let came = headers(&[("host", "x"), ("forwarded", "for=6.6.6.6"), ("x-host", "evil"), ("connection", "x-own"), ("x-own", "1"), ("cookie", "kept")]);
+        let context = context("[2001:db8::1]:9");
+        let (mut upstreams, mut own) = (came.clone(), came);
+        identify(&mut upstreams, &context);
+        let written = identified(&mut own, &context);
+        assert_eq!(own, headers(&[("cookie", "kept")]));
+        for (name, value) in written.iter() {
+            own.append(HeaderName::from_bytes(name).expect("a name"), HeaderValue::from_bytes(value).expect("a value"));
+        }
+        assert_eq!(own, upstreams);
     }
 
     #[test]

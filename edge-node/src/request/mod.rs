@@ -246,7 +246,8 @@ impl RequestPath {
         Ok(compress::one(self, aim, coding, trail, response).into())
     }
 
-    /// Asks whoever answers, without the cache. Boxed: what is answered from the cache shall not carry the room for it.
+    /// Asks whoever answers, without the cache. Boxed, and each way by itself: what is answered from the cache shall not carry the room for it, nor a
+    /// worker's run that of an upstream's exchange.
     fn forward<'a>(
         self: &'a Arc<Self>,
         request: Request<Body>,
@@ -257,8 +258,8 @@ impl RequestPath {
             let lesson = Lesson::begin(self, &request, aim, trail);
             let mut response = match &aim.answerer {
                 Answerer::Worker(worker, version) => execute::run(self, request, aim, (worker, version), trail).await?,
-                Answerer::Upstream(upstream) => fetch::get(self, request, upstream, trail).await?,
-                Answerer::Outside => fetch::outside(self, request, trail).await?,
+                Answerer::Upstream(upstream) => Box::pin(fetch::get(self, request, upstream, trail)).await?,
+                Answerer::Outside => Box::pin(fetch::outside(self, request, trail)).await?,
             };
             if let Some(wish) = &aim.wish {
                 wish.tag(response.headers_mut());

@@ -7,11 +7,12 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::{Buf, BytesMut};
+use http::StatusCode;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use selvedge_runtime::Outcome;
-use selvedge_runtime::protocol::{BodyKind, Decoder, OUTBOX_BYTES_MAX, ToEdge, ToRunner, encode};
+use selvedge_runtime::protocol::{BodyKind, Decoder, EncodeError, OUTBOX_BYTES_MAX, StreamId, ToEdge, ToRunner, encode, encode_response};
 
 use crate::last_words::{Exit, end};
 use crate::limits::{INBOX_BYTES_MAX, LOG_OUTBOX_BYTES_MAX, OUTBOX_ABANDON_BYTES, READS_PER_TURN_MAX};
@@ -68,16 +69,11 @@ impl Link {
 
     /// Appends a message for the edge. It is written at the end of the turn, or by the watchdog if that does not come.
     pub(crate) fn send(&self, message: &ToEdge) {
-        let mut outbox = self.outbox.lock();
-        if matches!(message, ToEdge::Log { .. }) && outbox.len() > LOG_OUTBOX_BYTES_MAX {
+        if matches!(message, ToEdge::Log { .. }) && self.outbox.lock().len() > LOG_OUTBOX_BYTES_MAX {
             return;
         }
-        if outbox.len() > OUTBOX_ABANDON_BYTES {
-            end(Exit::Protocol, "the edge does not read");
-        }
-        let Err(error) = encode(&mut outbox, message) else { return };
-        // The watchdog takes the locks in the other order.
-        drop(outbox);
+        // The lock is not held below: the watchdog takes the locks in the other order.
+        let Err(error) = self.append(|outbox| encode(outbox, message)) else { return };
         match message {
             // The worker waits for an answer to it: make one.
             ToEdge::Fetch { stream, part, head, .. } => {
@@ -88,13 +84,36 @@ impl Link {
                 let result = Err(format!("what is asked of the cache is too large: {error}"));
                 self.inbox.lock().push(ToRunner::Fetched { stream: *stream, part: *part, result, url: String::new(), redirects: 0 });
             }
-            ToEdge::Response { stream, .. } | ToEdge::BodyData { stream, .. } => {
-                let message = format!("response is too large: {error}");
-                // This one is short: it cannot fail again.
-                self.send(&ToEdge::Failed { stream: *stream, outcome: Outcome::Exception, message });
-            }
+            ToEdge::Response { stream, .. } | ToEdge::BodyData { stream, .. } => self.fail(*stream, error),
             _ => eprintln!("runner: a message was not sent: {error}"),
         }
+    }
+
+    /// Appends the beginning of a response, likewise.
+    pub(crate) fn respond<'f>(
+        &self,
+        stream: StreamId,
+        status: StatusCode,
+        fields: &mut dyn ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
+        body: &BodyKind,
+    ) {
+        if let Err(error) = self.append(|outbox| encode_response(outbox, stream, status, fields, body.into())) {
+            self.fail(stream, error);
+        }
+    }
+
+    fn append(&self, encode: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>) -> Result<(), EncodeError> {
+        let mut outbox = self.outbox.lock();
+        if outbox.len() > OUTBOX_ABANDON_BYTES {
+            end(Exit::Protocol, "the edge does not read");
+        }
+        encode(&mut outbox)
+    }
+
+    /// There is no response, for it does not fit. This message is short: it cannot fail again.
+    fn fail(&self, stream: StreamId, error: EncodeError) {
+        let message = format!("response is too large: {error}");
+        self.send(&ToEdge::Failed { stream, outcome: Outcome::Exception, message });
     }
 
     /// Whether so much waits to be written that nothing more should be taken in.

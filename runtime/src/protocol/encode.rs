@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
-use super::{BodyKind, Slot, StreamId};
+use super::{BodyKind, Fields, Slot, StreamId};
 use crate::ClientInfo;
 
 /// A message that its decoder would refuse: nothing was written.
@@ -61,8 +61,10 @@ pub struct StartParts<'a> {
     pub method: &'a Method,
     /// The request's absolute URL.
     pub uri: &'a Uri,
-    /// The request's fields.
+    /// The request's fields ...
     pub headers: &'a HeaderMap,
+    /// ... and those that the edge writes.
+    pub written: &'a Fields,
     /// For `request.cf`.
     pub client: &'a ClientInfo,
     /// The request's body.

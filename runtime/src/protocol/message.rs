@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::Fields;
 use crate::{CachePurge, ClientInfo, FetchCache, LogLevel, ModuleKind, Outcome, PurgeRefusal, Redirect};
 
 /// One invocation on one link. The low [`STREAM_INDEX_BITS`] are the index of its place among the link's running
@@ -73,7 +74,7 @@ pub enum ToRunner {
         /// Which version.
         slot: Slot,
         /// The request.
-        head: Box<RequestHead>,
+        head: Box<RequestHead<Fields>>,
         /// For `request.cf`.
         client: ClientInfo,
         /// Its body.
@@ -120,7 +121,7 @@ pub enum ToRunner {
         /// The subrequest.
         part: Part,
         /// The response's head and body, or why there is none.
-        result: Result<(Box<ResponseHead>, BodyKind), String>,
+        result: Result<(Box<ResponseHead<Fields>>, BodyKind), String>,
         /// `Response.url`.
         url: String,
         /// Redirects that were followed.
@@ -321,15 +322,15 @@ pub struct LoadHead {
     pub limits: crate::Limits,
 }
 
-/// The head of a request.
+/// The head of a request. Its fields are parsed for the edge, and are as they came for a runner.
 #[derive(Debug, Clone)]
-pub struct RequestHead {
+pub struct RequestHead<F = http::HeaderMap> {
     /// The method, as sent.
     pub method: http::Method,
     /// The absolute URL.
     pub url: String,
     /// The fields, in order.
-    pub headers: http::HeaderMap,
+    pub headers: F,
 }
 
 /// An operation of a cache; see [`crate::CacheAsk`]. There is no method: a key is a GET.
@@ -356,11 +357,11 @@ pub enum CacheCallHead {
     Delete,
 }
 
-/// The head of a response.
+/// The head of a response; see [`RequestHead`].
 #[derive(Debug, Clone)]
-pub struct ResponseHead {
+pub struct ResponseHead<F = http::HeaderMap> {
     /// The status.
     pub status: http::StatusCode,
     /// The fields, in order.
-    pub headers: http::HeaderMap,
+    pub headers: F,
 }

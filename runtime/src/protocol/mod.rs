@@ -13,6 +13,7 @@ mod board;
 mod decode;
 mod encode;
 pub mod exit;
+mod fields;
 pub mod fuzz;
 mod limits;
 mod message;
@@ -25,6 +26,7 @@ mod writer;
 pub use board::{Area, Board, monotonic_ns};
 pub use decode::{Decode, Decoder, ProtocolError};
 pub use encode::{BodyRef, Encode, EncodeError, StartParts, encode, encode_response, encode_start};
+pub use fields::{Fields, FieldsMut};
 pub use limits::*;
 pub use message::*;
 

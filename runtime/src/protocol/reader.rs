@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::decode::ProtocolError;
-use super::{BodyKind, CHUNK_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, StreamId, TEXT_BYTES_MAX};
+use super::{BodyKind, CHUNK_BYTES_MAX, Fields, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, StreamId, TEXT_BYTES_MAX};
 
 /// The unread rest of a frame.
 pub(super) struct Reader<'a> {
@@ -97,24 +97,45 @@ impl<'a> Reader<'a> {
         self.shared.get_or_insert_with(|| Bytes::copy_from_slice(data)).slice(self.at - len..self.at)
     }
 
-    pub(super) fn headers(&mut self) -> Result<HeaderMap, ProtocolError> {
-        let count = usize::from(self.u16()?);
-        if count > HEADERS_MAX {
-            return Err(ProtocolError::TooLong { field: "headers", len: count, max: HEADERS_MAX });
+    /// Fields as they are, their lengths checked.
+    pub(super) fn fields(&mut self) -> Result<Fields, ProtocolError> {
+        let count = self.u16()?;
+        let start = self.at;
+        let mut total = 0;
+        for _ in 0..self.field_count(count)? {
+            let (name_len, value_len) = self.field_lens(&mut total)?;
+            self.take(name_len + value_len)?;
         }
+        Ok(Fields::checked(count, self.share(self.at - start)))
+    }
+
+    fn field_count(&self, count: u16) -> Result<usize, ProtocolError> {
+        let len = usize::from(count);
+        if len > HEADERS_MAX { Err(ProtocolError::TooLong { field: "headers", len, max: HEADERS_MAX }) } else { Ok(len) }
+    }
+
+    /// The lengths of the next field's name and value; `total` are those of all so far.
+    fn field_lens(&mut self, total: &mut usize) -> Result<(usize, usize), ProtocolError> {
+        let name_len = usize::from(self.u16()?);
+        let value_len = self.u32()? as usize;
+        let len = name_len + value_len;
+        if name_len > HEADER_NAME_BYTES_MAX || value_len > HEADERS_BYTES_MAX || *total + len > HEADERS_BYTES_MAX {
+            return Err(ProtocolError::TooLong { field: "headers", len, max: HEADERS_BYTES_MAX });
+        }
+        *total += len;
+        Ok((name_len, value_len))
+    }
+
+    pub(super) fn headers(&mut self) -> Result<HeaderMap, ProtocolError> {
+        let count = self.u16()?;
+        let count = self.field_count(count)?;
         let mut headers = HeaderMap::new();
         // A third more than the fields: the map grows at three quarters. A frame that announces more than it has is
         // refused below, after at most `HEADERS_MAX` places.
         headers.try_reserve(count).map_err(|_| ProtocolError::Malformed { field: "headers" })?;
         let mut total = 0;
         for _ in 0..count {
-            let name_len = usize::from(self.u16()?);
-            let value_len = self.u32()? as usize;
-            total += name_len;
-            if name_len > HEADER_NAME_BYTES_MAX || value_len > HEADERS_BYTES_MAX || total + value_len > HEADERS_BYTES_MAX {
-                return Err(ProtocolError::TooLong { field: "headers", len: name_len + value_len, max: HEADERS_BYTES_MAX });
-            }
-            total += value_len;
+            let (name_len, value_len) = self.field_lens(&mut total)?;
             let name = HeaderName::from_bytes(self.take(name_len)?).map_err(|_| ProtocolError::Malformed { field: "header name" })?;
             self.take(value_len)?;
             let value = HeaderValue::from_maybe_shared(self.share(value_len));

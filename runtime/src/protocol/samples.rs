@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{BodyKind, CacheCallHead, CacheHead, LoadHead, RequestHead, ResponseHead, ToEdge, ToRunner};
+use super::{BodyKind, CacheCallHead, CacheHead, Fields, LoadHead, RequestHead, ResponseHead, ToEdge, ToRunner};
 use crate::{CachePurge, ClientInfo, FetchCache, Limits, LogLevel, ModuleKind, Outcome, PurgeRefusal, Redirect, StatusTtl, Var};
 
 fn headers() -> HeaderMap {
@@ -21,6 +21,16 @@ fn request() -> Box<RequestHead> {
 
 fn response() -> Box<ResponseHead> {
     Box::new(ResponseHead { status: StatusCode::OK, headers: headers() })
+}
+
+fn raw_request() -> Box<RequestHead<Fields>> {
+    let RequestHead { method, url, headers } = *request();
+    Box::new(RequestHead { method, url, headers: Fields::from(&headers) })
+}
+
+fn raw_response() -> Box<ResponseHead<Fields>> {
+    let ResponseHead { status, headers } = *response();
+    Box::new(ResponseHead { status, headers: Fields::from(&headers) })
 }
 
 fn wishes() -> Box<FetchCache> {
@@ -58,12 +68,11 @@ fn load_head() -> Box<LoadHead> {
 pub(super) fn to_runner() -> Vec<ToRunner> {
     let bytes = Bytes::from_static(b"some bytes");
     let client = ClientInfo {
-        ip: std::net::Ipv6Addr::LOCALHOST.into(),
         http_protocol: "HTTP/3",
         tls_version: Some("TLSv1.3"),
         colo: "node-1".into(),
     };
-    let old = ClientInfo { ip: std::net::Ipv4Addr::LOCALHOST.into(), http_protocol: "HTTP/1.1", tls_version: None, colo: "node-1".into() };
+    let old = ClientInfo { http_protocol: "HTTP/1.1", tls_version: None, colo: "node-1".into() };
     let (stream, slot, part) = (1025, 7, 3);
     vec![
         ToRunner::LoadBegin { slot, head: load_head() },
@@ -71,8 +80,8 @@ pub(super) fn to_runner() -> Vec<ToRunner> {
         ToRunner::LoadBytes { slot, bytes: bytes.clone() },
         ToRunner::LoadEnd { slot },
         ToRunner::Unload { slot },
-        ToRunner::Start { stream, slot, head: request(), client, body: BodyKind::Whole(bytes.clone()) },
-        ToRunner::Start { stream, slot, head: request(), client: old, body: BodyKind::Stream(Some(9)) },
+        ToRunner::Start { stream, slot, head: raw_request(), client, body: BodyKind::Whole(bytes.clone()) },
+        ToRunner::Start { stream, slot, head: raw_request(), client: old, body: BodyKind::Stream(Some(9)) },
         ToRunner::BodyData { stream, part, bytes: bytes.clone() },
         ToRunner::BodyEnd { stream, part, error: None },
         ToRunner::BodyEnd { stream, part, error: Some("cut".to_owned()) },
@@ -86,7 +95,7 @@ pub(super) fn to_runner() -> Vec<ToRunner> {
         ToRunner::Fetched {
             stream,
             part,
-            result: Ok((response(), BodyKind::Stream(None))),
+            result: Ok((raw_response(), BodyKind::Stream(None))),
             url: "https://shop.example/".to_owned(),
             redirects: 2,
         },

@@ -101,14 +101,14 @@ impl Decode for ToEdge {
             LOADED => Self::Loaded { slot: frame.u32()?, cpu_us: frame.u64()?, heap_bytes: frame.u64()? },
             GONE => Self::Gone { slot: frame.u32()?, outcome: read_outcome(&mut frame)?, message: frame.text()? },
             BOUNCED => Self::Bounced { stream: frame.stream()? },
-            RESPONSE => Self::Response { stream: frame.stream()?, head: Box::new(read_response(&mut frame)?), body: frame.body()? },
+            RESPONSE => Self::Response { stream: frame.stream()?, head: Box::new(read_response(&mut frame, Reader::headers)?), body: frame.body()? },
             BODY_DATA => Self::BodyData { stream: frame.stream()?, part: frame.u32()?, bytes: frame.bytes("body", CHUNK_BYTES_MAX)? },
             BODY_END => Self::BodyEnd { stream: frame.stream()?, part: frame.u32()?, error: frame.maybe_text()? },
             CREDIT => Self::Credit { stream: frame.stream()?, part: frame.u32()?, bytes: frame.u32()? },
             FETCH => Self::Fetch {
                 stream: frame.stream()?,
                 part: frame.u32()?,
-                head: Box::new(read_request(&mut frame)?),
+                head: Box::new(read_request(&mut frame, Reader::headers)?),
                 redirect: read_redirect(frame.u8()?)?,
                 cache: read_wishes(&mut frame)?,
                 body: frame.body()?,
@@ -186,7 +186,7 @@ fn read_cache(frame: &mut Reader<'_>) -> Result<CacheHead, ProtocolError> {
     let (url, headers) = (frame.string("key", CACHE_KEY_BYTES_MAX)?, frame.headers()?);
     let call = match frame.u8()? {
         0 => CacheCallHead::Match,
-        1 => CacheCallHead::Put(read_response(frame)?, frame.body()?),
+        1 => CacheCallHead::Put(read_response(frame, Reader::headers)?, frame.body()?),
         2 => CacheCallHead::Delete,
         number => return Err(ProtocolError::UnknownNumber { field: "cache call", number }),
     };

@@ -1,12 +1,10 @@
 //! The frames from the edge to a runner's thread.
 
-use std::net::IpAddr;
-
 use bytes::BytesMut;
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use super::decode::{Decode, Memo, ProtocolError};
-use super::encode::{BodyRef, Encode, EncodeError, StartParts};
+use super::encode::{Encode, EncodeError, StartParts};
 use super::reader::Reader;
 use super::writer::Writer;
 use super::{
@@ -52,8 +50,8 @@ impl Encode for ToRunner {
             Self::Unload { slot } => Writer::begin(out, UNLOAD).u32(*slot),
             Self::Start { stream, slot, head, client, body } => {
                 let frame = Writer::begin(out, START).u32(*stream).u32(*slot);
-                let url = &[head.url.as_bytes()];
-                return write_request(frame, &head.method, url, &head.headers, client, body.into());
+                let frame = write_line(frame, &head.method, &[head.url.as_bytes()]).section(&head.headers);
+                write_client(frame, client).body(body.into())
             }
             Self::BodyData { stream, part, bytes } => {
                 Writer::begin(out, BODY_DATA).u32(*stream).u32(*part).bytes("body", bytes, CHUNK_BYTES_MAX)
@@ -80,7 +78,7 @@ impl Encode for ToRunner {
                         .bytes("url", url.as_bytes(), URL_BYTES_MAX)
                         .u32(*redirects)
                         .u16(head.status.as_u16())
-                        .headers(&head.headers)
+                        .section(&head.headers)
                         .body(body.into()),
                 }
             }
@@ -95,25 +93,18 @@ pub(super) fn write_start(out: &mut BytesMut, parts: StartParts<'_>) -> Result<(
     let authority = parts.uri.authority().map_or("", |authority| authority.as_str()).as_bytes();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).as_bytes();
     let url: &[&[u8]] = &[scheme, b"://", authority, path];
-    write_request(frame, parts.method, url, parts.headers, parts.client, parts.body)
+    let frame = write_line(frame, parts.method, url).headers_and(parts.headers, parts.written);
+    write_client(frame, parts.client).body(parts.body).finish()
 }
 
-fn write_request(
-    frame: Writer<'_>,
-    method: &Method,
-    url: &[&[u8]],
-    headers: &HeaderMap,
-    client: &ClientInfo,
-    body: BodyRef<'_>,
-) -> Result<(), EncodeError> {
-    let frame = frame.bytes("method", method.as_str().as_bytes(), METHOD_BYTES_MAX).pieces("url", url, URL_BYTES_MAX).headers(headers);
-    let frame = match client.ip {
-        IpAddr::V4(ip) => frame.u8(4).u32(ip.to_bits()),
-        IpAddr::V6(ip) => frame.u8(6).u64((ip.to_bits() >> 64) as u64).u64(ip.to_bits() as u64),
-    };
+fn write_line<'a>(frame: Writer<'a>, method: &Method, url: &[&[u8]]) -> Writer<'a> {
+    frame.bytes("method", method.as_str().as_bytes(), METHOD_BYTES_MAX).pieces("url", url, URL_BYTES_MAX)
+}
+
+fn write_client<'a>(frame: Writer<'a>, client: &ClientInfo) -> Writer<'a> {
     let protocol = HTTP_PROTOCOLS.iter().position(|name| *name == client.http_protocol).unwrap_or(0);
     let tls = client.tls_version.and_then(|version| TLS_VERSIONS.iter().position(|name| *name == version)).map_or(0, |at| at + 1);
-    frame.u8(protocol as u8).u8(tls as u8).bytes("colo", client.colo.as_bytes(), NAME_BYTES_MAX).body(body).finish()
+    frame.u8(protocol as u8).u8(tls as u8).bytes("colo", client.colo.as_bytes(), NAME_BYTES_MAX)
 }
 
 impl Decode for ToRunner {
@@ -139,7 +130,7 @@ impl Decode for ToRunner {
             START => Self::Start {
                 stream: frame.stream()?,
                 slot: frame.u32()?,
-                head: Box::new(read_request(&mut frame)?),
+                head: Box::new(read_request(&mut frame, Reader::fields)?),
                 client: read_client(&mut frame, memo)?,
                 body: frame.body()?,
             },
@@ -173,10 +164,14 @@ impl Decode for ToRunner {
     }
 }
 
-pub(super) fn read_request(frame: &mut Reader<'_>) -> Result<RequestHead, ProtocolError> {
+/// `fields` reads its fields.
+pub(super) fn read_request<'a, F>(
+    frame: &mut Reader<'a>,
+    fields: impl FnOnce(&mut Reader<'a>) -> Result<F, ProtocolError>,
+) -> Result<RequestHead<F>, ProtocolError> {
     let method = Method::from_bytes(frame.slice("method", METHOD_BYTES_MAX)?);
     let method = method.map_err(|_| ProtocolError::Malformed { field: "method" })?;
-    Ok(RequestHead { method, url: frame.string("url", URL_BYTES_MAX)?, headers: frame.headers()? })
+    Ok(RequestHead { method, url: frame.string("url", URL_BYTES_MAX)?, headers: fields(frame)? })
 }
 
 pub(super) fn read_outcome(frame: &mut Reader<'_>) -> Result<Outcome, ProtocolError> {
@@ -184,17 +179,16 @@ pub(super) fn read_outcome(frame: &mut Reader<'_>) -> Result<Outcome, ProtocolEr
     Outcome::from_wire(number).ok_or(ProtocolError::UnknownNumber { field: "outcome", number })
 }
 
-pub(super) fn read_response(frame: &mut Reader<'_>) -> Result<ResponseHead, ProtocolError> {
+/// `fields` reads its fields.
+pub(super) fn read_response<'a, F>(
+    frame: &mut Reader<'a>,
+    fields: impl FnOnce(&mut Reader<'a>) -> Result<F, ProtocolError>,
+) -> Result<ResponseHead<F>, ProtocolError> {
     let status = StatusCode::from_u16(frame.u16()?).map_err(|_| ProtocolError::Malformed { field: "status" })?;
-    Ok(ResponseHead { status, headers: frame.headers()? })
+    Ok(ResponseHead { status, headers: fields(frame)? })
 }
 
 fn read_client(frame: &mut Reader<'_>, memo: &mut Memo) -> Result<ClientInfo, ProtocolError> {
-    let ip = match frame.u8()? {
-        4 => IpAddr::V4(frame.u32()?.into()),
-        6 => IpAddr::V6(((u128::from(frame.u64()?) << 64) | u128::from(frame.u64()?)).into()),
-        number => return Err(ProtocolError::UnknownNumber { field: "address", number }),
-    };
     let number = frame.u8()?;
     let protocol = HTTP_PROTOCOLS.get(usize::from(number)).ok_or(ProtocolError::UnknownNumber { field: "protocol", number })?;
     let tls_version = match frame.u8()? {
@@ -205,7 +199,7 @@ fn read_client(frame: &mut Reader<'_>, memo: &mut Memo) -> Result<ClientInfo, Pr
         },
     };
     let colo = memo.colo(frame.str("colo", NAME_BYTES_MAX)?);
-    Ok(ClientInfo { ip, http_protocol: protocol, tls_version, colo })
+    Ok(ClientInfo { http_protocol: protocol, tls_version, colo })
 }
 
 fn read_fetched(frame: &mut Reader<'_>) -> Result<ToRunner, ProtocolError> {
@@ -214,7 +208,7 @@ fn read_fetched(frame: &mut Reader<'_>) -> Result<ToRunner, ProtocolError> {
         0 => Ok(ToRunner::Fetched { stream, part, result: Err(frame.text()?), url: String::new(), redirects: 0 }),
         1 => {
             let (url, redirects) = (frame.string("url", URL_BYTES_MAX)?, frame.u32()?);
-            let head = Box::new(read_response(frame)?);
+            let head = Box::new(read_response(frame, Reader::fields)?);
             Ok(ToRunner::Fetched { stream, part, result: Ok((head, frame.body()?)), url, redirects })
         }
         number => Err(ProtocolError::UnknownNumber { field: "result", number }),

@@ -4,6 +4,7 @@ use bytes::{BufMut, BytesMut};
 use http::HeaderMap;
 
 use super::encode::EncodeError;
+use super::fields::{FIELD_PREFIX, Fields};
 use super::{BodyRef, CHUNK_BYTES_MAX, FRAME_BYTES_MAX, HEADER_NAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, TEXT_BYTES_MAX};
 
 /// Bytes of a frame's length.
@@ -113,6 +114,28 @@ impl<'a> Writer<'a> {
             self.fault.get_or_insert(EncodeError { field: "headers", len: count, max: HEADERS_MAX });
         } else if let Some(place) = self.out.get_mut(start..start + 2) {
             place.copy_from_slice(&(written as u16).to_le_bytes());
+        }
+        self
+    }
+
+    /// The fields of a map, then others.
+    pub(super) fn headers_and(self, headers: &HeaderMap, more: &Fields) -> Self {
+        let all = headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).chain(more.iter());
+        self.fields(headers.len() + more.len(), all)
+    }
+
+    /// Fields as they are.
+    pub(super) fn section(mut self, fields: &Fields) -> Self {
+        let bytes = fields.section().len();
+        let len = bytes - (fields.len() * FIELD_PREFIX).min(bytes);
+        if fields.len() > HEADERS_MAX || fields.iter().any(|(name, _)| name.len() > HEADER_NAME_BYTES_MAX) {
+            self.fault.get_or_insert(EncodeError { field: "headers", len: fields.len(), max: HEADERS_MAX });
+        } else if len > HEADERS_BYTES_MAX {
+            self.fault.get_or_insert(EncodeError { field: "headers", len, max: HEADERS_BYTES_MAX });
+        } else {
+            self.out.reserve(2 + bytes);
+            self.out.put_u16_le(fields.len() as u16);
+            self.out.put_slice(fields.section());
         }
         self
     }

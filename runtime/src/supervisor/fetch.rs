@@ -11,7 +11,7 @@ use super::download;
 use super::limits::REDIRECTS_MAX;
 use super::link::Link;
 use super::upload::{Gathered, Upload};
-use crate::protocol::{BodyKind, Part, RequestHead, ResponseHead, StreamId, ToRunner};
+use crate::protocol::{BodyKind, Fields, Part, RequestHead, ResponseHead, StreamId, ToRunner};
 use crate::{Body, FetchCache, Fetched, Redirect, Subrequest};
 
 /// The request that a worker wants made, or what is wrong with it.
@@ -55,7 +55,7 @@ pub(super) async fn answer(link: &Arc<Link>, stream: StreamId, part: Part, fetch
         Gathered::Whole(bytes) => (BodyKind::Whole(bytes), None),
         Gathered::Stream(upload, len) => (BodyKind::Stream(len), Some(upload)),
     };
-    let head = Box::new(ResponseHead { status: parts.status, headers: parts.headers });
+    let head = Box::new(ResponseHead { status: parts.status, headers: Fields::from(&parts.headers) });
     let message = ToRunner::Fetched { stream, part, result: Ok((head, body)), url, redirects };
     if let Err(error) = link.send_for(stream, &message) {
         return refuse(link, stream, part, format!("The response does not fit: {error}."));

@@ -21,7 +21,7 @@ use super::socket::Socket;
 use super::stream::{Entry, Head, Verdict};
 use super::ticket::Ticket;
 use crate::protocol::{
-    Area, BodyKind, BodyRef, CHUNK_BYTES_MAX, EncodeError, OUTBOX_BYTES_MAX, Part, ResponseHead, STREAM_INDEX_BITS, STREAMS_MAX, Slot,
+    Area, BodyKind, BodyRef, CHUNK_BYTES_MAX, EncodeError, Fields, OUTBOX_BYTES_MAX, Part, ResponseHead, STREAM_INDEX_BITS, STREAMS_MAX, Slot,
     StartParts, StreamId, ToRunner, encode, encode_start, monotonic_ns, versions_per_link,
 };
 use crate::{BodyError, ClientInfo, Outcome, RunError};
@@ -143,7 +143,7 @@ impl Link {
     pub(super) fn start(
         &self,
         placement: &Arc<Placement>,
-        request: (&http::request::Parts, BodyRef<'_>),
+        request: (&http::request::Parts, &Fields, BodyRef<'_>),
         client: &ClientInfo,
         ticket: Ticket,
         now: Instant,
@@ -158,9 +158,9 @@ impl Link {
         state.generation += u32::from(state.generation == 0);
         let place = state.streams.vacant_entry();
         let stream = (state.generation << STREAM_INDEX_BITS) | (place.key() as u32);
-        let (parts, body) = request;
+        let (parts, written, body) = request;
         let start =
-            StartParts { stream, slot: placement.slot, method: &parts.method, uri: &parts.uri, headers: &parts.headers, client, body };
+            StartParts { stream, slot: placement.slot, method: &parts.method, uri: &parts.uri, headers: &parts.headers, written, client, body };
         if let Err(error) = encode_start(&mut state.outbox, start) {
             return Err(Refused::Unfit(ticket, error));
         }

@@ -21,12 +21,13 @@ use super::placement::Placement;
 use super::ticket::Ticket;
 use super::upload::{self, Gathered, Upload};
 use super::{Inner, tasks};
-use crate::protocol::{BodyRef, CHUNK_BYTES_MAX, StreamId};
+use crate::protocol::{BodyRef, CHUNK_BYTES_MAX, Fields, StreamId};
 use crate::{Body, BodyError, ClientInfo, Invocation, Limits, Outcome, RunError, WorkerSource};
 
 /// An invocation that has not been answered.
 struct Job {
     parts: Parts,
+    written: Fields,
     client: ClientInfo,
     body: JobBody,
     started: Instant,
@@ -124,7 +125,7 @@ impl Job {
                 Gathered::Stream(upload, len) => JobBody::Stream(upload, len),
             }
         };
-        Ok(Self { parts, client: invocation.client, body, started, replayed: false })
+        Ok(Self { parts, written: invocation.written, client: invocation.client, body, started, replayed: false })
     }
 
     fn start(&self, placement: &Arc<Placement>, ticket: Ticket) -> Result<Running, Refused> {
@@ -135,7 +136,7 @@ impl Job {
         };
         let link = &placement.link;
         let now = if ticket.cold_start || self.replayed { Instant::now() } else { self.started };
-        let stream = link.start(placement, (&self.parts, body), &self.client, ticket, now)?;
+        let stream = link.start(placement, (&self.parts, &self.written, body), &self.client, ticket, now)?;
         Ok(Running { link: link.clone(), stream, heard: false })
     }
 

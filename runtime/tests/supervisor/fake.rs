@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use selvedge_runtime::protocol::{
-    Area, BUILD, Board, BodyKind, CHUNK_BYTES_MAX, CacheCallHead, Decoder, INITIAL_CREDIT, RequestHead, ResponseHead, Slot, StreamId,
+    Area, BUILD, Board, BodyKind, CHUNK_BYTES_MAX, CacheCallHead, Decoder, Fields, INITIAL_CREDIT, RequestHead, ResponseHead, Slot, StreamId,
     ToEdge, ToRunner, encode, monotonic_ns,
 };
 use selvedge_runtime::{LogLevel, Outcome};
@@ -299,7 +299,7 @@ impl Thread {
         }
     }
 
-    fn start(&mut self, stream: StreamId, slot: Slot, head: &RequestHead, body: BodyKind) {
+    fn start(&mut self, stream: StreamId, slot: Slot, head: &RequestHead<Fields>, body: BodyKind) {
         let path = head.url.split('/').skip(3).collect::<Vec<_>>().join("/");
         let path = path.as_str();
         if path == "die-unstarted" {
@@ -327,7 +327,7 @@ impl Thread {
                 }
                 BodyKind::Empty => self.done(stream, Outcome::Ok),
                 BodyKind::Stream(_) => {
-                    let late = head.headers.contains_key("late");
+                    let late = head.headers.get("late").is_some();
                     self.echoes.insert(stream, (!late).then(|| Echo { credit: INITIAL_CREDIT as usize, ..Echo::default() }));
                     if !late {
                         self.open(stream);
@@ -370,7 +370,7 @@ impl Thread {
     }
 
     /// What ends or stops the process, or hides it.
-    fn vanish(&mut self, stream: StreamId, slot: Slot, path: &str, head: &RequestHead) -> bool {
+    fn vanish(&mut self, stream: StreamId, slot: Slot, path: &str, head: &RequestHead<Fields>) -> bool {
         match path {
             "memory" => {
                 self.area.turn_begins(monotonic_ns(), stream);
@@ -405,7 +405,7 @@ impl Thread {
         true
     }
 
-    fn misbehave(&mut self, stream: StreamId, slot: Slot, path: &str, head: &RequestHead) {
+    fn misbehave(&mut self, stream: StreamId, slot: Slot, path: &str, head: &RequestHead<Fields>) {
         if self.vanish(stream, slot, path, head) {
             return;
         }
@@ -458,8 +458,8 @@ impl Thread {
 }
 
 /// Whether the file that the request names was there; it is gone afterwards.
-fn once(head: &RequestHead) -> bool {
-    let path = head.headers.get("once").and_then(|path| path.to_str().ok()).expect("a path");
+fn once(head: &RequestHead<Fields>) -> bool {
+    let path = head.headers.get("once").and_then(|path| std::str::from_utf8(path).ok()).expect("a path");
     std::fs::remove_file(path).is_ok()
 }
 

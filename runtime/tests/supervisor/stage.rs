@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::{Method, Request, Response};
+use selvedge_runtime::protocol::Fields;
 use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
 use selvedge_runtime::{
     Body, CacheAnswer, CacheAsk, CacheCall, CachePurge, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module,
@@ -166,8 +167,8 @@ pub(crate) fn limited(name: &str, version: &str, limits: Limits) -> Arc<WorkerSo
 pub(crate) fn request(method: Method, path: &str, body: Body) -> (Invocation, Arc<Memory>) {
     let host = Arc::new(Memory::default());
     let request = Request::builder().method(method).uri(format!("https://shop.example/{path}")).body(body).expect("a request");
-    let client = ClientInfo { ip: [192, 0, 2, 1].into(), http_protocol: "HTTP/3", tls_version: Some("TLSv1.3"), colo: "node-1".into() };
-    (Invocation { request, client, request_id: "r1".into(), host: host.clone() }, host)
+    let client = ClientInfo { http_protocol: "HTTP/3", tls_version: Some("TLSv1.3"), colo: "node-1".into() };
+    (Invocation { request, written: Fields::default(), client, host: host.clone() }, host)
 }
 
 /// Gets a path.

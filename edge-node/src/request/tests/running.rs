@@ -32,8 +32,9 @@ async fn a_worker_gets_the_request_with_who_asks_and_its_answer_names_the_versio
     let world = World::with_worker(vec![to_worker("/*", "w")], |invocation| async move {
         let request = invocation.request;
         assert_eq!(request.uri(), "http://www.example.org/a?b");
-        assert_eq!(request.headers().get("cf-connecting-ip").expect("it"), "192.0.2.7");
-        assert_eq!(invocation.client.ip.to_string(), "192.0.2.7");
+        assert!(!request.headers().contains_key("host"));
+        assert_eq!(invocation.written.get("cf-connecting-ip"), Some(&b"192.0.2.7"[..]));
+        assert_eq!(invocation.written.get("host"), Some(&b"www.example.org"[..]));
         assert_eq!(&*invocation.client.colo, "edge-1");
         invocation.host.finished(report(Outcome::Ok));
         Ok(response(200, &[("selvedge-version", "forged"), ("content-length", "99"), ("connection", "close")], "hello"))

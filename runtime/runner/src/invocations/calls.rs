@@ -7,7 +7,7 @@ use deno_core::v8;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 use selvedge_runtime::protocol::{
-    BodyKind, CHUNK_BYTES_MAX, HEADERS_BYTES_MAX, INITIAL_CREDIT, METHOD_BYTES_MAX, RequestHead, ResponseHead, ToEdge, URL_BYTES_MAX,
+    BodyKind, CHUNK_BYTES_MAX, HEADERS_BYTES_MAX, INITIAL_CREDIT, METHOD_BYTES_MAX, RequestHead, ToEdge, URL_BYTES_MAX,
 };
 use selvedge_runtime::{FetchCache, LogLevel, Outcome, Redirect};
 
@@ -15,7 +15,7 @@ use super::Invocations;
 use super::live::Outgoing;
 use crate::exception;
 use crate::limits::{CREDIT_BATCH_BYTES, LOG_LINE_BYTES_MAX};
-use crate::ops::{self, Asked, Given, Host, Redirects, flat_headers};
+use crate::ops::{self, Asked, FieldList, Given, Host, Redirects, flat_headers};
 
 // The ops have bounds of their own, because the build script compiles them without the protocol.
 const _: () = assert!(ops::WHOLE_BYTES_MAX == CHUNK_BYTES_MAX && ops::FIELDS_BYTES_MAX <= HEADERS_BYTES_MAX);
@@ -23,7 +23,7 @@ const _: () = assert!(ops::WHOLE_BYTES_MAX == CHUNK_BYTES_MAX && ops::FIELDS_BYT
 impl Host for Invocations {
     fn request_headers<'s>(&self, scope: &mut v8::PinScope<'s, '_>, stream: u32) -> v8::Local<'s, v8::Value> {
         let head = self.live.borrow_mut().get_mut(&stream).and_then(|live| live.head.take());
-        flat_headers(scope, &head.map(|head| head.headers).unwrap_or_default())
+        flat_headers(scope, head.map(|head| head.headers).unwrap_or_default().iter())
     }
 
     fn request_client<'s>(&self, scope: &mut v8::PinScope<'s, '_>, stream: u32) -> v8::Local<'s, v8::Value> {
@@ -39,20 +39,22 @@ impl Host for Invocations {
         v8::Array::new_with_elements(scope, &fields).into()
     }
 
-    fn respond(&self, stream: u32, status: u16, mut headers: HeaderMap, mut body: Given) -> bool {
+    fn respond(&self, stream: u32, status: u16, mut fields: FieldList, mut body: Given) -> bool {
         let wanted = {
             let mut live = self.live.borrow_mut();
             let Some(live) = live.get_mut(&stream).filter(|live| !live.answered) else { return false };
             live.answered = true;
             // The length is the body's own, whatever fields a worker copied from elsewhere.
             if !(matches!(body, Given::Empty) && (live.is_head || status == 304)) {
-                headers.remove(CONTENT_LENGTH);
+                fields.remove(&CONTENT_LENGTH);
             }
             // A response to HEAD has a length, but no bytes: nobody would read them.
             if let Given::Stream(length) = body
                 && live.is_head
             {
-                headers.extend(length.map(|length| (CONTENT_LENGTH, length.into())));
+                if let Some(length) = length {
+                    fields.push(&CONTENT_LENGTH, length.to_string().as_bytes());
+                }
                 body = Given::Empty;
             }
             let streams = matches!(body, Given::Stream(_));
@@ -62,7 +64,7 @@ impl Host for Invocations {
             streams
         };
         let Ok(status) = StatusCode::from_u16(status) else { return false };
-        self.surroundings.send(ToEdge::Response { stream, head: Box::new(ResponseHead { status, headers }), body: body_kind(body) });
+        self.surroundings.respond(stream, status, &mut fields.iter(), body_kind(body));
         wanted
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use selvedge_runtime::protocol::{Part, RequestHead, StreamId};
+use selvedge_runtime::protocol::{Fields, Part, RequestHead, StreamId};
 use selvedge_runtime::{ClientInfo, Outcome};
 use smallvec::SmallVec;
 
@@ -31,7 +31,7 @@ impl Hasher for StreamHasher {
 
 /// One running invocation.
 pub(super) struct Live {
-    pub(super) head: Option<RequestHead>,
+    pub(super) head: Option<RequestHead<Fields>>,
     /// The request's method is HEAD: its response may say a length that it does not have.
     pub(super) is_head: bool,
     pub(super) client: ClientInfo,

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use deno_core::v8;
-use selvedge_runtime::protocol::{CREDIT_MAX, INITIAL_CREDIT, Part, RequestHead, Slot, StreamId, ToEdge};
+use selvedge_runtime::protocol::{CREDIT_MAX, INITIAL_CREDIT, Fields, Part, RequestHead, Slot, StreamId, ToEdge};
 use selvedge_runtime::{ClientInfo, LogLevel, Outcome};
 use smallvec::SmallVec;
 
@@ -118,7 +118,7 @@ impl Invocations {
     }
 
     /// Registers an invocation. The request's head stays here until JavaScript asks for its fields.
-    pub(crate) fn begin(&self, stream: StreamId, head: RequestHead, client: ClientInfo, body_streams: bool) {
+    pub(crate) fn begin(&self, stream: StreamId, head: RequestHead<Fields>, client: ClientInfo, body_streams: bool) {
         let mut live = Live {
             is_head: head.method == http::Method::HEAD,
             head: Some(head),

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deno_core::v8;
-use selvedge_runtime::protocol::{BodyKind, Part, RequestHead, ResponseHead, StreamId, ToEdge, ToRunner};
+use http::StatusCode;
+use selvedge_runtime::protocol::{BodyKind, Fields, Part, RequestHead, ResponseHead, StreamId, ToEdge, ToRunner};
 use selvedge_runtime::{ClientInfo, Outcome, PurgeRefusal};
 
 use crate::blobs::CountingBlobs;
@@ -30,7 +31,10 @@ use values::{body_argument, byte_view, numbers, text};
 
 /// What an isolate needs of the thread that it lives on.
 pub trait Surroundings {
-    /// Takes a message for the edge. Must not run JavaScript. Never called with `Done`, `Loaded` or `Gone`: they carry measurements.
+    /// Takes the beginning of a response for the edge, whose fields need no message of their own. Must not run JavaScript.
+    fn respond<'f>(&self, stream: StreamId, status: StatusCode, fields: &mut dyn ExactSizeIterator<Item = (&'f [u8], &'f [u8])>, body: BodyKind);
+
+    /// Takes any other message for the edge. Must not run JavaScript. Never called with `Done`, `Loaded` or `Gone`: they carry measurements.
     fn send(&self, message: ToEdge);
 
     /// JavaScript of an invocation (0: of no invocation, such as a version that loads) is about to run. Not nested.
@@ -110,7 +114,7 @@ impl Isolate {
     }
 
     /// Starts an invocation of the `fetch` handler of a version that is `Ready`.
-    pub fn start(&mut self, stream: StreamId, head: RequestHead, client: ClientInfo, body: BodyKind) -> Pulse {
+    pub fn start(&mut self, stream: StreamId, head: RequestHead<Fields>, client: ClientInfo, body: BodyKind) -> Pulse {
         let state = self.state.clone();
         self.turn(stream, |scope, _| {
             let number = v8::Number::new(scope, stream.into());
@@ -170,7 +174,7 @@ impl Isolate {
         &mut self,
         stream: StreamId,
         part: Part,
-        result: Result<(Box<ResponseHead>, BodyKind), String>,
+        result: Result<(Box<ResponseHead<Fields>>, BodyKind), String>,
         url: &str,
         redirects: u32,
     ) -> Pulse {
@@ -188,7 +192,7 @@ impl Isolate {
             match result {
                 Ok((head, body)) => {
                     let status = v8::Integer::new(scope, head.status.as_u16().into());
-                    let headers = flat_headers(scope, &head.headers);
+                    let headers = flat_headers(scope, head.headers.iter());
                     let (kind, given) = body_argument(scope, &body);
                     let url = text(scope, url);
                     state.call(scope, Hook::Fetched, &[stream, part, status.into(), headers, kind, given, url, redirects]);

@@ -7,7 +7,7 @@ use deno_core::{OpState, op2, v8};
 use deno_error::JsErrorBox;
 
 use super::invocation::given;
-use super::{Asked, host, read_flat_headers};
+use super::{Asked, FieldList, host};
 
 /// `match` or `delete` of a cache; the call's number. `name`: none is the default cache.
 #[op2(reentrant)]
@@ -20,7 +20,7 @@ pub fn op_cache(
     headers: v8::Local<'_, v8::Value>,
     forget: bool,
 ) -> Result<u32, JsErrorBox> {
-    let headers = read_flat_headers(scope, headers)?;
+    let headers = FieldList::read(scope, headers)?.into_map()?;
     let host = host(&state.borrow());
     let asked = if forget { Asked::Delete } else { Asked::Match };
     host.cache(stream, name, url, headers, asked).map_err(JsErrorBox::type_error)
@@ -40,12 +40,12 @@ pub fn op_cache_put(
     kept_headers: v8::Local<'_, v8::Value>,
     body: v8::Local<'_, v8::Value>,
 ) -> Result<u32, JsErrorBox> {
-    let headers = read_flat_headers(scope, headers)?;
+    let headers = FieldList::read(scope, headers)?.into_map()?;
     let status = u16::try_from(status)
         .ok()
         .filter(|status| (200..=999).contains(status))
         .ok_or_else(|| JsErrorBox::range_error("invalid status"))?;
-    let kept = read_flat_headers(scope, kept_headers)?;
+    let kept = FieldList::read(scope, kept_headers)?.into_map()?;
     let body = given(scope, body)?;
     let host = host(&state.borrow());
     host.cache(stream, name, url, headers, Asked::Put { status, headers: kept, body }).map_err(JsErrorBox::type_error)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use deno_core::{OpState, op2, v8};
 use deno_error::JsErrorBox;
 
-use super::{Given, Redirects, host, read_flat_headers};
+use super::{FieldList, Given, Redirects, host};
 
 /// A body that JavaScript gives at once is at most this long; longer ones are written in pieces. Equals
 /// `selvedge_runtime::protocol::CHUNK_BYTES_MAX` (checked where both are known).
@@ -41,10 +41,10 @@ pub fn op_respond(
         .ok()
         .filter(|status| (100..=999).contains(status))
         .ok_or_else(|| JsErrorBox::range_error("invalid status"))?;
-    let headers = read_flat_headers(scope, headers)?;
+    let fields = FieldList::read(scope, headers)?;
     let body = given(scope, body)?;
     let host = host(&state.borrow());
-    let wanted = host.respond(stream, status, headers, body);
+    let wanted = host.respond(stream, status, fields, body);
     if last {
         host.ended(stream);
     }
@@ -83,7 +83,7 @@ pub fn op_fetch(
     body: v8::Local<'_, v8::Value>,
 ) -> Result<u32, JsErrorBox> {
     let method = http::Method::from_bytes(method.as_bytes()).map_err(|_| JsErrorBox::type_error("invalid method"))?;
-    let headers = read_flat_headers(scope, headers)?;
+    let headers = FieldList::read(scope, headers)?.into_map()?;
     let redirects = match redirect {
         0 => Redirects::Follow,
         1 => Redirects::Manual,

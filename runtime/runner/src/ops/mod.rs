@@ -17,7 +17,7 @@ use bytes::Bytes;
 use deno_core::{Extension, OpState, v8};
 use http::HeaderMap;
 
-pub use headers::{FIELDS_BYTES_MAX, flat_headers, read_flat_headers};
+pub use headers::{FIELDS_BYTES_MAX, FieldList, flat_headers};
 pub use invocation::WHOLE_BYTES_MAX;
 
 /// A body as JavaScript gives it.
@@ -65,7 +65,7 @@ pub trait Host {
     /// What the worker may know about the client: `[httpProtocol, tlsVersion | undefined, colo]`.
     fn request_client<'s>(&self, scope: &mut v8::PinScope<'s, '_>, stream: u32) -> v8::Local<'s, v8::Value>;
     /// The response begins. Whether its body, if it is written in pieces, is wanted.
-    fn respond(&self, stream: u32, status: u16, headers: HeaderMap, body: Given) -> bool;
+    fn respond(&self, stream: u32, status: u16, fields: FieldList, body: Given) -> bool;
     /// The handler failed, or the stream that it responded with.
     fn failed(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, exception: v8::Local<'_, v8::Value>, heading: Option<String>);
     /// Everything of an invocation has ended.

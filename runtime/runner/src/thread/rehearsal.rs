@@ -4,8 +4,8 @@
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use http::{HeaderMap, Method};
-use selvedge_runtime::protocol::{BodyKind, LoadHead, RequestHead, StreamId, ToEdge};
+use http::{Method, StatusCode};
+use selvedge_runtime::protocol::{BodyKind, Fields, LoadHead, RequestHead, StreamId, ToEdge};
 use selvedge_runtime::{ClientInfo, Limits, Module, ModuleKind, Outcome};
 
 use crate::isolate::{Isolate, IsolateSetup, Surroundings};
@@ -19,6 +19,8 @@ const SCRIPT: &str = "export default { async fetch(request) {
 struct Empty;
 
 impl Surroundings for Empty {
+    fn respond<'f>(&self, _: StreamId, _: StatusCode, _: &mut dyn ExactSizeIterator<Item = (&'f [u8], &'f [u8])>, _: BodyKind) {}
+
     fn send(&self, _: ToEdge) {}
 
     fn before_js(&self, _: StreamId) {}
@@ -44,8 +46,8 @@ pub(super) fn rehearse() {
     };
     let module = Module { specifier: "index.js".to_owned(), kind: ModuleKind::EsModule, bytes: SCRIPT.as_bytes().into(), source_map: None };
     let _ = isolate.load(0, head, vec![module]);
-    let request = RequestHead { method: Method::GET, url: "https://rehearsal.invalid/".to_owned(), headers: HeaderMap::new() };
-    let client = ClientInfo { ip: [127, 0, 0, 1].into(), http_protocol: "HTTP/1.1", tls_version: None, colo: "".into() };
+    let request = RequestHead { method: Method::GET, url: "https://rehearsal.invalid/".to_owned(), headers: Fields::default() };
+    let client = ClientInfo { http_protocol: "HTTP/1.1", tls_version: None, colo: "".into() };
     let _ = isolate.start(1, request, client, BodyKind::Empty);
     let _ = isolate.poll(&mut Context::from_waker(Waker::noop()));
 }

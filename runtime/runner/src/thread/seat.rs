@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use selvedge_runtime::protocol::{STREAMS_MAX, Slot, StreamId, ToEdge};
+use http::StatusCode;
+use selvedge_runtime::protocol::{BodyKind, STREAMS_MAX, Slot, StreamId, ToEdge};
 use selvedge_runtime::{Limits, Outcome};
 
 use super::background::Background;
@@ -197,6 +198,16 @@ impl Seat {
 }
 
 impl Surroundings for Seat {
+    fn respond<'f>(
+        &self,
+        stream: StreamId,
+        status: StatusCode,
+        fields: &mut dyn ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
+        body: BodyKind,
+    ) {
+        self.shared.station.link.respond(stream, status, fields, &body);
+    }
+
     fn send(&self, message: ToEdge) {
         self.shared.station.link.send(&message);
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Context;
 use std::time::Instant;
 
-use selvedge_runtime::protocol::{BodyKind, LoadHead, RequestHead, Slot, StreamId, ToEdge, ToRunner};
+use selvedge_runtime::protocol::{BodyKind, Fields, LoadHead, RequestHead, Slot, StreamId, ToEdge, ToRunner};
 use selvedge_runtime::{ClientInfo, Limits, Module, Outcome};
 
 use super::JsThread;
@@ -41,7 +41,7 @@ pub(super) struct Tenant {
 /// A `Start`, but for its slot.
 pub(super) struct Start {
     pub(super) stream: StreamId,
-    pub(super) head: RequestHead,
+    pub(super) head: RequestHead<Fields>,
     pub(super) client: ClientInfo,
     pub(super) body: BodyKind,
 }

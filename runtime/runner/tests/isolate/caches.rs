@@ -1,7 +1,7 @@
 //! caches and the options of fetch() that are about the cache: what reaches the edge, and what its answers mean.
 
 use http::{HeaderMap, StatusCode};
-use selvedge_runtime::protocol::{BodyKind, CacheCallHead, CacheHead, ResponseHead, ToEdge, ToRunner};
+use selvedge_runtime::protocol::{BodyKind, CacheCallHead, CacheHead, Fields, ResponseHead, ToEdge, ToRunner};
 use selvedge_runtime::{FetchCache, StatusTtl};
 
 use crate::rig::Rig;
@@ -75,7 +75,7 @@ fn a_match_gives_the_response_or_undefined() {
     rig.get(1, "https://example.org/");
     let mut headers = HeaderMap::new();
     headers.insert("etag", "\"1\"".parse().expect("a value"));
-    let head = Box::new(ResponseHead { status: StatusCode::OK, headers });
+    let head = Box::new(ResponseHead { status: StatusCode::OK, headers: Fields::from(&headers) });
     rig.deliver(ToRunner::Fetched { stream: 1, part: 1, result: Ok((head, BodyKind::Stream(None))), url: String::new(), redirects: 0 });
     settle(&mut rig, 2, false, None);
     rig.deliver(ToRunner::Fetched { stream: 1, part: 3, result: Err("cache: no".into()), url: String::new(), redirects: 0 });

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use selvedge_runner::isolate::{Isolate, IsolateSetup, LoadState, Pulse, Surroundings};
-use selvedge_runtime::protocol::{BodyKind, LoadHead, Part, RequestHead, ResponseHead, StreamId, ToEdge, ToRunner};
+use selvedge_runtime::protocol::{BodyKind, Fields, LoadHead, Part, RequestHead, ResponseHead, StreamId, ToEdge, ToRunner};
 use selvedge_runtime::{ClientInfo, Limits, LogLevel, Module, ModuleKind, Outcome, Var};
 
 /// How long a test waits for what must happen.
@@ -31,6 +30,18 @@ struct Ear {
 }
 
 impl Surroundings for Ear {
+    fn respond<'f>(
+        &self,
+        stream: StreamId,
+        status: StatusCode,
+        fields: &mut dyn ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
+        body: BodyKind,
+    ) {
+        let field = |(name, value)| Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?));
+        let headers = fields.map(|pair| field(pair).expect("a field")).collect();
+        self.send(ToEdge::Response { stream, head: Box::new(ResponseHead { status, headers }), body });
+    }
+
     fn send(&self, message: ToEdge) {
         self.seen.borrow_mut().push(Seen::Said(message));
     }
@@ -132,9 +143,9 @@ impl Rig {
             fields.append(HeaderName::from_bytes(name.as_bytes()).expect("a name"), HeaderValue::from_str(value).expect("a value"));
         }
         let client =
-            ClientInfo { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), http_protocol: "HTTP/3", tls_version: Some("TLSv1.3"), colo: "here".into() };
+            ClientInfo { http_protocol: "HTTP/3", tls_version: Some("TLSv1.3"), colo: "here".into() };
         let _entered = self.runtime.enter();
-        let _ = self.isolate.start(stream, RequestHead { method, url: url.into(), headers: fields }, client, body);
+        let _ = self.isolate.start(stream, RequestHead { method, url: url.into(), headers: Fields::from(&fields) }, client, body);
     }
 
     pub(crate) fn get(&mut self, stream: StreamId, url: &str) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rustix::io::FdFlags;
 use selvedge_runtime::protocol::{
-    Area, Board, BodyKind, Decoder, LoadHead, RequestHead, ResponseHead, Slot, StreamId, ToEdge, ToRunner, encode,
+    Area, Board, BodyKind, Decoder, Fields, LoadHead, RequestHead, ResponseHead, Slot, StreamId, ToEdge, ToRunner, encode,
 };
 use selvedge_runtime::{ClientInfo, Limits, ModuleKind, Outcome};
 
@@ -283,8 +283,8 @@ impl Run {
 }
 
 pub(crate) fn start(slot: Slot, stream: StreamId, url: &str) -> ToRunner {
-    let head = RequestHead { method: http::Method::GET, url: url.into(), headers: http::HeaderMap::new() };
-    let client = ClientInfo { ip: [127, 0, 0, 1].into(), http_protocol: "HTTP/2", tls_version: Some("TLSv1.3"), colo: "test".into() };
+    let head = RequestHead { method: http::Method::GET, url: url.into(), headers: Fields::default() };
+    let client = ClientInfo { http_protocol: "HTTP/2", tls_version: Some("TLSv1.3"), colo: "test".into() };
     ToRunner::Start { stream, slot, head: Box::new(head), client, body: BodyKind::Empty }
 }
 
