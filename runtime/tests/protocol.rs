@@ -5,9 +5,9 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use selvedge_runtime::ClientInfo;
 use selvedge_runtime::protocol::{
-    Area, Board, BodyKind, BodyRef, CHUNK_BYTES_MAX, COPY_BYTES_MAX, Decoder, Fields, FRAME_BYTES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, LINKS_MAX,
-    NAME_BYTES_MAX, ProtocolError, ResponseHead, StartParts, TEXT_BYTES_MAX, ToEdge, ToRunner, URL_BYTES_MAX, encode, encode_response,
-    encode_start, fuzz,
+    Area, Board, BodyKind, BodyRef, CHUNK_BYTES_MAX, COPY_BYTES_MAX, Decoder, FRAME_BYTES_MAX, Fields, HEADERS_BYTES_MAX, HEADERS_MAX,
+    LINKS_MAX, NAME_BYTES_MAX, ProtocolError, ResponseHead, StartParts, TEXT_BYTES_MAX, ToEdge, ToRunner, URL_BYTES_MAX, encode,
+    encode_response, encode_start, fuzz,
 };
 
 /// Inputs of one run of `cargo test`, which is a debug build; a CI run gives a million and more by `SELVEDGE_FUZZ_INPUTS`.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
+use smallvec::SmallVec;
 
 use super::activity::{Activity, Running};
 use super::check::{self, Arrival};
@@ -106,10 +107,10 @@ pub(super) fn shape(response: &mut Response<Body>, method: &Method, protocol: Pr
 
 /// RFC 9110, section 7.6.1; RFC 9113, section 8.2.2. Each listener frames its messages itself.
 pub(super) fn remove_connection_fields(headers: &mut HeaderMap) {
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection"] {
+    let of_connection =
+        |name: &&HeaderName| matches!(name.as_str(), "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection");
+    let named: SmallVec<[HeaderName; 4]> = headers.keys().filter(of_connection).cloned().collect();
+    for name in named {
         headers.remove(name);
     }
 }

@@ -15,7 +15,6 @@ use selvedge_runtime::{Body, BodyError, ClientInfo, Invocation, RunError};
 use super::RequestPath;
 use super::context::Context;
 use super::error::RequestError;
-use super::fetch;
 use super::fields;
 use super::pass_through::Saved;
 use super::route::Aim;
@@ -28,66 +27,81 @@ use crate::workers::WorkerHost;
 /// Names the version whose worker answered.
 const SELVEDGE_VERSION: HeaderName = HeaderName::from_static("selvedge-version");
 
-/// Runs one version of a worker. Dropping the future, or the response's body before its end, cancels the invocation.
-pub(super) async fn run(
-    path: &Arc<RequestPath>,
-    mut request: Request<Body>,
-    aim: &Aim,
-    (worker, version): (&Arc<ActiveWorker>, &ActiveVersion),
-    trail: &Arc<Trail>,
-) -> Result<Response<Body>, RequestError> {
-    trail.runs(version);
-    trail.served_from(Source::Worker);
-    let bytes_max = version.source.limits.request_body_bytes_max;
-    let too_large = Arc::new(AtomicBool::new(false));
-    let saved = Saved::of(&mut request, aim);
-    let body = bounded(std::mem::take(request.body_mut()), bytes_max, &too_large)?;
-    let written = fields::identified(request.headers_mut(), &trail.context);
-    *request.uri_mut() = absolute(&trail.context).ok_or(RequestError::Malformed("the address is not one"))?;
-    let host = Arc::new(WorkerHost::new(path.clone(), trail.clone(), worker.clone(), version.source.version.clone()));
-    let invocation = Invocation {
-        request: request.map(|_| body),
-        written,
-        client: ClientInfo {
-            http_protocol: trail.context.protocol.name(),
-            tls_version: trail.context.tls_version,
-            colo: path.node().clone(),
-        },
-        host: host.clone(),
-    };
-    let answer = path.runners().run(&version.source, invocation).await;
-    // Whatever the worker made of it: the client is told what was wrong with its request.
-    if too_large.load(Relaxed) {
-        return Err(RequestError::BodyTooLarge { bytes_max });
-    }
-    let mut response = match answer {
-        Ok(response) => response,
-        Err(RunError { request_body: Some(error), .. }) => return Err(RequestError::Body(error)),
-        Err(error) => {
-            if host.passes_through()
-                && let Some(saved) = saved
-                && let Some(response) = Box::pin(saved.answer(path, aim, &worker.name, &error, trail)).await
-            {
-                return Ok(response);
-            }
-            return Err(RequestError::Run { worker: worker.name.clone(), version: version.source.version.clone(), error });
-        }
-    };
-    fetch::clean(response.headers_mut());
-    correct_length(&mut response, &trail.context.method);
-    response.headers_mut().insert(SELVEDGE_VERSION, version.id.clone());
-    Ok(response)
+/// A run of one version of a worker, and what follows from how it ends.
+struct Run<'a> {
+    path: &'a Arc<RequestPath>,
+    aim: &'a Aim,
+    worker: &'a Arc<ActiveWorker>,
+    version: &'a ActiveVersion,
+    trail: &'a Arc<Trail>,
+    host: Arc<WorkerHost>,
+    saved: Option<Saved>,
+    /// Set where the request's body turns out to be too large; none where its length is known.
+    too_large: Option<Arc<AtomicBool>>,
 }
 
-/// The request's body, if it is not too large; a stream that may turn out to be is cut at the bound.
-fn bounded(body: Body, bytes_max: u64, too_large: &Arc<AtomicBool>) -> Result<Body, RequestError> {
+/// Runs one version of a worker. What can be done without waiting is done before the future is there, so that it need not carry the request. Dropping the
+/// future, or the response's body before its end, cancels the invocation.
+pub(super) fn run<'a>(
+    path: &'a Arc<RequestPath>,
+    mut request: Request<Body>,
+    aim: &'a Aim,
+    (worker, version): (&'a Arc<ActiveWorker>, &'a ActiveVersion),
+    trail: &'a Arc<Trail>,
+) -> Result<impl Future<Output = Result<Response<Body>, RequestError>> + Send + 'a, RequestError> {
+    trail.runs(version);
+    trail.served_from(Source::Worker);
+    let saved = Saved::of(&mut request, aim);
+    let (body, too_large) = bounded(std::mem::take(request.body_mut()), version.source.limits.request_body_bytes_max)?;
+    let written = fields::identified(request.headers_mut(), &trail.context);
+    *request.uri_mut() = absolute(&trail.context).ok_or(RequestError::Malformed("the address is not one"))?;
+    *request.body_mut() = body;
+    let host = Arc::new(WorkerHost::new(path.clone(), trail.clone(), worker.clone(), version.source.version.clone()));
+    let client =
+        ClientInfo { http_protocol: trail.context.protocol.name(), tls_version: trail.context.tls_version, colo: path.node().clone() };
+    let invocation = Box::new(Invocation { request, written, client, host: host.clone() });
+    Ok(Run { path, aim, worker, version, trail, host, saved, too_large }.answer(invocation))
+}
+
+impl Run<'_> {
+    async fn answer(self, invocation: Box<Invocation>) -> Result<Response<Body>, RequestError> {
+        let Self { path, aim, worker, version, trail, host, saved, too_large } = self;
+        let answer = path.runners().run(&version.source, invocation).await;
+        // Whatever the worker made of it: the client is told what was wrong with its request.
+        if too_large.is_some_and(|too_large| too_large.load(Relaxed)) {
+            return Err(RequestError::BodyTooLarge { bytes_max: version.source.limits.request_body_bytes_max });
+        }
+        let mut response = match answer {
+            Ok(response) => response,
+            Err(RunError { request_body: Some(error), .. }) => return Err(RequestError::Body(error)),
+            Err(error) => {
+                if host.passes_through()
+                    && let Some(saved) = saved
+                    && let Some(response) = Box::pin(saved.answer(path, aim, &worker.name, &error, trail)).await
+                {
+                    return Ok(response);
+                }
+                return Err(RequestError::Run { worker: worker.name.clone(), version: version.source.version.clone(), error });
+            }
+        };
+        fields::clean(response.headers_mut());
+        correct_length(&mut response, &trail.context.method);
+        response.headers_mut().insert(SELVEDGE_VERSION, version.id.clone());
+        Ok(response)
+    }
+}
+
+/// The request's body, if it is not too large; a stream that may turn out to be is cut at the bound, and says so.
+fn bounded(body: Body, bytes_max: u64) -> Result<(Body, Option<Arc<AtomicBool>>), RequestError> {
     if body.size_hint().lower() > bytes_max {
         return Err(RequestError::BodyTooLarge { bytes_max });
     }
     if body.size_hint().upper().is_some_and(|upper| upper <= bytes_max) {
-        return Ok(body);
+        return Ok((body, None));
     }
-    Ok(Body::stream(Bounded { inner: body, left: bytes_max, bytes_max, too_large: too_large.clone() }))
+    let too_large = Arc::new(AtomicBool::new(false));
+    let bounded = Bounded { inner: body, left: bytes_max, bytes_max, too_large: too_large.clone() };
+    Ok((Body::stream(bounded), Some(too_large)))
 }
 
 /// What a worker says of its body's length must be true: a field that is not would break the connection's framing. (In answer to HEAD there is no body to

@@ -1,6 +1,6 @@
 //! Sends a request to the upstream of its route.
 
-use http::header::{ALT_SVC, CONTENT_LENGTH, EXPECT, HeaderMap};
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{Request, Response, Version};
 use http_body::Body as HttpBody;
 use selvedge_runtime::Body;
@@ -35,7 +35,7 @@ pub(super) async fn get(
     }
     trail.served_from(Source::Upstream);
     let mut response = path.upstreams().ask(upstream, trail.context.asked(), request).await?;
-    clean(response.headers_mut());
+    fields::clean(response.headers_mut());
     Ok(response)
 }
 
@@ -51,10 +51,4 @@ pub(super) async fn outside(path: &RequestPath, mut request: Request<Body>, trai
     let mut response = path.upstreams().send(request, Reach::Worker).await?;
     fields::strip_hop(response.headers_mut());
     Ok(response)
-}
-
-/// Takes off what was said to this node only: fields of the hop, and `Alt-Svc`, which speaks of the upstream's own address (RFC 7838).
-pub(super) fn clean(headers: &mut HeaderMap) {
-    fields::strip_hop(headers);
-    headers.remove(ALT_SVC);
 }

@@ -1,7 +1,7 @@
 //! Fields of a message on its way through: those of one hop are taken off, those that say who asks are written anew.
 
 use http::Method;
-use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
+use http::header::{ALT_SVC, CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, VIA};
 use selvedge_runtime::protocol::Fields;
 use smallvec::SmallVec;
 
@@ -74,7 +74,12 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap) {
     strip(headers, |_| false);
 }
 
-/// The same, and those that `also` names. One pass over what is there: usually there is little, and nothing goes.
+/// Takes off what was said to this node only: fields of the hop, and `Alt-Svc`, which speaks of the upstream's own address (RFC 7838).
+pub(crate) fn clean(headers: &mut HeaderMap) {
+    strip(headers, |name| *name == ALT_SVC);
+}
+
+/// Takes off the fields of one hop, and those that `also` names. One pass over what is there: usually there is little, and nothing goes.
 fn strip(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
     let goes = |name: &&HeaderName| is_of_hop(name.as_str()) || also(name);
     let mut gone: SmallVec<[HeaderName; 8]> = headers.keys().filter(goes).cloned().collect();
@@ -199,7 +204,14 @@ mod tests {
 
     #[test]
     fn a_worker_gets_what_an_upstream_gets() {
-        let came = headers(&[("host", "x"), ("forwarded", "for=6.6.6.6"), ("x-host", "evil"), ("connection", "x-own"), ("x-own", "1"), ("cookie", "kept")]);
+        let came = headers(&[
+            ("host", "x"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-host", "evil"),
+            ("connection", "x-own"),
+            ("x-own", "1"),
+            ("cookie", "kept"),
+        ]);
         let context = context("[2001:db8::1]:9");
         let (mut upstreams, mut own) = (came.clone(), came);
         identify(&mut upstreams, &context);

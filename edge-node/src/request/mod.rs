@@ -254,23 +254,30 @@ impl RequestPath {
         aim: &'a Aim,
         trail: &'a Arc<Trail>,
     ) -> BoxFuture<'a, Result<Response<Body>, RequestError>> {
-        Box::pin(async move {
-            let lesson = Lesson::begin(self, &request, aim, trail);
-            let mut response = match &aim.answerer {
-                Answerer::Worker(worker, version) => execute::run(self, request, aim, (worker, version), trail).await?,
-                Answerer::Upstream(upstream) => Box::pin(fetch::get(self, request, upstream, trail)).await?,
-                Answerer::Outside => Box::pin(fetch::outside(self, request, trail)).await?,
-            };
-            if let Some(wish) = &aim.wish {
-                wish.tag(response.headers_mut());
+        let lesson = Lesson::begin(self, &request, aim, trail);
+        match &aim.answerer {
+            Answerer::Worker(worker, version) => {
+                let run = execute::run(self, request, aim, (worker, version), trail);
+                Box::pin(async move { Ok(self.heard(run?.await?, aim, lesson)) })
             }
-            if let Some(lesson) = lesson
-                && !pass_through::is_passed(&response)
-            {
-                lesson.learn(self, &response);
+            Answerer::Upstream(upstream) => {
+                Box::pin(async move { Ok(self.heard(fetch::get(self, request, upstream, trail).await?, aim, lesson)) })
             }
-            Ok(response)
-        })
+            Answerer::Outside => Box::pin(async move { Ok(self.heard(fetch::outside(self, request, trail).await?, aim, lesson)) }),
+        }
+    }
+
+    /// What follows from an answer of another.
+    fn heard(&self, mut response: Response<Body>, aim: &Aim, lesson: Option<Lesson>) -> Response<Body> {
+        if let Some(wish) = &aim.wish {
+            wish.tag(response.headers_mut());
+        }
+        if let Some(lesson) = lesson
+            && !pass_through::is_passed(&response)
+        {
+            lesson.learn(self, &response);
+        }
+        response
     }
 
     /// Answers a worker's request of another route of this node, on behalf of its client.

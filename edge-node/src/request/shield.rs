@@ -18,9 +18,9 @@ use selvedge_runtime::Body;
 use super::RequestPath;
 use super::context::Context;
 use super::error::RequestError;
+use super::fields;
 use super::route::{self, Aim, Answerer};
 use super::trail::{Origin, Trail};
-use super::{fetch, fields};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::query;
 use crate::limits::PEER_INVALIDATION_WAIT;
@@ -81,7 +81,7 @@ pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, trai
         Ok(mut response) if !response.headers().contains_key(SELVEDGE_PEER) => {
             metrics.shield_answers.add(1);
             trail.served_from(Source::Shield);
-            fetch::clean(response.headers_mut());
+            fields::clean(response.headers_mut());
             return Some(response);
         }
         Ok(response) => tracing::debug!(peer = %peer.name(), why = ?response.headers().get(SELVEDGE_PEER), "the shield does not answer"),

@@ -28,11 +28,11 @@ pub(crate) type Script = Box<dyn Fn(Invocation) -> futures::future::BoxFuture<'s
 
 impl Runners {
     /// Runs one invocation: see [`Supervisor::run`].
-    pub(crate) async fn run(&self, source: &Arc<WorkerSource>, invocation: Invocation) -> Result<Response<Body>, RunError> {
+    pub(crate) async fn run(&self, source: &Arc<WorkerSource>, invocation: Box<Invocation>) -> Result<Response<Body>, RunError> {
         match self {
             Self::Supervisor(supervisor) => supervisor.run(source, invocation).await,
             #[cfg(test)]
-            Self::Scripted(script) => script(invocation).await,
+            Self::Scripted(script) => script(*invocation).await,
         }
     }
 }

@@ -67,11 +67,7 @@ fn load_head() -> Box<LoadHead> {
 
 pub(super) fn to_runner() -> Vec<ToRunner> {
     let bytes = Bytes::from_static(b"some bytes");
-    let client = ClientInfo {
-        http_protocol: "HTTP/3",
-        tls_version: Some("TLSv1.3"),
-        colo: "node-1".into(),
-    };
+    let client = ClientInfo { http_protocol: "HTTP/3", tls_version: Some("TLSv1.3"), colo: "node-1".into() };
     let old = ClientInfo { http_protocol: "HTTP/1.1", tls_version: None, colo: "node-1".into() };
     let (stream, slot, part) = (1025, 7, 3);
     vec![

@@ -101,7 +101,9 @@ impl Decode for ToEdge {
             LOADED => Self::Loaded { slot: frame.u32()?, cpu_us: frame.u64()?, heap_bytes: frame.u64()? },
             GONE => Self::Gone { slot: frame.u32()?, outcome: read_outcome(&mut frame)?, message: frame.text()? },
             BOUNCED => Self::Bounced { stream: frame.stream()? },
-            RESPONSE => Self::Response { stream: frame.stream()?, head: Box::new(read_response(&mut frame, Reader::headers)?), body: frame.body()? },
+            RESPONSE => {
+                Self::Response { stream: frame.stream()?, head: Box::new(read_response(&mut frame, Reader::headers)?), body: frame.body()? }
+            }
             BODY_DATA => Self::BodyData { stream: frame.stream()?, part: frame.u32()?, bytes: frame.bytes("body", CHUNK_BYTES_MAX)? },
             BODY_END => Self::BodyEnd { stream: frame.stream()?, part: frame.u32()?, error: frame.maybe_text()? },
             CREDIT => Self::Credit { stream: frame.stream()?, part: frame.u32()?, bytes: frame.u32()? },

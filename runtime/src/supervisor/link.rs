@@ -21,10 +21,10 @@ use super::socket::Socket;
 use super::stream::{Entry, Head, Verdict};
 use super::ticket::Ticket;
 use crate::protocol::{
-    Area, BodyKind, BodyRef, CHUNK_BYTES_MAX, EncodeError, Fields, OUTBOX_BYTES_MAX, Part, ResponseHead, STREAM_INDEX_BITS, STREAMS_MAX, Slot,
+    Area, BodyKind, BodyRef, CHUNK_BYTES_MAX, EncodeError, OUTBOX_BYTES_MAX, Part, ResponseHead, STREAM_INDEX_BITS, STREAMS_MAX, Slot,
     StartParts, StreamId, ToRunner, encode, encode_start, monotonic_ns, versions_per_link,
 };
-use crate::{BodyError, ClientInfo, Outcome, RunError};
+use crate::{BodyError, Invocation, Outcome, RunError};
 
 /// The edge's end of one link.
 pub(super) struct Link {
@@ -143,8 +143,8 @@ impl Link {
     pub(super) fn start(
         &self,
         placement: &Arc<Placement>,
-        request: (&http::request::Parts, &Fields, BodyRef<'_>),
-        client: &ClientInfo,
+        invocation: &Invocation,
+        body: BodyRef<'_>,
         ticket: Ticket,
         now: Instant,
     ) -> Result<StreamId, Refused> {
@@ -158,9 +158,9 @@ impl Link {
         state.generation += u32::from(state.generation == 0);
         let place = state.streams.vacant_entry();
         let stream = (state.generation << STREAM_INDEX_BITS) | (place.key() as u32);
-        let (parts, written, body) = request;
-        let start =
-            StartParts { stream, slot: placement.slot, method: &parts.method, uri: &parts.uri, headers: &parts.headers, written, client, body };
+        let Invocation { request, written, client, .. } = invocation;
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        let start = StartParts { stream, slot: placement.slot, method, uri, headers, written, client, body };
         if let Err(error) = encode_start(&mut state.outbox, start) {
             return Err(Refused::Unfit(ticket, error));
         }

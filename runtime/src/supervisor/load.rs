@@ -50,6 +50,16 @@ impl Inner {
         if let Some(placement) = self.place_now(version, source, Patience::Fresh)? {
             return Ok(placement);
         }
+        Box::pin(self.wait_for_place(version, source, deadline, cold)).await
+    }
+
+    async fn wait_for_place(
+        self: &Arc<Self>,
+        version: &Arc<Version>,
+        source: &Arc<WorkerSource>,
+        deadline: Instant,
+        cold: &mut bool,
+    ) -> Result<Arc<Placement>, RunError> {
         let Some(_waiting) = version.queue() else {
             count(&self.counters.shed);
             return Err(shed("too many invocations of the version wait for a place"));

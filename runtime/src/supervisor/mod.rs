@@ -148,8 +148,12 @@ impl Supervisor {
 
     /// Runs one invocation. The future resolves at the response's head; its body streams. Dropping the future, or the
     /// response's body before its end, cancels the invocation.
-    pub async fn run(&self, source: &Arc<WorkerSource>, invocation: Invocation) -> Result<http::Response<Body>, RunError> {
-        self.inner.run(source, invocation).await
+    pub fn run<'a>(
+        &'a self,
+        source: &'a Arc<WorkerSource>,
+        invocation: impl Into<Box<Invocation>>,
+    ) -> impl Future<Output = Result<http::Response<Body>, RunError>> + Send + 'a {
+        self.inner.run(source, invocation.into())
     }
 
     /// Drops the isolates of a version as soon as their invocations have ended.

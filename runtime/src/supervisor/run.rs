@@ -7,7 +7,6 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{Method, Response};
 use http_body::Body as _;
 
@@ -21,14 +20,13 @@ use super::placement::Placement;
 use super::ticket::Ticket;
 use super::upload::{self, Gathered, Upload};
 use super::{Inner, tasks};
-use crate::protocol::{BodyRef, CHUNK_BYTES_MAX, Fields, StreamId};
-use crate::{Body, BodyError, ClientInfo, Invocation, Limits, Outcome, RunError, WorkerSource};
+use crate::protocol::{BodyRef, CHUNK_BYTES_MAX, StreamId};
+use crate::{Body, BodyError, Invocation, Limits, Outcome, RunError, WorkerSource};
 
 /// An invocation that has not been answered.
 struct Job {
-    parts: Parts,
-    written: Fields,
-    client: ClientInfo,
+    /// Without its request's body. In a box: what waits for an answer is moved about until it waits.
+    invocation: Box<Invocation>,
     body: JobBody,
     started: Instant,
     replayed: bool,
@@ -41,7 +39,7 @@ enum JobBody {
 
 impl Inner {
     /// Runs one invocation up to its response's head.
-    pub(super) async fn run(self: &Arc<Self>, source: &Arc<WorkerSource>, invocation: Invocation) -> Result<Response<Body>, RunError> {
+    pub(super) async fn run(self: &Arc<Self>, source: &Arc<WorkerSource>, invocation: Box<Invocation>) -> Result<Response<Body>, RunError> {
         let started = Instant::now();
         let version = self.version(source, started);
         let mut ticket = Ticket::new(invocation.host.clone(), started);
@@ -109,8 +107,8 @@ impl Drop for Running {
 }
 
 impl Job {
-    async fn new(invocation: Invocation, limits: &Limits, started: Instant) -> Result<Self, RunError> {
-        let (parts, body) = invocation.request.into_parts();
+    async fn new(mut invocation: Box<Invocation>, limits: &Limits, started: Instant) -> Result<Self, RunError> {
+        let body = std::mem::take(invocation.request.body_mut());
         let bytes_max = limits.request_body_bytes_max;
         if body.size_hint().lower() > bytes_max {
             return Err(too_large(bytes_max));
@@ -118,14 +116,9 @@ impl Job {
         let body = if let Some(whole) = body.as_whole().filter(|whole| whole.len() <= CHUNK_BYTES_MAX) {
             JobBody::Whole(whole)
         } else {
-            let mut upload = Some(Upload::new(0, body, bytes_max, limits.body_idle_timeout()));
-            let gathered = poll_fn(|cx| upload.take().map_or(Poll::Pending, |upload| Poll::Ready(upload.gather(cx)))).await;
-            match gathered {
-                Gathered::Whole(bytes) => JobBody::Whole(bytes),
-                Gathered::Stream(upload, len) => JobBody::Stream(upload, len),
-            }
+            Box::pin(gather(Upload::new(0, body, bytes_max, limits.body_idle_timeout()))).await
         };
-        Ok(Self { parts, written: invocation.written, client: invocation.client, body, started, replayed: false })
+        Ok(Self { invocation, body, started, replayed: false })
     }
 
     fn start(&self, placement: &Arc<Placement>, ticket: Ticket) -> Result<Running, Refused> {
@@ -136,7 +129,7 @@ impl Job {
         };
         let link = &placement.link;
         let now = if ticket.cold_start || self.replayed { Instant::now() } else { self.started };
-        let stream = link.start(placement, (&self.parts, &self.written, body), &self.client, ticket, now)?;
+        let stream = link.start(placement, &self.invocation, body, ticket, now)?;
         Ok(Running { link: link.clone(), stream, heard: false })
     }
 
@@ -169,7 +162,7 @@ impl Job {
 
     /// The rules of replay: once, and only what cannot have had an effect.
     fn may_replay(&self, ticket: &Ticket, started: bool) -> bool {
-        let safe = matches!(self.parts.method, Method::GET | Method::HEAD) && ticket.subrequests == 0;
+        let safe = matches!(*self.invocation.request.method(), Method::GET | Method::HEAD) && ticket.subrequests == 0;
         !self.replayed && (!started || safe)
     }
 
@@ -178,6 +171,15 @@ impl Job {
             JobBody::Whole(_) => true,
             JobBody::Stream(upload, _) => upload.rewind(),
         }
+    }
+}
+
+/// What of a body is here already.
+async fn gather(upload: Upload) -> JobBody {
+    let mut upload = Some(upload);
+    match poll_fn(|cx| upload.take().map_or(Poll::Pending, |upload| Poll::Ready(upload.gather(cx)))).await {
+        Gathered::Whole(bytes) => JobBody::Whole(bytes),
+        Gathered::Stream(upload, len) => JobBody::Stream(upload, len),
     }
 }
 

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use selvedge_runtime::protocol::{
-    Area, BUILD, Board, BodyKind, CHUNK_BYTES_MAX, CacheCallHead, Decoder, Fields, INITIAL_CREDIT, RequestHead, ResponseHead, Slot, StreamId,
-    ToEdge, ToRunner, encode, monotonic_ns,
+    Area, BUILD, Board, BodyKind, CHUNK_BYTES_MAX, CacheCallHead, Decoder, Fields, INITIAL_CREDIT, RequestHead, ResponseHead, Slot,
+    StreamId, ToEdge, ToRunner, encode, monotonic_ns,
 };
 use selvedge_runtime::{LogLevel, Outcome};
 

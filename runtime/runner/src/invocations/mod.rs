@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use deno_core::v8;
-use selvedge_runtime::protocol::{CREDIT_MAX, INITIAL_CREDIT, Fields, Part, RequestHead, Slot, StreamId, ToEdge};
+use selvedge_runtime::protocol::{CREDIT_MAX, Fields, INITIAL_CREDIT, Part, RequestHead, Slot, StreamId, ToEdge};
 use selvedge_runtime::{ClientInfo, LogLevel, Outcome};
 use smallvec::SmallVec;
 
@@ -206,6 +206,11 @@ impl Invocations {
         let Some(body) = live.get_mut(&stream).and_then(|live| live.outgoing(part)) else { return false };
         body.credit = body.credit.saturating_add(bytes).min(CREDIT_MAX);
         body.credit > 0 && std::mem::take(&mut body.starved)
+    }
+
+    /// Whether there is something that goes on without a message of the edge.
+    pub(crate) fn can_go_on(&self) -> bool {
+        self.expects_async.get() || !self.ready.borrow().is_empty() || self.timers.borrow().next().is_some()
     }
 
     /// Whether nothing that Rust knows of can ever wake an invocation that has not answered.

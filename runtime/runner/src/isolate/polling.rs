@@ -38,6 +38,11 @@ impl Wake for Signal {
 }
 
 impl Isolate {
+    /// Whether [`Isolate::poll`] may have something to do now. Most invocations end within the entry that started them, and leave nothing.
+    pub fn wants_poll(&self) -> bool {
+        self.signal.woken.load(Ordering::Acquire) || self.evaluation.is_some() || self.state.can_go_on() || self.state.is_hung().is_some()
+    }
+
     /// Runs due timers and whatever became ready, and arranges for a wake-up through `cx` (not for timers: see
     /// [`Isolate::next_timer`]).
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Pulse {

@@ -121,10 +121,10 @@ impl JsThread {
         self.enter_polled(key, |isolate| isolate.poll(&mut Context::from_waker(&waker)));
     }
 
-    /// Calls into an isolate, draws the consequences, and has it polled in this turn.
+    /// Calls into an isolate, draws the consequences, and has it polled in this turn where it can go on.
     pub(super) fn enter(&mut self, key: usize, call: impl FnOnce(&mut Isolate) -> Pulse) {
         self.enter_polled(key, call);
-        if let Some(tenant) = self.tenants.get(key) {
+        if let Some(tenant) = self.tenants.get(key).filter(|tenant| tenant.isolate.wants_poll()) {
             tenant.alarm.waker.wake_by_ref();
         }
     }

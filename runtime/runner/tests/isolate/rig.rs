@@ -142,8 +142,7 @@ impl Rig {
         for (name, value) in headers {
             fields.append(HeaderName::from_bytes(name.as_bytes()).expect("a name"), HeaderValue::from_str(value).expect("a value"));
         }
-        let client =
-            ClientInfo { http_protocol: "HTTP/3", tls_version: Some("TLSv1.3"), colo: "here".into() };
+        let client = ClientInfo { http_protocol: "HTTP/3", tls_version: Some("TLSv1.3"), colo: "here".into() };
         let _entered = self.runtime.enter();
         let _ = self.isolate.start(stream, RequestHead { method, url: url.into(), headers: Fields::from(&fields) }, client, body);
     }
