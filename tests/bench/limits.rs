@@ -98,13 +98,18 @@ fn row(table: &mut Table, name: &str, answers: &[Answer], fits_ms: Option<f64>) 
     table.within(&format!("{name}: longest until the answer after the limit ({outcome})"), "ms", longest, LATE_MS);
 }
 
-/// The largest number of pieces, within an eighth, that a worker can hold.
+/// The largest number of pieces that a worker can hold, within one in 64.
 fn most_that_fits(ours: &Ours, name: &str, script: &str) -> anyhow::Result<u64> {
     ours.deploy(name, script)?;
-    let (mut most, mut next) = (0, 1);
-    while ask(&ours.http, name, &format!("?n={next}"))?.status == 200 {
-        most = next;
-        next = next * 9 / 8 + 1;
+    let fits = |n: u64| Ok::<_, anyhow::Error>(ask(&ours.http, name, &format!("?n={n}"))?.status == 200);
+    let (mut most, mut too_many) = (0, 1);
+    while fits(too_many)? {
+        most = too_many;
+        too_many *= 2;
+    }
+    while too_many - most > 1.max(most / 64) {
+        let middle = most.midpoint(too_many);
+        if fits(middle)? { most = middle } else { too_many = middle }
     }
     Ok(most)
 }
