@@ -15,8 +15,9 @@ use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
+use super::limits::STANDBY_NICER;
 use super::process::Process;
-use super::tasks;
+use super::{priority, tasks};
 use crate::protocol::Board;
 
 /// Bytes of the child's stack until exec: it calls a dozen system calls.
@@ -39,22 +40,33 @@ pub(super) struct Program {
     pub(super) allow_unsandboxed: bool,
 }
 
+/// How a runner is started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Start {
+    /// Without a JIT compiler.
+    pub(super) jitless: bool,
+    /// Nobody waits for it: it is less urgent than all that somebody waits for, until [`priority::raise`].
+    pub(super) aside: bool,
+}
+
 /// The thread that makes children. It ends, and the kernel kills its children, when this is dropped.
 pub(super) struct Spawner {
     orders: mpsc::SyncSender<Order>,
 }
 
 struct Order {
-    jitless: bool,
+    start: Start,
     answer: oneshot::Sender<io::Result<Spawned>>,
 }
 
 impl Spawner {
     pub(super) fn start(program: Program) -> io::Result<Self> {
+        let can_be_raised = priority::can_be_raised()?;
         let (orders, queue) = mpsc::sync_channel::<Order>(ORDERS_MAX);
         tasks::thread("selvedge-spawn", move || {
             for order in queue {
-                let spawned = program.spawn(order.jitless);
+                let Start { jitless, aside } = order.start;
+                let spawned = program.spawn(jitless, aside && can_be_raised);
                 // Nobody waits any more: dropping the process kills it.
                 let _ = order.answer.send(spawned);
             }
@@ -63,15 +75,15 @@ impl Spawner {
     }
 
     /// Makes one process. Cancel-safe: a process that nobody takes is killed.
-    pub(super) async fn spawn(&self, jitless: bool) -> io::Result<Spawned> {
+    pub(super) async fn spawn(&self, start: Start) -> io::Result<Spawned> {
         let (answer, spawned) = oneshot::channel();
-        self.orders.try_send(Order { jitless, answer }).map_err(|_| io::Error::other("too many runners are being started"))?;
+        self.orders.try_send(Order { start, answer }).map_err(|_| io::Error::other("too many runners are being started"))?;
         spawned.await.map_err(|_| io::Error::other("the spawning thread is gone"))?
     }
 }
 
 impl Program {
-    fn spawn(&self, jitless: bool) -> io::Result<Spawned> {
+    fn spawn(&self, jitless: bool, aside: bool) -> io::Result<Spawned> {
         let board = Board::create(self.threads)?;
         let (mut links, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..self.threads {
@@ -92,7 +104,7 @@ impl Program {
             arguments.extend(["--v8-flags".to_owned(), "--jitless".to_owned()]);
         }
         let inherited: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).chain([board.as_raw_fd()]).collect();
-        let process = exec(&self.executable, &arguments, &inherited)?;
+        let process = exec(&self.executable, &arguments, &inherited, if aside { STANDBY_NICER } else { 0 })?;
         Ok(Spawned { process, links, board })
     }
 }
@@ -106,11 +118,12 @@ struct Child<'a> {
     null: RawFd,
     parent: libc::pid_t,
     signals: libc::sigset_t,
+    nicer: c_int,
     /// Written by the child where it fails before exec.
     error: c_int,
 }
 
-fn exec(executable: &File, arguments: &[String], inherited: &[RawFd]) -> io::Result<Process> {
+fn exec(executable: &File, arguments: &[String], inherited: &[RawFd], nicer: c_int) -> io::Result<Process> {
     let strings: Vec<CString> = arguments.iter().map(|argument| CString::new(argument.as_str())).collect::<Result<_, _>>()?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     // SAFETY: both sets are initialised by the calls that fill them.
@@ -128,6 +141,7 @@ fn exec(executable: &File, arguments: &[String], inherited: &[RawFd]) -> io::Res
         null: null.as_raw_fd(),
         parent: std::process::id() as libc::pid_t,
         signals: before,
+        nicer,
         error: 0,
     };
     let mut stack = vec![0u8; STACK_BYTES];
@@ -164,6 +178,7 @@ extern "C" fn run(child: *mut c_void) -> c_int {
             child.error = libc::ESRCH;
             libc::_exit(1);
         }
+        libc::nice(child.nicer);
         // The kernel shall kill a runner, never the edge, when memory runs out. Where /proc is read-only, it chooses itself.
         let score = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         if score >= 0 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Inner;
+use super::exec::Start;
 use super::limits::{IDLE_RUNNER_AFTER, IDLE_SPREAD_AFTER, IDLE_VERSION_AFTER, RETRY_AFTER, RUNNERS_MAX, RUNNERS_PER_CLASS_MAX};
 use super::link::Link;
 use super::placement::Placement;
@@ -72,7 +73,7 @@ impl Inner {
             return self.fleet.site(version, class, Threads::Any).ok_or_else(|| shed("no runner has a place for the version"));
         }
         let runner = if class.is_jitless() {
-            self.spawn(true).await.map_err(|error| shed(&error.to_string()))?
+            self.spawn(Start { jitless: true, aside: false }).await.map_err(|error| shed(&error.to_string()))?
         } else {
             self.standby.take().await.ok_or_else(|| shed("no standby runner in time"))?
         };

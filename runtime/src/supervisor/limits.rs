@@ -34,6 +34,8 @@ pub(super) const FIRST_SPAWN_ATTEMPTS: u32 = 3;
 /// From taking the standby to starting the next one, unless somebody waits for it: a new process computes for 100 ms and more, and whoever
 /// took the last one has a request to answer.
 pub(super) const STANDBY_REST: Duration = Duration::from_millis(30);
+/// How much less urgent than the edge a standby is while it starts and nobody waits for it (nice(2)): a tenth of its share.
+pub(super) const STANDBY_NICER: i32 = 10;
 /// How long placing a version waits for a standby.
 pub(super) const STANDBY_WAIT: Duration = Duration::from_secs(5);
 

@@ -21,6 +21,7 @@ mod oom;
 mod phase;
 mod pipe;
 mod placement;
+mod priority;
 mod process;
 mod run;
 mod runner;
@@ -43,6 +44,7 @@ use parking_lot::RwLock;
 use smallvec::SmallVec;
 
 use self::counters::{Counters, count};
+use self::exec::Start;
 use self::fleet::{Fleet, shed};
 use self::limits::{DEAD_WAIT, FIRST_SPAWN_ATTEMPTS, PLACE_WAIT_MAX, SPAWN_BACKOFF_MIN, VERSIONS_MAX};
 use self::link::Link;
@@ -191,7 +193,7 @@ impl Inner {
     async fn first(self: &Arc<Self>) -> std::io::Result<Arc<Runner>> {
         let mut attempt = 1;
         loop {
-            match self.spawn(false).await {
+            match self.spawn(Start::default()).await {
                 Ok(runner) => return Ok(runner),
                 Err(error) if attempt >= FIRST_SPAWN_ATTEMPTS => return Err(std::io::Error::other(error)),
                 Err(error) => tracing::warn!(%error, attempt, "no runner yet"),

@@ -41,6 +41,11 @@ impl Process {
         children.split_ascii_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or(self.pid)
     }
 
+    /// The child, and the process that holds V8.
+    pub(super) fn both(&self) -> [u32; 2] {
+        [self.pid, self.inner_pid()]
+    }
+
     /// SIGKILL. Does nothing when it is dead already.
     pub(super) fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL);

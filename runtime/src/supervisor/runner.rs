@@ -143,6 +143,11 @@ impl Runner {
         Ok(runner)
     }
 
+    /// The process that was made, and that which holds V8.
+    pub(super) fn processes(&self) -> [u32; 2] {
+        self.process.both()
+    }
+
     pub(super) fn class(&self) -> Option<&Class> {
         self.class.get()
     }

@@ -1,5 +1,6 @@
 //! The warm standby: one runner that has proved its sandbox and waits for its first version, replaced as soon as it is taken.
 
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,10 +8,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Inner;
 use super::counters::count;
+use super::exec::Start;
 use super::limits::{SPAWN_BACKOFF_MAX, SPAWN_BACKOFF_MIN, STANDBY_REST, STANDBY_WAIT};
 use super::runner::{Cause, Runner, StartError};
+use super::{Inner, priority};
 
 /// The place of the standby.
 #[derive(Default)]
@@ -73,8 +75,8 @@ pub(super) async fn keep(supervisor: Weak<Inner>) {
             let _ = tokio::time::timeout(STANDBY_WAIT, changed).await;
             continue;
         }
-        let _ = tokio::time::timeout(STANDBY_REST, standby.missed.notified()).await;
-        match inner.spawn(false).await {
+        let missed = tokio::time::timeout(STANDBY_REST, standby.missed.notified()).await.is_ok();
+        match inner.spawn(Start { jitless: false, aside: !missed }).await {
             Ok(runner) => {
                 backoff = SPAWN_BACKOFF_MIN;
                 standby.put(runner.clone());
@@ -98,17 +100,32 @@ fn next(backoff: Duration) -> Duration {
 
 impl Inner {
     /// Starts a runner and waits until it can take versions.
-    pub(super) async fn spawn(self: &Arc<Self>, jitless: bool) -> Result<Arc<Runner>, StartError> {
-        let spawned = async {
-            let spawned = self.spawner.spawn(jitless).await?;
-            let id = self.runners_made.fetch_add(1, Ordering::Relaxed);
-            Runner::greet(&Arc::downgrade(self), id, spawned, self.allow_unsandboxed).await
-        };
-        let result = spawned.await;
+    pub(super) async fn spawn(self: &Arc<Self>, start: Start) -> Result<Arc<Runner>, StartError> {
+        let result = self.start(start).await;
         count(if result.is_ok() { &self.counters.spawns } else { &self.counters.spawn_failures });
         if let Ok(runner) = &result {
-            tracing::debug!(runner = runner.pid, jitless, "runner is ready");
+            tracing::debug!(runner = runner.pid, jitless = start.jitless, "runner is ready");
         }
         result
+    }
+
+    async fn start(self: &Arc<Self>, start: Start) -> Result<Arc<Runner>, StartError> {
+        let spawned = self.spawner.spawn(start).await?;
+        let first = spawned.process.both();
+        let id = self.runners_made.fetch_add(1, Ordering::Relaxed);
+        let supervisor = Arc::downgrade(self);
+        let mut greeted = pin!(Runner::greet(&supervisor, id, spawned, self.allow_unsandboxed));
+        if !start.aside {
+            return greeted.await;
+        }
+        let runner = tokio::select! {
+            greeted = &mut greeted => greeted?,
+            () = self.standby.missed.notified() => {
+                priority::raise(first);
+                greeted.await?
+            }
+        };
+        priority::raise(runner.processes());
+        Ok(runner)
     }
 }

@@ -61,6 +61,7 @@ tests! {
     versions_on_probation_share_a_runner
     more_versions_than_a_runner_holds_take_further_runners
     retiring_unloads
+    a_standby_that_is_ready_is_as_urgent_as_the_edge
     another_build_is_refused
     a_missing_sandbox_is_refused_unless_allowed
     a_runner_that_cannot_start_is_an_error
@@ -89,6 +90,22 @@ async fn a_hello_is_answered_and_reported_once() {
     assert!(!host.report().await.cold_start);
     assert_eq!(host.reports.lock().len(), 1);
     assert_eq!(supervisor.warm(&source).await.expect("warm").cpu_us, 7);
+}
+
+/// The priorities of a process's threads (proc(5), `stat`: field 19).
+fn nice(process: &str) -> Vec<i64> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("a process").flatten();
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats.map(|stat| stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(16)?.parse().ok()).expect("a number")).collect()
+}
+
+async fn a_standby_that_is_ready_is_as_urgent_as_the_edge() {
+    let supervisor = supervisor().await;
+    send(&supervisor, &worker("hello", "v1"), Method::GET, "hello", Body::empty()).await.expect("an answer");
+    let standby = || supervisor.runners().into_iter().find(|runner| runner.cordon.is_none());
+    until(|| standby().is_some()).await;
+    let (own, theirs) = (nice("self"), nice(&standby().expect("a standby").pid.to_string()));
+    assert!(!theirs.is_empty() && theirs.iter().all(|nice| own.contains(nice)), "{own:?} {theirs:?}");
 }
 
 async fn a_small_body_travels_with_its_head() {

@@ -161,7 +161,8 @@ impl Rig {
         let mut headers = HeaderMap::new();
         headers.append("set-cookie", HeaderValue::from_static("a=1"));
         headers.append("set-cookie", HeaderValue::from_static("b=2"));
-        let result = Ok((Box::new(ResponseHead { status: StatusCode::IM_A_TEAPOT, headers }), body));
+        let head = ResponseHead { status: StatusCode::IM_A_TEAPOT, headers: Fields::from(&headers) };
+        let result = Ok((Box::new(head), body));
         self.deliver(ToRunner::Fetched { stream, part, result, url: "https://other.example/end".into(), redirects: 1 });
     }
 
