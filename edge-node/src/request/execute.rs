@@ -35,7 +35,7 @@ struct Run<'a> {
     version: &'a ActiveVersion,
     trail: &'a Arc<Trail>,
     host: Arc<WorkerHost>,
-    saved: Option<Saved>,
+    saved: Option<Box<Saved>>,
     /// Set where the request's body turns out to be too large; none where its length is known.
     too_large: Option<Arc<AtomicBool>>,
 }
@@ -64,9 +64,11 @@ pub(super) fn run<'a>(
 }
 
 impl Run<'_> {
-    async fn answer(self, invocation: Box<Invocation>) -> Result<Response<Body>, RequestError> {
-        let Self { path, aim, worker, version, trail, host, saved, too_large } = self;
-        let answer = path.runners().run(&version.source, invocation).await;
+    async fn answer(mut self, invocation: Box<Invocation>) -> Result<Response<Body>, RequestError> {
+        let answer = self.path.runners().run(&self.version.source, invocation).await;
+        // Taken apart only now: what waits would carry everything twice.
+        let saved = self.saved.take();
+        let Self { path, aim, worker, version, trail, host, too_large, .. } = self;
         // Whatever the worker made of it: the client is told what was wrong with its request.
         if too_large.is_some_and(|too_large| too_large.load(Relaxed)) {
             return Err(RequestError::BodyTooLarge { bytes_max: version.source.limits.request_body_bytes_max });

@@ -268,7 +268,7 @@ impl RequestPath {
     }
 
     /// What follows from an answer of another.
-    fn heard(&self, mut response: Response<Body>, aim: &Aim, lesson: Option<Lesson>) -> Response<Body> {
+    fn heard(&self, mut response: Response<Body>, aim: &Aim, lesson: Option<Box<Lesson>>) -> Response<Body> {
         if let Some(wish) = &aim.wish {
             wish.tag(response.headers_mut());
         }

@@ -43,7 +43,7 @@ enum Kept {
 
 impl Saved {
     /// Keeps what is needed, where anything could take the worker's place; costs nothing elsewhere.
-    pub(super) fn of(request: &mut Request<Body>, aim: &Aim) -> Option<Self> {
+    pub(super) fn of(request: &mut Request<Body>, aim: &Aim) -> Option<Box<Self>> {
         if !aim.cached && aim.route.upstream.is_none() {
             return None;
         }
@@ -56,7 +56,7 @@ impl Saved {
                 Kept::Lent(lent)
             }
         };
-        Some(Self { headers: request.headers().clone(), body })
+        Some(Box::new(Self { headers: request.headers().clone(), body }))
     }
 
     /// The body from its beginning; none where too much of it has been taken.

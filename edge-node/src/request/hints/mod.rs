@@ -99,12 +99,12 @@ pub(super) struct Lesson {
 
 impl Lesson {
     /// Before the answer is asked for: a purge meanwhile counts against it.
-    pub(super) fn begin(path: &RequestPath, request: &Request<Body>, aim: &Aim, trail: &Trail) -> Option<Self> {
+    pub(super) fn begin(path: &RequestPath, request: &Request<Body>, aim: &Aim, trail: &Trail) -> Option<Box<Self>> {
         let teaches = aim.route.early_hints && *request.method() == Method::GET && !request.headers().contains_key(AUTHORIZATION);
-        teaches.then(|| Self {
-            key: route::key(aim, &trail.context),
-            stamp: path.cache().purges().stamp(aim.realm()),
-            own: link::Own { secure: trail.context.secure, authority: trail.context.authority.clone() },
+        teaches.then(|| {
+            let (key, stamp) = (route::key(aim, &trail.context), path.cache().purges().stamp(aim.realm()));
+            let own = link::Own { secure: trail.context.secure, authority: trail.context.authority.clone() };
+            Box::new(Self { key, stamp, own })
         })
     }
 
