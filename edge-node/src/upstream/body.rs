@@ -32,7 +32,8 @@ impl Default for Progress {
     }
 }
 
-/// A request's body on its way out.
+/// A request's body on its way out, without its trailers: a server may take them for fields (RFC 9110, section 6.5.1), and nobody has looked at what they
+/// say of who asks.
 pub(super) struct Outgoing {
     pub(super) body: Body,
     pub(super) progress: Arc<Progress>,
@@ -45,6 +46,8 @@ impl http_body::Body for Outgoing {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         *self.progress.last.lock() = Instant::now();
+        // Nothing comes after trailers.
+        let frame = frame.filter(|frame| !frame.as_ref().is_ok_and(Frame::is_trailers));
         if let Some(Err(error)) = &frame {
             *self.progress.failed.lock() = Some(error.clone());
         }
@@ -213,5 +216,22 @@ impl http_body::Body for Answer {
             Some(exact) => SizeHint::with_exact(exact),
             None => SizeHint::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_client_says_in_trailers_does_not_go_on() {
+        let trailers: HeaderMap = [(http::header::FORWARDED, "for=6.6.6.6".parse().expect("a value"))].into_iter().collect();
+        let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(trailers))];
+        let body = Body::stream(StreamBody::new(futures::stream::iter(frames)));
+        let sent = Outgoing { body, progress: Arc::default() }.collect().await.expect("a body");
+        assert!(sent.trailers().is_none());
+        assert_eq!(sent.to_bytes(), "body");
     }
 }

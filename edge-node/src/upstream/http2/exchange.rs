@@ -103,13 +103,8 @@ impl From<Unsent> for Cut {
 
 async fn upload(stream: &mut SendStream<Bytes>, mut body: Outgoing, stall: Duration) -> Result<(), Cut> {
     while let Some(frame) = next_frame(stream, &mut body).await? {
-        match frame.into_data() {
-            Ok(data) => h2_stream::send_data(stream, data, false, limits::H2_SEND_BUFFER_BYTES, stall).await?,
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    return Ok(stream.send_trailers(trailers)?);
-                }
-            }
+        if let Ok(data) = frame.into_data() {
+            h2_stream::send_data(stream, data, false, limits::H2_SEND_BUFFER_BYTES, stall).await?;
         }
     }
     Ok(stream.send_data(Bytes::new(), true)?)
