@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use selvedge_runtime::protocol::{BodyKind, RequestHead, Slot, StreamId, ToEdge, monotonic_ns};
+use selvedge_runtime::protocol::{BodyKind, Fields, RequestHead, Slot, StreamId, ToEdge, monotonic_ns};
 use selvedge_runtime::{LogLevel, Outcome};
 
 use super::{Thread, once};
@@ -12,7 +12,7 @@ const ABORTED: u32 = 64;
 
 impl Thread {
     /// False where the path is none of these.
-    pub(super) fn late(&mut self, stream: StreamId, slot: Slot, path: &str, head: &RequestHead) -> bool {
+    pub(super) fn late(&mut self, stream: StreamId, slot: Slot, path: &str, head: &RequestHead<Fields>) -> bool {
         match path {
             "hold" => {
                 self.area.turn_begins(monotonic_ns(), stream);

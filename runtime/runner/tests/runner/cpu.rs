@@ -52,7 +52,7 @@ fn an_endless_loop_ends_at_its_limit_and_its_neighbour_goes_on() {
 }
 
 /// Shares of a limit that are tried, in percent; what is measured decides on which side one fell, for a loop is never equally fast.
-const SHARES: [u64; 8] = [30, 60, 85, 95, 105, 115, 150, 250];
+const SHARES: [u64; 9] = [10, 20, 40, 70, 95, 105, 115, 150, 250];
 /// What an invocation may have used when the watchdog, which looks every few milliseconds, has not stopped it: in microseconds, on a
 /// machine that is busy with other things.
 const GRAIN_US: u64 = 100_000;
