@@ -1,7 +1,8 @@
 //! Inputs: random bytes, and valid inputs with bytes flipped, cut, doubled, repeated, overwritten or joined with boundary values, or spliced.
 
 /// Text at the edges of what parsers expect.
-const WORDS: [&str; 12] = ["99999", "4294967296", "18446744073709551616", "-1", "1e400", "..", "//", "\r\n", "\\u0000", "*", "\"", "null"];
+const WORDS: [&str; 15] =
+    ["99999", "4294967296", "18446744073709551616", "-1", "1e400", "..", "//", "\r\n", "\\u0000", "*", "\"", "null", "é", "\u{2028}", "😀"];
 
 /// Makes inputs, the same for the same seed.
 pub(crate) struct Generator<'a> {

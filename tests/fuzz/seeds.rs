@@ -67,6 +67,7 @@ pub(crate) fn fields() -> Vec<Vec<u8>> {
         "for=192.0.2.60;proto=http;by=203.0.113.43, for=\"[2001:db8::1]:80\"",
         "node-0;hit;ttl=30, other;fwd=miss",
         "accept-encoding, *",
+        "https://a.test/x?y\nGET\naccept\nx-kind",
         "bytes 4-9/10",
         "bytes 0-499/*",
         "max-age=600+30;selvedge, no-store;other, content=\"ESI/1.0\"",

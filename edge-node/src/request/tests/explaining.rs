@@ -1,10 +1,12 @@
 //! What an operator is told of a request that is not made.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::Method;
 use selvedge_origin::api::wire::{Ask, ExplainAction, ExplainAsk, Explanation, Layer, Stored, Told};
-use selvedge_origin::registry::{CacheSettings, RequestDirectives};
+use selvedge_origin::registry::{CacheSettings, RequestDirectives, VaryRule};
+use tokio::sync::Notify;
 
 use super::world::*;
 use crate::cache::purge::{Purge, Realm, Strength, Target};
@@ -201,6 +203,43 @@ async fn what_is_purged_is_told_and_left_where_it_is() {
     assert_eq!((layer.verdict.action, layer.verdict.cache_status.as_deref()), (ExplainAction::Forward, Some("edge-1; fwd=uri-miss")));
     assert_eq!(world.path.cache().usage().0, 1, "it was not swept");
     assert_eq!(world.look("/x").await.1, "edge-1; fwd=uri-miss; fwd-status=200; stored");
+}
+
+#[tokio::test]
+async fn a_request_is_explained_by_what_is_keyed_of_its_fields() {
+    let server = Server::fixed(&[("cache-control", "max-age=60"), ("vary", "accept-language")], "page").await;
+    let rule = VaryRule::Normalise(vec!["en".into(), "de".into()]);
+    let settings = CacheSettings { vary: BTreeMap::from([("accept-language".into(), rule)]), ..CacheSettings::default() };
+    let world = World::new(with(&server, settings));
+    world.send(get("/x", &[("accept-language", "de-AT, de;q=0.9")])).await;
+    let layer = explain(&world, "GET", "/x", &[("accept-language", "de;q=0.8, fr;q=0.1")]).await.layers.remove(0);
+    assert_eq!(layer.verdict.action, ExplainAction::Hit, "{:?}", layer.verdict);
+}
+
+#[tokio::test]
+async fn a_fetch_that_is_on_its_way_is_told() {
+    let gate = Arc::new(Notify::new());
+    let held = gate.clone();
+    let server = Server::start(move |_| {
+        let held = held.clone();
+        async move {
+            held.notified().await;
+            response(200, &[("cache-control", "max-age=60")], "page")
+        }
+    })
+    .await;
+    let world = World::new(vec![to_upstream("/*", &server)]);
+    let told = async {
+        while server.requests() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let layer = first(&world, "/x").await;
+        gate.notify_one();
+        layer.verdict.because
+    };
+    let (_, because) = tokio::join!(world.look("/x"), told);
+    assert!(because.contains("on its way"), "{because}");
+    assert!(!first(&world, "/x").await.verdict.because.contains("on its way"));
 }
 
 #[tokio::test]
