@@ -19,10 +19,17 @@ struct Row {
     json: Value,
 }
 
+impl Row {
+    fn line(&self) -> String {
+        let ratio = self.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+        format!("| {} | {} | {} | {ratio} | {} |", self.what, self.ours, self.peer, self.aim)
+    }
+}
+
 impl Table {
     /// A figure of ours beside a peer's; `ratio` is ours divided by the peer's, or turned so that more is better.
     pub(crate) fn beside(&mut self, what: &str, unit: &str, ours: f64, peer: (&str, f64), ratio: f64, aim: &'static str) {
-        self.rows.push(Row {
+        self.add(Row {
             what: format!("{what} ({unit})"),
             ours: number(ours),
             peer: format!("{} ({})", number(peer.1), peer.0),
@@ -34,7 +41,7 @@ impl Table {
 
     /// A figure without a peer.
     pub(crate) fn alone(&mut self, what: &str, unit: &str, ours: f64, aim: &'static str) {
-        self.rows.push(Row {
+        self.add(Row {
             what: format!("{what} ({unit})"),
             ours: number(ours),
             peer: String::new(),
@@ -47,7 +54,7 @@ impl Table {
     /// A figure without a peer that has to stay within a bound, and whether it does.
     pub(crate) fn within(&mut self, what: &str, unit: &str, ours: f64, bound: f64) {
         let is_within = ours <= bound;
-        self.rows.push(Row {
+        self.add(Row {
             what: format!("{what} ({unit})"),
             ours: number(ours),
             peer: String::new(),
@@ -57,12 +64,17 @@ impl Table {
         });
     }
 
+    /// Shows a row as soon as it is there: a run takes long, and may be cut.
+    fn add(&mut self, row: Row) {
+        eprintln!("  {}", row.line());
+        self.rows.push(row);
+    }
+
     /// Prints the table as Markdown and writes the JSON to `target/bench/NAME.json`.
     pub(crate) fn print(&self, name: &str) -> anyhow::Result<()> {
         println!("| figure | Selvedge | peer | ratio | aim |\n|---|---|---|---|---|");
         for row in &self.rows {
-            let ratio = row.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
-            println!("| {} | {} | {} | {ratio} | {} |", row.what, row.ours, row.peer, row.aim);
+            println!("{}", row.line());
         }
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/bench/{name}.json"));
         let rows: Vec<_> = self.rows.iter().map(|row| &row.json).collect();
