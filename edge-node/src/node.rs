@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use selvedge_origin::api::wire::WorkerState;
+use selvedge_origin::machine::{private_folder, raise_descriptor_limit};
 use selvedge_runtime::Body;
 use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
 use tokio_util::sync::CancellationToken;
@@ -103,8 +103,7 @@ impl Node {
     /// metrics: what `selvedge dev` prints.
     pub async fn start_observed(config: NodeConfig, observers: Vec<Arc<dyn Observer>>) -> Result<Self, StartError> {
         config.check()?;
-        make_private(&config.data)?;
-        raise_descriptor_limit(&config);
+        prepare_machine(&config)?;
         let (mut bound, admin_socket) = bind(&config)?;
         let admin_address = admin_socket.as_ref().and_then(|socket| socket.local_addr().ok());
         let addresses = Addresses { https: bound.https(), http: bound.http(), admin: admin_address, peer: bound.peer() };
@@ -239,32 +238,16 @@ fn follower_config(config: &NodeConfig, addresses: &Addresses, peers: &Arc<Peers
     }
 }
 
+/// The data folder holds keys and the code of workers: its owner's only. Runners inherit nothing of the descriptors.
+fn prepare_machine(config: &NodeConfig) -> Result<(), StartError> {
+    private_folder(&config.data).map_err(|error| file_error(&config.data, error))?;
+    let wanted = config.limits.connections_max as u64 + limits::DESCRIPTORS_BESIDE_CONNECTIONS;
+    raise_descriptor_limit(wanted, "limits.connections_max needs");
+    Ok(())
+}
+
 fn file_error(path: &std::path::Path, reason: impl ToString) -> StartError {
     StartError::File { path: path.to_owned(), reason: reason.to_string() }
-}
-
-/// A connection is a descriptor, and what a process gets by default is made for programs without connections. Runners inherit nothing of it.
-fn raise_descriptor_limit(config: &NodeConfig) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        tracing::warn!(%error, "cannot raise the bound of open files");
-    }
-    let wanted = config.limits.connections_max as u64 + limits::DESCRIPTORS_BESIDE_CONNECTIONS;
-    if let Some(maximum) = getrlimit(Resource::Nofile).current.filter(|maximum| *maximum < wanted) {
-        tracing::warn!(maximum, wanted, "fewer open files are allowed than limits.connections_max needs: accepting will fail at the bound");
-    }
-}
-
-/// The data folder holds keys and the code of workers: its owner's only.
-fn make_private(folder: &std::path::Path) -> Result<(), StartError> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| file_error(folder, error))?;
-    // One that was there before may be open to others. One of another owner stays as it is.
-    let is_open = std::fs::metadata(folder).is_ok_and(|about| about.permissions().mode() & 0o077 != 0);
-    if is_open && let Err(error) = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)) {
-        tracing::warn!(folder = %folder.display(), %error, "others may look into the data folder");
-    }
-    Ok(())
 }
 
 /// Opens the cache, once no other node uses its disk's folder.
@@ -404,13 +387,15 @@ impl Answer for Front {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
     fn a_data_folder_that_was_open_to_others_is_closed() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        make_private(folder.path()).unwrap();
+        private_folder(folder.path()).unwrap();
         assert_eq!(std::fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

@@ -10,6 +10,8 @@ pub mod client;
 pub mod feed;
 pub mod keys;
 pub mod limits;
+pub mod machine;
+pub mod network;
 pub mod registry;
 pub mod tls;
 pub mod tokens;

@@ -1,7 +1,6 @@
 //! The registry as one value: started from a configuration, stopped gracefully.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use crate::api::{Api, Listener, serve};
 use crate::keys::{PublicKey, SigningKey};
 use crate::ledger::Ledger;
 use crate::limits::{CERTIFICATE_POLL, COLLECT_EVERY, CONNECTIONS_MAX, DATA_LOCK_WAIT, DESCRIPTORS_BESIDE_CONNECTIONS, SHUTDOWN_GRACE};
+use crate::machine::{private_folder, raise_descriptor_limit};
 use crate::registry::Digest;
 use crate::store::{Files, Sqlite};
 use crate::tls::{FileCertificate, TlsServer};
@@ -89,7 +89,7 @@ struct Opened {
 impl Origin {
     /// Starts a registry on the current tokio runtime: opens (on first start: makes) its data folder, keys and token files, listens.
     pub async fn start(config: OriginConfig) -> Result<Self, OriginError> {
-        raise_descriptor_limit();
+        raise_descriptor_limit(CONNECTIONS_MAX as u64 + DESCRIPTORS_BESIDE_CONNECTIONS, "connections need");
         let (data, listen) = (config.data.clone(), config.listen);
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         let opened = opened.map_err(|error| data_error(&data, error))??;
@@ -172,34 +172,11 @@ fn data_error(path: &Path, reason: impl std::fmt::Display) -> OriginError {
     OriginError::Data { path: path.display().to_string(), reason: reason.to_string() }
 }
 
-/// A connection is a descriptor, and so is a blob that is read; what a process gets by default is made for programs without connections.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        tracing::warn!(%error, "cannot raise the bound of open files");
-    }
-    let wanted = CONNECTIONS_MAX as u64 + DESCRIPTORS_BESIDE_CONNECTIONS;
-    if let Some(maximum) = getrlimit(Resource::Nofile).current.filter(|maximum| *maximum < wanted) {
-        tracing::warn!(maximum, wanted, "fewer open files are allowed than connections need: accepting will fail at the bound");
-    }
-}
-
-/// A folder that was there before may be open to others. One of another owner stays as it is.
-fn make_private(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let is_open = std::fs::metadata(folder).is_ok_and(|about| about.permissions().mode() & 0o077 != 0);
-    if is_open && let Err(error) = std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)) {
-        tracing::warn!(folder = %folder.display(), %error, "others may look into the data folder");
-    }
-}
-
 /// Opens the data folder. Blocks.
 fn open(config: &OriginConfig) -> Result<Opened, OriginError> {
     let data = config.data.as_path();
     // Code, vars and keys are in there.
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| data_error(data, error))?;
-    make_private(data);
+    private_folder(data).map_err(|error| data_error(data, error))?;
     let lock = lock(data)?;
     let key_file = data.join("signing.key");
     let key = SigningKey::load_or_create(&key_file).map_err(|error| data_error(&key_file, error))?;

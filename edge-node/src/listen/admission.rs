@@ -1,11 +1,12 @@
 //! Who may connect: bounds of connections in total and for one address, and the permit that a connection holds.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
+use selvedge_origin::network::client_of;
 
 use crate::limits::Limits;
 use crate::metrics::ConnectionRefusal;
@@ -49,7 +50,7 @@ impl Admission {
 
     /// Lets a client in, or says why not.
     pub(super) fn admit(&self, client: IpAddr) -> Result<Permit, ConnectionRefusal> {
-        let address = group(client);
+        let address = client_of(client);
         let exempt = self.0.exempt.iter().any(|network| network.contains(&client.to_canonical()));
         let mut counts = self.0.counts.lock();
         if counts.total >= self.0.connections_max {
@@ -75,14 +76,6 @@ impl Drop for Permit {
                 counts.by_address.remove(&self.address);
             }
         }
-    }
-}
-
-/// What counts as one client: an IPv4 address, or an IPv6 /64 (RFC 6177: a site has at least that much).
-fn group(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        address => address,
     }
 }
 

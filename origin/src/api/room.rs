@@ -1,12 +1,13 @@
 //! Who may connect: bounds of connections in total, and of those of one address that nobody known has made a request on yet.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::limits::{CONNECTIONS_MAX, STRANGERS_PER_ADDRESS_MAX};
+use crate::network::client_of;
 
 /// Counts the connections of a registry. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +32,7 @@ pub(super) struct Place {
 impl Room {
     /// Lets a client in, where there is room.
     pub(super) fn enter(&self, client: IpAddr) -> Option<Place> {
-        let address = group(client);
+        let address = client_of(client);
         let mut counts = self.0.lock();
         let of_address = counts.strangers.get(&address).copied().unwrap_or(0);
         if counts.total >= CONNECTIONS_MAX || of_address >= STRANGERS_PER_ADDRESS_MAX {
@@ -67,14 +68,6 @@ impl Drop for Place {
         self.admitted();
         let mut counts = self.room.0.lock();
         counts.total = counts.total.saturating_sub(1);
-    }
-}
-
-/// What counts as one client: an IPv4 address, or an IPv6 /64 (RFC 6177: a site has at least that much).
-fn group(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        address => address,
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use selvedge_runtime::Outcome;
 use selvedge_runtime::protocol::{BodyKind, Decoder, EncodeError, OUTBOX_BYTES_MAX, StreamId, ToEdge, ToRunner, encode, encode_response};
 
+use crate::isolate::FieldIter;
 use crate::last_words::{Exit, end};
 use crate::limits::{INBOX_BYTES_MAX, LOG_OUTBOX_BYTES_MAX, OUTBOX_ABANDON_BYTES, READS_PER_TURN_MAX};
 
@@ -90,13 +91,7 @@ impl Link {
     }
 
     /// Appends the beginning of a response, likewise.
-    pub(crate) fn respond<'f>(
-        &self,
-        stream: StreamId,
-        status: StatusCode,
-        fields: &mut dyn ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
-        body: &BodyKind,
-    ) {
+    pub(crate) fn respond(&self, stream: StreamId, status: StatusCode, fields: &mut FieldIter<'_>, body: &BodyKind) {
         if let Err(error) = self.append(|outbox| encode_response(outbox, stream, status, fields, body.into())) {
             self.fail(stream, error);
         }

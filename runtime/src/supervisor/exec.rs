@@ -30,6 +30,8 @@ pub(super) struct Spawned {
     pub(super) process: Process,
     pub(super) links: Vec<UnixStream>,
     pub(super) board: Board,
+    /// It is less urgent than the edge until [`priority::raise`].
+    pub(super) aside: bool,
 }
 
 /// What all runner processes have in common.
@@ -45,7 +47,7 @@ pub(super) struct Program {
 pub(super) struct Start {
     /// Without a JIT compiler.
     pub(super) jitless: bool,
-    /// Nobody waits for it: it is less urgent than all that somebody waits for, until [`priority::raise`].
+    /// Nobody waits for it: it is less urgent than all that somebody waits for, where that can be undone.
     pub(super) aside: bool,
 }
 
@@ -105,7 +107,7 @@ impl Program {
         }
         let inherited: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).chain([board.as_raw_fd()]).collect();
         let process = exec(&self.executable, &arguments, &inherited, if aside { STANDBY_NICER } else { 0 })?;
-        Ok(Spawned { process, links, board })
+        Ok(Spawned { process, links, board, aside })
     }
 }
 

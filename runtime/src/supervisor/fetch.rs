@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Uri};
@@ -43,14 +42,7 @@ pub(super) async fn answer(link: &Arc<Link>, stream: StreamId, part: Part, fetch
     let Fetched { response, url, redirects } = fetched;
     link.count_redirects(stream, redirects);
     let (parts, body) = response.into_parts();
-    let upload = Upload::new(part, body, u64::MAX, idle);
-    let mut upload = Some(upload);
-    let gathered = poll_fn(|cx| match upload.take() {
-        Some(upload) => Poll::Ready(upload.gather(cx)),
-        None => Poll::Pending,
-    })
-    .await;
-    let (body, rest) = match gathered {
+    let (body, rest) = match Upload::new(part, body, u64::MAX, idle).gathered().await {
         Gathered::Whole(bytes) if bytes.is_empty() => (BodyKind::Empty, None),
         Gathered::Whole(bytes) => (BodyKind::Whole(bytes), None),
         Gathered::Stream(upload, len) => (BodyKind::Stream(len), Some(upload)),

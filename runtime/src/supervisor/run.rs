@@ -116,7 +116,10 @@ impl Job {
         let body = if let Some(whole) = body.as_whole().filter(|whole| whole.len() <= CHUNK_BYTES_MAX) {
             JobBody::Whole(whole)
         } else {
-            Box::pin(gather(Upload::new(0, body, bytes_max, limits.body_idle_timeout()))).await
+            match Box::pin(Upload::new(0, body, bytes_max, limits.body_idle_timeout()).gathered()).await {
+                Gathered::Whole(bytes) => JobBody::Whole(bytes),
+                Gathered::Stream(upload, len) => JobBody::Stream(upload, len),
+            }
         };
         Ok(Self { invocation, body, started, replayed: false })
     }
@@ -171,15 +174,6 @@ impl Job {
             JobBody::Whole(_) => true,
             JobBody::Stream(upload, _) => upload.rewind(),
         }
-    }
-}
-
-/// What of a body is here already.
-async fn gather(upload: Upload) -> JobBody {
-    let mut upload = Some(upload);
-    match poll_fn(|cx| upload.take().map_or(Poll::Pending, |upload| Poll::Ready(upload.gather(cx)))).await {
-        Gathered::Whole(bytes) => JobBody::Whole(bytes),
-        Gathered::Stream(upload, len) => JobBody::Stream(upload, len),
     }
 }
 

@@ -96,7 +96,7 @@ impl Runner {
         spawned: Spawned,
         allow_unsandboxed: bool,
     ) -> Result<Arc<Self>, StartError> {
-        let Spawned { process, links, board } = spawned;
+        let Spawned { process, links, board, .. } = spawned;
         let mut greeted = Vec::with_capacity(links.len());
         let hello = async {
             for link in links {

@@ -111,13 +111,11 @@ impl Inner {
 
     async fn start(self: &Arc<Self>, start: Start) -> Result<Arc<Runner>, StartError> {
         let spawned = self.spawner.spawn(start).await?;
-        let first = spawned.process.both();
+        let first = spawned.aside.then(|| spawned.process.both());
         let id = self.runners_made.fetch_add(1, Ordering::Relaxed);
         let supervisor = Arc::downgrade(self);
         let mut greeted = pin!(Runner::greet(&supervisor, id, spawned, self.allow_unsandboxed));
-        if !start.aside {
-            return greeted.await;
-        }
+        let Some(first) = first else { return greeted.await };
         let runner = tokio::select! {
             greeted = &mut greeted => greeted?,
             () = self.standby.missed.notified() => {

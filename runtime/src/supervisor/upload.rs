@@ -1,5 +1,6 @@
 //! A body on its way to a worker: pulled from its maker as the worker's credit allows.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ impl Upload {
     }
 
     /// Takes what is here already, without waiting.
-    pub(super) fn gather(mut self, cx: &mut Context<'_>) -> Gathered {
+    fn gather(mut self, cx: &mut Context<'_>) -> Gathered {
         if let Some(whole) = self.body.as_whole().filter(|whole| whole.len() <= CHUNK_BYTES_MAX) {
             return Gathered::Whole(whole);
         }
@@ -79,6 +80,12 @@ impl Upload {
         }
         self.pending = all.freeze();
         Gathered::Stream(Box::new(self), len)
+    }
+
+    /// [`Self::gather`], for who has no context at hand.
+    pub(super) async fn gathered(self) -> Gathered {
+        let mut upload = Some(self);
+        poll_fn(|cx| upload.take().map_or(Poll::Pending, |upload| Poll::Ready(upload.gather(cx)))).await
     }
 
     /// The next bytes into `pending`, or the body's end.
@@ -162,5 +169,5 @@ impl Upload {
 
 /// Sends the rest, after the response has begun.
 pub(super) async fn run(mut upload: Box<Upload>, link: std::sync::Arc<Link>, stream: StreamId) {
-    std::future::poll_fn(|cx| upload.poll(cx, &link, stream)).await;
+    poll_fn(|cx| upload.poll(cx, &link, stream)).await;
 }

@@ -29,16 +29,13 @@ pub use memory::Heap;
 use polling::Signal;
 use values::{body_argument, byte_view, numbers, text};
 
+/// The names and values of a response's fields, where JavaScript's strings were copied to.
+pub type FieldIter<'a> = dyn ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + 'a;
+
 /// What an isolate needs of the thread that it lives on.
 pub trait Surroundings {
     /// Takes the beginning of a response for the edge, whose fields need no message of their own. Must not run JavaScript.
-    fn respond<'f>(
-        &self,
-        stream: StreamId,
-        status: StatusCode,
-        fields: &mut dyn ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
-        body: BodyKind,
-    );
+    fn respond(&self, stream: StreamId, status: StatusCode, fields: &mut FieldIter<'_>, body: BodyKind);
 
     /// Takes any other message for the edge. Must not run JavaScript. Never called with `Done`, `Loaded` or `Gone`: they carry measurements.
     fn send(&self, message: ToEdge);

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use selvedge_runtime::protocol::{BodyKind, Fields, LoadHead, RequestHead, StreamId, ToEdge};
 use selvedge_runtime::{ClientInfo, Limits, Module, ModuleKind, Outcome};
 
-use crate::isolate::{Isolate, IsolateSetup, Surroundings};
+use crate::isolate::{FieldIter, Isolate, IsolateSetup, Surroundings};
 
 const SCRIPT: &str = "export default { async fetch(request) {
     const { pathname } = new URL(request.url);
@@ -19,7 +19,7 @@ const SCRIPT: &str = "export default { async fetch(request) {
 struct Empty;
 
 impl Surroundings for Empty {
-    fn respond<'f>(&self, _: StreamId, _: StatusCode, _: &mut dyn ExactSizeIterator<Item = (&'f [u8], &'f [u8])>, _: BodyKind) {}
+    fn respond(&self, _: StreamId, _: StatusCode, _: &mut FieldIter<'_>, _: BodyKind) {}
 
     fn send(&self, _: ToEdge) {}
 

@@ -12,7 +12,7 @@ use selvedge_runtime::{Limits, Outcome};
 
 use super::background::Background;
 use crate::heap::ExternalBudget;
-use crate::isolate::Surroundings;
+use crate::isolate::{FieldIter, Surroundings};
 use crate::limits::TEARDOWN_CPU;
 use crate::meter::Meter;
 use crate::span::Entry;
@@ -198,13 +198,7 @@ impl Seat {
 }
 
 impl Surroundings for Seat {
-    fn respond<'f>(
-        &self,
-        stream: StreamId,
-        status: StatusCode,
-        fields: &mut dyn ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
-        body: BodyKind,
-    ) {
+    fn respond(&self, stream: StreamId, status: StatusCode, fields: &mut FieldIter<'_>, body: BodyKind) {
         self.shared.station.link.respond(stream, status, fields, &body);
     }
 

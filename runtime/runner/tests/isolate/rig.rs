@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use selvedge_runner::isolate::{Isolate, IsolateSetup, LoadState, Pulse, Surroundings};
+use selvedge_runner::isolate::{FieldIter, Isolate, IsolateSetup, LoadState, Pulse, Surroundings};
 use selvedge_runtime::protocol::{BodyKind, Fields, LoadHead, Part, RequestHead, ResponseHead, StreamId, ToEdge, ToRunner};
 use selvedge_runtime::{ClientInfo, Limits, LogLevel, Module, ModuleKind, Outcome, Var};
 
@@ -30,13 +30,7 @@ struct Ear {
 }
 
 impl Surroundings for Ear {
-    fn respond<'f>(
-        &self,
-        stream: StreamId,
-        status: StatusCode,
-        fields: &mut dyn ExactSizeIterator<Item = (&'f [u8], &'f [u8])>,
-        body: BodyKind,
-    ) {
+    fn respond(&self, stream: StreamId, status: StatusCode, fields: &mut FieldIter<'_>, body: BodyKind) {
         let field = |(name, value)| Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?));
         let headers = fields.map(|pair| field(pair).expect("a field")).collect();
         self.send(ToEdge::Response { stream, head: Box::new(ResponseHead { status, headers }), body });
