@@ -468,8 +468,11 @@ pub const EXPLAINED_FIELDS_MAX: usize = 64;
 /// Bytes of one of their values; those of what responses vary on are cut to a quarter, as a key may have 16 responses that vary on 16 fields each.
 pub const EXPLAINED_VALUE_BYTES_MAX: usize = 512;
 
-/// Hashes of a stored response's tags that an explanation shows.
-pub const EXPLAINED_TAGS_MAX: usize = 64;
+/// Tags of a stored response that an explanation shows.
+pub const EXPLAINED_TAGS_MAX: usize = 20;
+
+/// Bytes of one of them.
+pub const EXPLAINED_TAG_BYTES_MAX: usize = 128;
 
 /// Servers of upstreams that an answer shows: as many as fit into what a registry takes.
 pub const EXPLAINED_SERVERS_MAX: usize = 300;

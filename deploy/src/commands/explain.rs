@@ -1,6 +1,8 @@
 //! `selvedge explain`: what each node would do with a request now, and why. The request is not made.
 
-use selvedge_origin::api::wire::{Ask, ExplainAction, ExplainAsk, Explanation, FieldTold, Layer, NodeTold, RouteTold, Stored, Told};
+use selvedge_origin::api::wire::{
+    Ask, ExplainAction, ExplainAsk, Explanation, FieldTold, Layer, NodeTold, RouteTold, Stored, TagsTold, Told,
+};
 use serde_json::json;
 
 use super::questions::{self, Verdict};
@@ -90,14 +92,7 @@ fn of_stored(stored: &Stored) -> Vec<(&'static str, String)> {
     if !stored.variant.is_empty() {
         lines.push(("variant", fields(&stored.variant)));
     }
-    lines.push((
-        "tags",
-        match (stored.tags.every, stored.tags.count) {
-            (true, _) => "every: it has more than are kept".to_owned(),
-            (false, 0) => "none".to_owned(),
-            (false, count) => format!("{count}, as hashes {}", stored.tags.hashes.join(" ")),
-        },
-    ));
+    lines.push(("tags", tags(&stored.tags)));
     let purge = &stored.purge;
     let since = purge.soft_ms.map(|ms| format!(" for {} s", ms / 1000)).unwrap_or_default();
     lines.push(("purges", format!("{}{since} (fetched after purge {}, the latest is {})", purge.verdict, purge.stamp, purge.latest)));
@@ -108,6 +103,22 @@ fn of_stored(stored: &Stored) -> Vec<(&'static str, String)> {
     lines
 }
 
+fn tags(tags: &TagsTold) -> String {
+    let shown = tags.names.len() + tags.hashes.len();
+    let mut said = tags.names.clone();
+    said.extend(tags.hashes.iter().map(|hash| format!("hash {hash}")));
+    let list = match tags.count.saturating_sub(shown) {
+        0 => said.join(", "),
+        more => format!("{} and {more} more", said.join(", ")),
+    };
+    match (tags.every, tags.count) {
+        (true, 0) => "every: it has more than are kept".to_owned(),
+        (true, _) => format!("every: it has more than are kept, among them {list}"),
+        (false, 0) => "none".to_owned(),
+        (false, _) => list,
+    }
+}
+
 fn fields(fields: &[FieldTold]) -> String {
     if fields.is_empty() { "any request".to_owned() } else { fields.iter().map(one).collect::<Vec<_>>().join(", ") }
 }
@@ -116,5 +127,23 @@ fn one(field: &FieldTold) -> String {
     match &field.value {
         Some(value) => format!("{}: {value}", field.name),
         None => format!("no {}", field.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_shown_by_name_with_how_many_more_there_are() {
+        let told = |names: &[&str], hashes: &[&str], count, every| {
+            let [names, hashes] = [names, hashes].map(|texts| texts.iter().map(|text| (*text).to_owned()).collect());
+            tags(&TagsTold { names, hashes, count, every })
+        };
+        assert_eq!(told(&[], &[], 0, false), "none");
+        assert_eq!(told(&["a", "b c"], &[], 2, false), "a, b c");
+        assert_eq!(told(&["a"], &["00ff"], 12, false), "a, hash 00ff and 10 more");
+        assert_eq!(told(&[], &[], 0, true), "every: it has more than are kept");
+        assert_eq!(told(&["a"], &[], 256, true), "every: it has more than are kept, among them a and 255 more");
     }
 }

@@ -28,7 +28,7 @@ async fn each_node_tells_what_it_would_do_and_no_upstream_is_asked() {
         } else {
             answer.header("cache-control", "s-maxage=60")
         };
-        answer.header("cache-tag", "a,b").body("page".into()).unwrap()
+        answer.header("cache-tag", "a,B").header("surrogate-key", "c b").body("page".into()).unwrap()
     })
     .await;
     cluster.apply(vec![route("site.test/*", None, Some(&upstream.url()))]).await;
@@ -42,7 +42,8 @@ async fn each_node_tells_what_it_would_do_and_no_upstream_is_asked() {
     let (here, there) = (&told[0].layers[0], &told[1].layers[0]);
     assert_eq!((here.key.as_str(), there.key.as_str()), ("u http site.test /x", "u http site.test /x"));
     let stored = here.stored.as_ref().expect("it is stored");
-    assert_eq!((stored.lifetime_ms, stored.lifetime_from.as_str(), stored.tags.count), (60_000, "s-maxage", 2));
+    assert_eq!((stored.lifetime_ms, stored.lifetime_from.as_str()), (60_000, "s-maxage"));
+    assert_eq!((stored.tags.names.join(" ").as_str(), stored.tags.count), ("a B c", 3));
     assert_eq!(there.verdict.cache_status.as_deref(), Some("node-1; fwd=uri-miss"));
     let other = explain(&cluster, "http://site.test/x", &[("x-kind", "other")]).await;
     assert_eq!(other[0].layers[0].verdict.cache_status.as_deref(), Some("node-0; fwd=vary-miss"));

@@ -5,11 +5,11 @@
 //! variant:  number of fields u16 (0xffff: varies on nothing), for each its name, then 0 or 1 and its value
 //! body:     0 (in the same record), or 1 and its number and length, u64 each (in slices of their own)
 //! part:     0, or 1 and the number of its first byte u64, or 2, that, and bytes of the whole u64
-//! tags:     0 or 1 (there were more), number u16, u64 each
+//! tags:     0 or 1 (there were more), number u16, u64 each; texts of the first ones (version 1 has none)
 //! fields:   number u16, for each its name and its value
 //! ```
 //!
-//! A name, value or key is its length (u32) and its bytes. What a response's own fields say (`Cache-Control`) is read from them again when it is decoded, by the rules of the
+//! A name, value, key or text is its length (u32) and its bytes. What a response's own fields say (`Cache-Control`) is read from them again when it is decoded, by the rules of the
 //! program that decodes it; its tags are not among them any more.
 
 use bytes::Bytes;
@@ -26,7 +26,9 @@ use crate::cache::tags::Tags;
 use crate::cache::time::Time;
 use crate::cache::vary::{VARY_FIELDS_MAX, Variant};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Tags are hashes only.
+const VERSION_WITHOUT_TEXTS: u8 = 1;
 const VARIES_ON_NOTHING: u16 = u16::MAX;
 
 /// Where a response's bytes are.
@@ -111,6 +113,7 @@ pub(super) fn encode(key: &[u8], entry: &Entry, body: BodyPlace) -> Option<Vec<u
     out.0.push(tags.is_overflowing().into());
     out.0.extend_from_slice(&u16::try_from(tags.names().len()).ok()?.to_le_bytes());
     tags.names().iter().for_each(|tag| out.0.extend_from_slice(&tag.0.to_le_bytes()));
+    out.text(tags.texts_stored());
     let count = u16::try_from(entry.own_fields().count()).ok()?;
     out.0.extend_from_slice(&count.to_le_bytes());
     for (name, value) in entry.own_fields() {
@@ -124,7 +127,7 @@ pub(super) fn encode(key: &[u8], entry: &Entry, body: BodyPlace) -> Option<Vec<u
 pub(super) fn decode(meta: Bytes) -> Result<Decoded, DecodeError> {
     let mut input = Reader { all: meta, at: 0 };
     let [version] = input.array()?;
-    if version != VERSION {
+    if ![VERSION, VERSION_WITHOUT_TEXTS].contains(&version) {
         return Err(DecodeError::Version(version));
     }
     let key = input.text()?;
@@ -143,7 +146,10 @@ pub(super) fn decode(meta: Bytes) -> Result<Decoded, DecodeError> {
         [2] => Some(Part { first: input.number()?, total: Some(input.number()?) }),
         _ => return Err(DecodeError::Bad("part")),
     };
-    let tags = tags(&mut input)?;
+    let tags = match (tags(&mut input)?, version) {
+        (tags, VERSION_WITHOUT_TEXTS) => tags,
+        (tags, _) => tags.with_texts(&input.text()?),
+    };
     let mut fields = HeaderMap::new();
     for _ in 0..u16::from_le_bytes(input.array()?) {
         let (name, value) = (input.name()?, input.text()?);
@@ -268,7 +274,14 @@ mod tests {
         let plain = entry(b"abc");
         let varied = varied(
             b"abc",
-            &[("vary", "accept, x-a"), ("cache-control", "max-age=60, no-cache"), ("cache-status", "other; hit"), ("x-b", "1")],
+            &[
+                ("vary", "accept, x-a"),
+                ("cache-tag", "a, B"),
+                ("surrogate-key", "c"),
+                ("cache-control", "max-age=60, no-cache"),
+                ("cache-status", "other; hit"),
+                ("x-b", "1"),
+            ],
             &[("accept", "text/html, */*")],
         );
         for (entry, body) in [(plain, BodyPlace::Here), (varied, BodyPlace::Sliced { body: 7, len: 1 << 40 })] {
@@ -276,7 +289,22 @@ mod tests {
             assert_eq!((again.status, again.freshness, again.control), (entry.status, entry.freshness, entry.control));
             assert_eq!(again.fields(), entry.fields());
             assert!(again.variant.same(&entry.variant));
+            assert_eq!(again.purgeable.tags, entry.purgeable.tags);
         }
+    }
+
+    #[test]
+    fn an_entry_of_the_version_before_is_read_without_the_texts_of_its_tags() {
+        let entry = varied(b"abc", &[("cache-tag", "first,second")], &[]);
+        let mut bytes = encode(b"key", &entry, BodyPlace::Here).expect("a head");
+        let texts = b"\x0c\0\0\0first\nsecond";
+        let at = bytes.windows(texts.len()).position(|window| window == texts).expect("the texts");
+        bytes.drain(at..at + texts.len());
+        bytes[0] = VERSION_WITHOUT_TEXTS;
+        let again = decode(bytes.into()).expect("a head").into_entry(entry.body.clone()).purgeable.tags;
+        assert_eq!((again.names(), again.texts().count()), (entry.purgeable.tags.names(), 0));
+        let now = round(&entry, BodyPlace::Here).purgeable.tags;
+        assert_eq!(now.texts().collect::<Vec<_>>(), [b"first".as_slice(), b"second"]);
     }
 
     #[test]

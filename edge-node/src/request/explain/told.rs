@@ -11,8 +11,11 @@ use crate::cache::key::CacheKey;
 use crate::cache::peek::Sight;
 use crate::cache::policy::{self, Refusal};
 use crate::cache::purge::Verdict;
+use crate::cache::tags::Tags;
 use crate::cache::time::Time;
-use crate::limits::{EXPLAINED_FIELDS_MAX, EXPLAINED_KEY_BYTES_MAX, EXPLAINED_TAGS_MAX, EXPLAINED_VALUE_BYTES_MAX};
+use crate::limits::{
+    EXPLAINED_FIELDS_MAX, EXPLAINED_KEY_BYTES_MAX, EXPLAINED_TAG_BYTES_MAX, EXPLAINED_TAGS_MAX, EXPLAINED_VALUE_BYTES_MAX,
+};
 use crate::request::route::{Aim, Answerer};
 use crate::upstream::ServerReading;
 
@@ -61,7 +64,7 @@ pub(super) fn stored(entry: &Entry, sight: &Sight, (verdict, latest): (Verdict, 
         lifetime_ms: entry.freshness.lifetime_ms,
         lifetime_from: lifetime_from(entry, settings),
         variant: variant(entry),
-        tags: tags(entry),
+        tags: tags(&entry.purgeable.tags),
         purge: purge(entry, verdict, latest, now),
         headers: entry.own_fields().take(EXPLAINED_FIELDS_MAX).map(|(name, value)| field(name, value)).collect(),
         headers_more: entry.own_fields().count().saturating_sub(EXPLAINED_FIELDS_MAX),
@@ -112,10 +115,10 @@ pub(super) fn server(reading: &ServerReading) -> UpstreamServer {
     }
 }
 
-fn tags(entry: &Entry) -> TagsTold {
-    let tags = &entry.purgeable.tags;
-    let hashes = tags.names().iter().take(EXPLAINED_TAGS_MAX).map(|name| format!("{:016x}", name.0)).collect();
-    TagsTold { hashes, count: tags.names().len(), every: tags.is_overflowing() }
+fn tags(tags: &Tags) -> TagsTold {
+    let names: Vec<_> = tags.texts().take(EXPLAINED_TAGS_MAX).map(|text| cut(text, EXPLAINED_TAG_BYTES_MAX)).collect();
+    let hashes = tags.names().iter().take(EXPLAINED_TAGS_MAX).skip(names.len()).map(|name| format!("{:016x}", name.0)).collect();
+    TagsTold { names, hashes, count: tags.names().len(), every: tags.is_overflowing() }
 }
 
 fn purge(entry: &Entry, verdict: Verdict, latest: u64, now: Time) -> PurgeTold {
@@ -160,6 +163,7 @@ fn cut(bytes: &[u8], bytes_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::tags::CACHE_TAG;
 
     #[test]
     fn what_is_secret_is_not_shown() {
@@ -168,6 +172,19 @@ mod tests {
         assert_eq!(shown(SET_COOKIE, "0123"), "(4 bytes)");
         assert_eq!(shown(http::header::SERVER, "x=y"), "x=y");
         assert!(is_secret(&COOKIE) && is_secret(&AUTHORIZATION) && !is_secret(&http::header::ACCEPT));
+    }
+
+    #[test]
+    fn tags_are_told_by_name_and_those_without_a_text_by_hash() {
+        let said: String = (0..30).map(|n| format!("{}{n},", "x".repeat(n * 10))).collect();
+        let said = Tags::of(&[(CACHE_TAG, http::HeaderValue::try_from(said).expect("a value"))].into_iter().collect());
+        let told = tags(&said);
+        assert_eq!((told.names.len() + told.hashes.len(), told.count, told.every), (EXPLAINED_TAGS_MAX, 30, false));
+        assert_eq!(told.names[1], "xxxxxxxxxx1");
+        assert!(told.names.iter().all(|name| name.len() <= EXPLAINED_TAG_BYTES_MAX + 3));
+        assert_eq!(told.names.len(), said.texts().count().min(EXPLAINED_TAGS_MAX));
+        let hashed = tags(&said.without_texts());
+        assert_eq!((hashed.names.len(), hashed.hashes.len()), (0, EXPLAINED_TAGS_MAX));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Lesson {
         let mut hints = path.hints().0.lock();
         match links.is_empty() {
             true => hints.forget(&self.key),
-            false => hints.keep(self.key, Arc::new(Hint { stamp: self.stamp, tags: Tags::of(response.headers()), links })),
+            false => hints.keep(self.key, Arc::new(Hint { stamp: self.stamp, tags: Tags::of(response.headers()).without_texts(), links })),
         }
     }
 }

@@ -235,11 +235,14 @@ pub struct FieldTold {
     pub value: Option<String>,
 }
 
-/// Tags: only their hashes are kept.
+/// Tags of a stored response, as many as are shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TagsTold {
-    /// The first hashes, 16 hex digits each.
+    /// The first ones, each perhaps cut.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// The hashes of those that follow and whose text is not kept, 16 hex digits each.
     pub hashes: Vec<String>,
     /// How many there are.
     pub count: usize,
