@@ -1,5 +1,6 @@
 //! Purges that workers ask for (`ctx.cache.purge()`): to the registry, under the node's own identity, and back by its log like every other.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -97,11 +98,23 @@ impl Purger {
         let mut applied = registry.applied.clone();
         let wait = limits::WORKER_PURGE_WAIT;
         let purged = tokio::time::timeout(wait, ask(&registry.client, &asked)).await.map_err(|_| PurgeError::Timeout { wait })??;
-        let here = applied.wait_for(|applied| applied.as_ref().is_some_and(|position| position.seq >= purged.seq));
+        let here = applied.wait_for(|applied| applied.as_ref().is_some_and(|applied| holds(&purged, applied)));
         if tokio::time::timeout(limits::WORKER_PURGE_APPLY_WAIT, here).await.is_err() {
             tracing::warn!(seq = purged.seq, "a worker's purge is made, but has not come back to this node yet");
         }
         Ok(purged)
+    }
+}
+
+/// Whether a purge holds on a node that has applied the log up to here. Numbers of entries count within one epoch; a later one began with a snapshot, for which everything
+/// that was stored before is confirmed before it is used.
+fn holds(purged: &Purged, applied: &Position) -> bool {
+    // An earlier registry does not tell its epoch.
+    let epoch = purged.epoch.as_ref().unwrap_or(&applied.epoch);
+    match applied.epoch.cmp(epoch) {
+        Ordering::Less => false,
+        Ordering::Equal => applied.seq >= purged.seq,
+        Ordering::Greater => true,
     }
 }
 
@@ -159,6 +172,20 @@ impl Drop for Place<'_> {
 mod tests {
     use super::*;
     use selvedge_origin::api::wire::ErrorReply;
+    use selvedge_origin::registry::{Digest, Epoch, PurgeRecord};
+
+    #[test]
+    fn a_purge_holds_where_its_entry_of_its_log_is_applied() {
+        let [before, now, after] = std::array::from_fn(|_| Epoch::generate());
+        let purged = |epoch| Purged { seq: 7, epoch, purge: PurgeRecord::default() };
+        let at = |epoch: &Epoch, seq| Position { epoch: epoch.clone(), seq, chain: Digest::zero() };
+        let of_now = purged(Some(now.clone()));
+        assert!(!holds(&of_now, &at(&now, 6)) && holds(&of_now, &at(&now, 7)) && holds(&of_now, &at(&now, 8)));
+        assert!(!holds(&of_now, &at(&before, 900)), "an entry of the log that was replaced is not the purge");
+        assert!(holds(&of_now, &at(&after, 1)), "what was stored before is confirmed first");
+        let earlier_registry = purged(None);
+        assert!(!holds(&earlier_registry, &at(&now, 6)) && holds(&earlier_registry, &at(&now, 7)));
+    }
 
     #[test]
     fn a_worker_has_so_many_purges_on_their_way_and_others_have_theirs() {

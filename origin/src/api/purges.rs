@@ -16,21 +16,24 @@ impl Api {
         // Asked before the log is: what the rule refuses costs no quota.
         let plan = registry::purge(&new)?;
         let pay = self.pay(None, &plan.answer);
-        let answer = |seq: Option<u64>, purge| Purged { seq: seq.unwrap_or_default(), purge };
-        let purged = self.ledger.commit_paid(act, pay, move |_, _| Ok(plan.clone()), answer).await?;
+        let purged = self.ledger.commit_paid(act, pay, move |_, _| Ok(plan.clone()), purged).await?;
         tracing::info!(seq = purged.seq, targets = purged.purge.len(), soft = purged.purge.soft, "purged");
         reply::ok(&purged)
     }
 
     pub(super) async fn purge_of_worker(&self, asked: &Asked) -> Answer {
         let new: WorkerPurge = asked.json()?;
+        let [tell_epoch] = asked.query(["epoch"])?;
         let Caller::Node(node, _) = &asked.caller else { return Err(ApiError::Forbidden("only nodes purge for workers".to_owned())) };
         let mut act = self.act(asked, None, new.request_id.clone());
         act.actor = format!("worker {} on node {node}", new.worker);
         let plan = self.ledger.read(|state, _| registry::purge_of_worker(state, &new))?;
         let pay = self.pay(Some(new.worker.clone()), &plan.answer);
         let rule = move |state: &registry::State, _: &registry::Moment| registry::purge_of_worker(state, &new);
-        reply::ok(&self.ledger.commit_paid(act, pay, rule, |seq, purge| Purged { seq: seq.unwrap_or_default(), purge }).await?)
+        let purged = self.ledger.commit_paid(act, pay, rule, purged).await?;
+        // Of the log as it is now, also where a retry is given what the first one was.
+        let epoch = tell_epoch.map(|_| self.ledger.meta().head().epoch);
+        reply::ok(&Purged { epoch, ..purged })
     }
 
     /// What a purge takes of its caller's quota.
@@ -71,4 +74,9 @@ impl Api {
         });
         reply::ok(&nodes.await?)
     }
+}
+
+/// What is kept as the answer.
+fn purged(seq: Option<u64>, purge: PurgeRecord) -> Purged {
+    Purged { seq: seq.unwrap_or_default(), epoch: None, purge }
 }

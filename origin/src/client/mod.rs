@@ -223,7 +223,7 @@ impl Client {
 
     /// Purges what was stored for a worker, on its behalf.
     pub async fn purge_of_worker(&self, purge: &WorkerPurge) -> Result<Purged, ClientError> {
-        self.post("/v1/nodes/self/purges", purge).await
+        self.post("/v1/nodes/self/purges?epoch", purge).await
     }
 
     /// Answers a question of the feed.

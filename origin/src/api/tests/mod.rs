@@ -443,6 +443,7 @@ async fn a_node_purges_for_workers_that_there_are_and_for_nobody_else() {
     let version = upload(&fixture.admin, "shop", "export default {}").await;
     fixture.admin.promote(&name("shop"), &all_to(&version, None)).await.expect("promotes");
     let purged = node.purge_of_worker(&purge("shop")).await.expect("purges");
+    assert!(purged.epoch.is_some(), "entries are counted within an epoch");
     assert_eq!((purged.purge.worker, purged.purge.tags), (Some(name("shop")), vec!["t".to_owned()]));
     let forbidden = node.purge(&NewPurge { everything: true, ..NewPurge::default() }).await.expect_err("nodes are no operators");
     assert_eq!(forbidden.code(), Some("forbidden"));

@@ -62,6 +62,9 @@ impl WorkerPurge {
 pub struct Purged {
     /// The log's entry.
     pub seq: u64,
+    /// The log's epoch; told to those who ask for it, as nodes do: earlier releases do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     /// What it names.
     pub purge: PurgeRecord,
 }
