@@ -16,7 +16,7 @@ pub(super) const LAST_WORDS: Duration = Duration::from_millis(100);
 /// From `Cancel` to `Done`, when the thread is free.
 pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(1);
 /// The same while the thread is held by others, or, beyond its CPU limit, by the cancelled one itself, whose client has gone: after it the
-/// runner is taken for stuck all the same.
+/// runner is taken for stuck all the same. One turn of others does not count, up to this beyond what all who run there may compute.
 pub(super) const CANCEL_GRACE_MAX: Duration = Duration::from_secs(10);
 /// An isolate that holds its thread for longer is busy: nothing is started there. The runner's watchdog has the same figure.
 pub(super) const BUSY_NS: u64 = 10_000_000;

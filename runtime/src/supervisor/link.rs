@@ -15,6 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 
 use super::limits::BUSY_NS;
+use super::look::Look;
 use super::phase::Phase;
 use super::placement::Placement;
 use super::socket::Socket;
@@ -55,6 +56,8 @@ pub(super) struct State {
     pub(super) flusher: Option<Waker>,
     /// Bodies wait for the outbox to empty.
     pub(super) congested: bool,
+    /// What the watchdog saw when it looked last.
+    pub(super) looked: Option<Look>,
     generation: u32,
     next_slot: Slot,
 }
@@ -98,6 +101,7 @@ impl Link {
             closed: false,
             flusher: None,
             congested: false,
+            looked: None,
             generation: 0,
             next_slot: 1,
         };

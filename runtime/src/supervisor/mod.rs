@@ -17,6 +17,7 @@ mod limits;
 mod link;
 mod load;
 mod logged;
+mod look;
 mod oom;
 mod phase;
 mod pipe;

@@ -28,6 +28,8 @@ pub(super) struct Entry {
     /// The runner has said its last word about it, or is dead.
     pub(super) done: bool,
     pub(super) phase: Phase,
+    /// Time since it was cancelled in which others held the thread.
+    pub(super) kept_off: Duration,
     pub(super) inbound: Inbound,
     pub(super) outbound: Outbound,
     pub(super) subs: Vec<Sub>,
@@ -84,6 +86,7 @@ impl Entry {
             owned: true,
             done: false,
             phase: Phase::Head(deadline),
+            kept_off: Duration::ZERO,
             inbound: Inbound::default(),
             outbound: Outbound::new(INITIAL_CREDIT),
             subs: Vec::new(),
@@ -161,10 +164,10 @@ impl Entry {
         self.phase.overdue(now, self.limits())
     }
 
-    /// For how long it has been cancelled.
+    /// For how long it has been cancelled and could have run.
     pub(super) fn cancelled_for(&self, now: Instant) -> Option<Duration> {
         match self.phase {
-            Phase::Cancelled(since) if !self.done => Some(now.saturating_duration_since(since)),
+            Phase::Cancelled(since) if !self.done => Some(now.saturating_duration_since(since).saturating_sub(self.kept_off)),
             _ => None,
         }
     }

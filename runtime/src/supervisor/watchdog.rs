@@ -9,7 +9,9 @@ use tokio::time::MissedTickBehavior;
 
 use super::Inner;
 use super::limits::{CANCEL_GRACE, CANCEL_GRACE_MAX, HEARTBEAT_LOSS, IDLE_SWEEP, TICK, TICK_LATE};
-use super::link::Link;
+use super::link::{Link, State};
+use super::look::Look;
+use super::phase::Phase;
 use super::runner::{Cause, Runner};
 use super::stream::Entry;
 use crate::Outcome;
@@ -68,6 +70,20 @@ impl Entry {
 }
 
 impl Link {
+    /// Charges no cancelled invocation with a turn of others: it hears that it was cancelled when that is over.
+    fn excuse(&self, state: &mut State, now: Instant) {
+        let look = Look { at: now, at_ns: monotonic_ns(), turn_ns: self.area.turn_started_ns(), running: self.area.running() };
+        let Some(before) = state.looked.replace(look) else { return };
+        let running = state.streams.iter().filter(|(_, entry)| !entry.done);
+        let legal = running.fold(CANCEL_GRACE_MAX, |legal, (_, entry)| legal.saturating_add(entry.limits().cpu()));
+        for (_, entry) in &mut state.streams {
+            if let Phase::Cancelled(since) = entry.phase {
+                let most = now.saturating_duration_since(since);
+                entry.kept_off = entry.kept_off.saturating_add(look.kept_off(entry.id, &before, legal)).min(most);
+            }
+        }
+    }
+
     /// Ends what is overdue. A cause to give the runner up, where a cancelled invocation does not end.
     fn examine(&self, now: Instant) -> Option<Cause> {
         if self.running() == 0 {
@@ -80,6 +96,7 @@ impl Link {
         for (stream, why) in overdue {
             self.expire(&mut state, stream, why, now, &mut wakers);
         }
+        self.excuse(&mut state, now);
         let held_by = (self.area.turn_started_ns() != 0).then(|| self.area.running());
         let hung = state.streams.iter().find(|(_, entry)| entry.cancelled_for(now).is_some_and(|time| time > entry.grace(held_by)));
         let cause = hung.map(|(_, entry)| {

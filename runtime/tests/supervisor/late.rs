@@ -7,6 +7,9 @@ use selvedge_runtime::{LogLevel, Outcome};
 
 use super::{Thread, once};
 
+/// How long an invocation computes, within its limit.
+const OCCUPIED: Duration = Duration::from_millis(11_500);
+
 /// Fetches of an invocation that it aborts at once: as many as may run at one time.
 const ABORTED: u32 = 64;
 
@@ -17,6 +20,14 @@ impl Thread {
             "hold" => {
                 self.area.turn_begins(monotonic_ns(), stream);
                 self.at_cancel.insert(stream, path.to_owned());
+            }
+            "occupy" => {
+                self.area.turn_begins(monotonic_ns(), stream);
+                self.flush();
+                std::thread::sleep(OCCUPIED);
+                self.area.turn_ends();
+                self.respond(stream, 200, "over".into());
+                self.done(stream, Outcome::Ok);
             }
             "late-stream" | "slow-cancel" => _ = self.at_cancel.insert(stream, path.to_owned()),
             "lose-once" if once(head) => {

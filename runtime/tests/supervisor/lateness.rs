@@ -117,6 +117,26 @@ pub(crate) async fn who_computes_on_for_a_client_that_is_gone_may_do_so_up_to_it
     assert_eq!(supervisor.counts().kills_stuck, 0);
 }
 
+pub(crate) async fn who_was_cancelled_behind_anothers_legal_turn_is_not_stuck() {
+    let supervisor = supervisor().await;
+    let source = limited("occupied", "v1", Limits { cpu_ms: 30_000, ..Limits::default() });
+    supervisor.warm(&source).await.expect("warm");
+    let (invocation, behind) = request(Method::GET, "hang", Body::empty());
+    let run = tokio::spawn({
+        let (supervisor, source) = (supervisor.clone(), source.clone());
+        async move { supervisor.run(&source, invocation).await.map(drop) }
+    });
+    until(|| supervisor.runners().iter().any(|runner| runner.invocations == 1)).await;
+    let occupy = async { get(&supervisor, &source, "occupy").await.expect("it is within its limit").1 };
+    let leave = async {
+        until(|| supervisor.runners().iter().any(|runner| runner.invocations == 2)).await;
+        run.abort();
+    };
+    assert_eq!(tokio::join!(occupy, leave).0, "over");
+    assert_eq!(behind.report().await.outcome, Outcome::Canceled);
+    assert_eq!(supervisor.counts().kills_stuck, 0);
+}
+
 pub(crate) async fn a_late_tick_of_an_overloaded_machine_condemns_nobody() {
     let supervisor = supervisor().await;
     let source = worker("slow", "v1");

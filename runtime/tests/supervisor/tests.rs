@@ -73,6 +73,7 @@ tests! {
     limits_crossed_outside_of_invocations_are_strikes
     a_log_outside_of_invocations_is_bounded
     who_computes_on_for_a_client_that_is_gone_may_do_so_up_to_its_limit
+    who_was_cancelled_behind_anothers_legal_turn_is_not_stuck
     a_late_tick_of_an_overloaded_machine_condemns_nobody
 }
 
