@@ -237,6 +237,8 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(75);
 /// Until a client takes a byte of what it is sent.
 pub const SEND_STALL_MAX: Duration = Duration::from_secs(30);
+/// From a node's removal until its connection is cut, where its feed does not end before: a node that reads nothing is not told that it is over.
+pub const REMOVED_FEED_MAX: Duration = Duration::from_secs(10);
 /// Without a byte of a request's body.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Until a request's whole body is here.

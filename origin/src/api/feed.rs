@@ -1,7 +1,9 @@
 //! The feed's endpoint: a body that ends with the registry, or with the node's removal.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::Frame;
@@ -9,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::parameter;
 use super::desk::Seat;
+use super::life::Life;
 use super::reply::{self, Answer, ApiError};
 use super::{Api, Asked, Caller};
 use crate::feed::{FeedSigner, KINDS, Position, QUESTION};
@@ -18,7 +21,7 @@ use crate::limits::{FEED_BATCH, FEED_HEARTBEAT};
 use crate::registry::{Digest, Epoch, NodeName};
 
 impl Api {
-    pub(super) async fn feed(&self, asked: &Asked) -> Answer {
+    pub(super) async fn feed(&self, asked: &Asked, life: &Life) -> Answer {
         let Caller::Node(node, key) = &asked.caller else { return Err(ApiError::Forbidden("only nodes follow".to_owned())) };
         let [epoch, after, chain] = asked.query(["epoch", "after", "chain"])?;
         let epoch: Option<Epoch> = parameter("epoch", epoch)?;
@@ -30,11 +33,13 @@ impl Api {
             _ => return Err(ApiError::Malformed("epoch, after and chain go together".to_owned())),
         };
         let at = self.usable(position).await?;
+        let permit = Arc::new(Permit::new(&self.ledger, node, *key));
+        life.follows(&permit);
         let follower = Follower {
             ledger: self.ledger.clone(),
             stop: self.stop.clone(),
             node: node.clone(),
-            key: *key,
+            permit,
             at,
             ready: VecDeque::new(),
             greeted: false,
@@ -67,8 +72,7 @@ struct Follower {
     ledger: Arc<Ledger>,
     stop: CancellationToken,
     node: NodeName,
-    /// Its feed ends when the name is no longer this key's.
-    key: PublicKey,
+    permit: Arc<Permit>,
     /// Where it stands; `None`: it needs a snapshot.
     at: Option<Position>,
     ready: VecDeque<Bytes>,
@@ -77,6 +81,36 @@ struct Follower {
     /// Where it is asked questions.
     seat: Seat,
     _open: OpenFeed,
+}
+
+/// What a feed may go on by, as long as the node's name is this key's.
+pub(super) struct Permit {
+    ledger: Arc<Ledger>,
+    node: NodeName,
+    key: PublicKey,
+    /// When it was first found to have ended.
+    ended: OnceLock<Instant>,
+}
+
+impl Permit {
+    fn new(ledger: &Arc<Ledger>, node: &NodeName, key: PublicKey) -> Self {
+        Self { ledger: ledger.clone(), node: node.clone(), key, ended: OnceLock::new() }
+    }
+
+    fn holds(&self) -> bool {
+        self.ledger.read(|state, _| state.nodes().get(&self.node).is_some_and(|known| known.key == self.key))
+    }
+
+    /// Whether it does not hold any more, and was found so for this long.
+    pub(super) fn has_ended_for(&self, bound: Duration) -> bool {
+        !self.holds() && self.ended.get_or_init(Instant::now).elapsed() >= bound
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Permit({})", self.node)
+    }
 }
 
 /// A feed counts as open until it is dropped.
@@ -105,8 +139,7 @@ impl Follower {
     /// The next line; `None` ends the feed.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            let may = self.ledger.read(|state, _| state.nodes().get(&self.node).is_some_and(|known| known.key == self.key));
-            if self.stop.is_cancelled() || !may {
+            if self.stop.is_cancelled() || !self.permit.holds() {
                 return None;
             }
             if let Some(line) = self.ready.pop_front() {
@@ -153,7 +186,7 @@ impl Follower {
                 self.at = None;
                 return Ok(());
             }
-            let heartbeat = if self.greeted { FEED_HEARTBEAT } else { std::time::Duration::ZERO };
+            let heartbeat = if self.greeted { FEED_HEARTBEAT } else { Duration::ZERO };
             let is_silent = tokio::select! {
                 moved = self.ledger.wait(at.seq) => { moved?; false }
                 () = self.stop.cancelled() => false,

@@ -13,9 +13,10 @@ use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::feed::Permit;
 use super::reply::Body;
 use super::room::Place;
-use crate::limits::{CONNECTION_IDLE_MAX, HEAD_TIMEOUT, SEND_STALL_MAX};
+use crate::limits::{CONNECTION_IDLE_MAX, HEAD_TIMEOUT, REMOVED_FEED_MAX, SEND_STALL_MAX};
 
 /// How long a connection waits for its client.
 #[derive(Debug, Clone, Copy)]
@@ -26,11 +27,13 @@ pub(super) struct Waits {
     pub(super) idle: Duration,
     /// Until the client takes a byte.
     pub(super) stall: Duration,
+    /// Until the feed of a node that was removed has ended.
+    pub(super) removed: Duration,
 }
 
 impl Default for Waits {
     fn default() -> Self {
-        Self { head: HEAD_TIMEOUT, idle: CONNECTION_IDLE_MAX, stall: SEND_STALL_MAX }
+        Self { head: HEAD_TIMEOUT, idle: CONNECTION_IDLE_MAX, stall: SEND_STALL_MAX, removed: REMOVED_FEED_MAX }
     }
 }
 
@@ -52,6 +55,8 @@ pub(super) struct Life {
     running: AtomicUsize,
     /// Milliseconds since `opened` at which a request last ended.
     ended_ms: AtomicU64,
+    /// What the feeds that were opened may go on by: one that is not read does not look itself, and what it has said already may never leave.
+    permits: Mutex<Vec<Arc<Permit>>>,
     /// Milliseconds since `opened` (and one) at which the socket stopped to take bytes; 0 while it takes them.
     blocked_ms: AtomicU64,
 }
@@ -64,6 +69,7 @@ impl Life {
             place: Mutex::new(place),
             running: AtomicUsize::new(0),
             ended_ms: AtomicU64::new(0),
+            permits: Mutex::default(),
             blocked_ms: AtomicU64::new(0),
         })
     }
@@ -73,9 +79,20 @@ impl Life {
         self.place.lock().admitted();
     }
 
+    /// A feed is open. (A connection has [`crate::limits::STREAMS_PER_CONNECTION_MAX`] at most.)
+    pub(super) fn follows(&self, permit: &Arc<Permit>) {
+        let mut permits = self.permits.lock();
+        permits.retain(|permit| Arc::strong_count(permit) > 1);
+        permits.push(permit.clone());
+    }
+
+    fn is_removed(&self) -> bool {
+        self.permits.lock().iter().any(|permit| permit.has_ended_for(self.waits.removed))
+    }
+
     /// How often to ask for [`Life::end`].
     pub(super) fn look_every(&self) -> Duration {
-        self.waits.head.min(self.waits.idle).min(self.waits.stall) / 4
+        self.waits.head.min(self.waits.idle).min(self.waits.stall).min(self.waits.removed) / 4
     }
 
     /// Whether the connection has to end.
@@ -84,7 +101,7 @@ impl Life {
         let is_over = |since_ms: u64, bound: Duration| u128::from(now_ms.saturating_sub(since_ms)) >= bound.as_millis();
         let blocked_ms = self.blocked_ms.load(Relaxed);
         let is_stranger = self.place.lock().is_stranger() && is_over(0, self.waits.head);
-        if is_stranger || (blocked_ms != 0 && is_over(blocked_ms, self.waits.stall)) {
+        if is_stranger || self.is_removed() || (blocked_ms != 0 && is_over(blocked_ms, self.waits.stall)) {
             return Some(End::Cut);
         }
         let ended_ms = self.ended_ms.load(Relaxed);

@@ -229,7 +229,7 @@ impl Api {
             Endpoint::Applied => self.applied(&asked),
             Endpoint::Question => self.question(&asked).await,
             Endpoint::Answer => self.node_answer(&asked),
-            Endpoint::Feed => self.feed(&asked).await,
+            Endpoint::Feed => self.feed(&asked, life).await,
             Endpoint::Log => self.log(&asked).await,
         }
     }

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{Follower, OpenFeed};
+use super::{Follower, OpenFeed, Permit};
 use crate::api::wire::{NodeJoin, PurgeState, join_message};
 use crate::feed::{Accepted, FeedVerifier, Position};
 use crate::keys::{PublicKey, Purpose, SigningKey};
@@ -81,8 +81,8 @@ fn follower(ledger: &Arc<Ledger>, node: NodeName, key: PublicKey) -> Follower {
         ledger: ledger.clone(),
         stop: CancellationToken::new(),
         seat: Arc::new(crate::api::desk::Desk::default()).seat(&node, true),
+        permit: Arc::new(Permit::new(ledger, &node, key)),
         node,
-        key,
         at: None,
         ready: VecDeque::new(),
         greeted: false,

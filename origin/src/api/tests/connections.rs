@@ -79,7 +79,7 @@ async fn ends(task: tokio::task::JoinHandle<()>) {
 #[tokio::test]
 async fn a_connection_on_which_nobody_known_asks_ends() {
     let registry = registry().await;
-    let waits = Waits { head: SHORT, idle: LONG, stall: LONG };
+    let waits = Waits { head: SHORT, idle: LONG, stall: LONG, removed: LONG };
     for begun in ["", "PRI ", "GET /v1/status HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let (mut client, task) = connect(&registry, waits);
         client.write_all(begun.as_bytes()).await.expect("sends");
@@ -96,7 +96,7 @@ async fn a_connection_on_which_nobody_known_asks_ends() {
 #[tokio::test]
 async fn a_connection_stays_while_a_feed_is_open_and_ends_when_nothing_is_under_way() {
     let registry = registry().await;
-    let (client, mut task) = connect(&registry, Waits { head: SHORT, idle: SHORT, stall: LONG });
+    let (client, mut task) = connect(&registry, Waits { head: SHORT, idle: SHORT, stall: LONG, removed: LONG });
     let mut sender = h2(client).await;
     let authorization = registry.node.authorization("GET", "/v1/feed", b"", now_us());
     let feed = http::Request::get("http://registry/v1/feed").header("authorization", authorization);
@@ -110,9 +110,27 @@ async fn a_connection_stays_while_a_feed_is_open_and_ends_when_nothing_is_under_
 }
 
 #[tokio::test]
+async fn a_removed_node_that_answers_pings_and_reads_nothing_is_cut() {
+    let registry = registry().await;
+    let (client, mut task) = connect(&registry, Waits { head: LONG, idle: LONG, stall: LONG, removed: SHORT });
+    // The stream takes one byte of the feed; the connection is read all the time.
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (mut sender, driver) = builder.initial_stream_window_size(1).handshake(TokioIo::new(client)).await.expect("h2");
+    tokio::spawn(driver);
+    let authorization = registry.node.authorization("GET", "/v1/feed", b"", now_us());
+    let feed = http::Request::get("http://registry/v1/feed").header("authorization", authorization);
+    let _feed = sender.send_request(feed.body(Empty::<bytes::Bytes>::new()).expect("a request")).await.expect("an answer");
+    assert!(tokio::time::timeout(SHORT * 5, &mut task).await.is_err(), "the node may follow");
+    let (node, moment) = (registry.node.name().clone(), registry.api.ledger.moment());
+    let act = Act { actor: "test".into(), reason: None, request: None, moment };
+    registry.api.ledger.commit(act, move |state, _| registry::remove(state, &node), |_, ()| ()).await.expect("removes");
+    ends(task).await;
+}
+
+#[tokio::test]
 async fn a_client_that_takes_nothing_of_its_answers_is_cut() {
     let registry = registry().await;
-    let (mut client, task) = connect(&registry, Waits { head: LONG, idle: LONG, stall: SHORT });
+    let (mut client, task) = connect(&registry, Waits { head: LONG, idle: LONG, stall: SHORT, removed: LONG });
     let request = format!("GET /v1/status HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\r\n", registry.admin.secret());
     let (mut read, mut write) = tokio::io::split(&mut client);
     let asking = async { while write.write_all(request.as_bytes()).await.is_ok() {} };
