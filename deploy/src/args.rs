@@ -322,7 +322,7 @@ pub struct Asking {
     /// The origin.
     #[command(flatten)]
     pub registry: Registry,
-    /// How long to wait for the nodes, such as 5s or 500ms; 30s at most
+    /// How long to wait for the nodes, such as 5s or 500ms; 30s at most. An origin that does not answer is given up 2s later
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = short_duration)]
     pub wait: Duration,
     /// Succeed although nodes are away

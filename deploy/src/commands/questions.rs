@@ -1,17 +1,26 @@
 //! Questions to nodes: asked through the origin, answered by those that are connected; the others are named.
 
+use anyhow::Context;
 use selvedge_origin::api::wire::{Answers, Ask, NewQuestion, NodeTold, Told, ToldState};
+use tokio::time::Instant;
 
 use super::{DONE, FAILED, NOT_YET, registry};
 use crate::args::Asking;
+use crate::limits::ANSWER_GRACE;
 use crate::output::Output;
 
-/// Asks the nodes that the flags name.
+/// Asks the nodes that the flags name. All of it takes as long as they may take, and [`ANSWER_GRACE`] for the origin.
 pub(super) async fn ask(ask: Ask, asking: &Asking) -> anyhow::Result<Answers> {
     let client = registry::connect(&asking.registry)?;
-    let wait_ms = u64::try_from(asking.wait.as_millis()).unwrap_or(u64::MAX);
-    let question = NewQuestion { ask, node: asking.node.clone(), wait_ms };
-    Ok(registry::retry(|| client.question(&question)).await?)
+    let (client, ask, deadline) = (&client, &ask, Instant::now() + asking.wait);
+    let answers = registry::retry(|| async move {
+        // A later attempt gives the nodes what is left.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        client.question(&NewQuestion { ask: ask.clone(), node: asking.node.clone(), wait_ms }).await
+    });
+    let answers = tokio::time::timeout_at(deadline + ANSWER_GRACE, answers).await;
+    Ok(answers.with_context(|| format!("the origin at {} does not answer in time (--wait {:?})", client.url(), asking.wait))??)
 }
 
 /// How a question went.

@@ -1,6 +1,6 @@
 //! explain and upstreams: what operators read, and exit codes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use selvedge_tests::client::{self, Over, get};
 use selvedge_tests::{Upstream, eventually};
@@ -32,6 +32,15 @@ async fn an_operator_reads_why_a_request_is_a_hit_and_which_node_is_away() {
     assert_eq!(installation.run(&["explain", "http://a.test/x", "--node", "nobody"]).code, 1);
     assert_eq!(installation.run(&["explain", "ftp://a.test/x"]).code, 1);
     assert_eq!(installation.run(&["explain", "http://a.test/x", "-H", "no field"]).code, 2);
+
+    // Connections are made to it, and nobody answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, begun) = (format!("http://{}", silent.local_addr().unwrap()), Instant::now());
+    for command in [&["explain", "http://a.test/x"][..], &["upstreams"]] {
+        let ended = installation.run(&[command, &["--origin", &address, "--wait", "300ms"]].concat());
+        assert!(ended.code == 1 && ended.stderr.contains("does not answer in time"), "{} {}", ended.code, ended.stderr);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 
     drop(installation.edge.take());
     let away = async || {
