@@ -115,7 +115,7 @@ pub struct EdgeArgs {
     /// Address of the origin
     #[arg(long, value_name = "URL")]
     pub origin: Option<String>,
-    /// File with the token that lets a node join (node.token); read on the first start only
+    /// File with the token that lets a node join (node.token); needed for the first start only
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Folder for the node's key, its last state, bundles and certificates; made on first start

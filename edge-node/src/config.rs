@@ -70,8 +70,8 @@ pub struct CertificateFiles {
 pub struct OriginConfig {
     /// `https://HOST:PORT`, or `http://` on a loopback address.
     pub url: String,
-    /// The file that `selvedge origin` made for joining.
-    pub token_file: PathBuf,
+    /// The file that `selvedge origin` made for joining. A node that has joined needs none.
+    pub token_file: Option<PathBuf>,
 }
 
 /// What runners are made from.
@@ -128,7 +128,7 @@ pub struct NodeFile {
     pub certificate: Vec<CertificateFiles>,
     /// The registry's URL. Default: none, the node serves what it last ran.
     pub origin: Option<String>,
-    /// Needed with `origin`.
+    /// Needed with `origin` until the node has joined.
     pub token_file: Option<PathBuf>,
     /// `ADDR:PORT` of name servers, 0 to 8. Default: those of `/etc/resolv.conf`.
     pub resolver: Vec<SocketAddr>,
@@ -204,6 +204,9 @@ pub enum ConfigError {
         /// Names the key and the line.
         reason: String,
     },
+    /// Neither the command line nor the file says what must be said.
+    #[error("{0}")]
+    Missing(String),
     /// A value cannot be used.
     #[error("{key}: {reason}")]
     Value {
@@ -216,6 +219,11 @@ pub enum ConfigError {
 
 /// A file with every key, its unit, default and extremes: what `selvedge edge` takes by `--config`.
 pub const EXAMPLE: &str = include_str!("../node.toml");
+
+const DATA_MISSING: &str = "say --data DIR (or data in the file of --config): the folder for the node's state";
+const ORIGIN_MISSING: &str = "say --origin URL (or origin in the file of --config): the token file is for joining a registry";
+const TOKEN_MISSING: &str = "say --token-file FILE (or token_file in the file of --config): a node joins its registry with the node.token that `selvedge origin` \
+    has written and names when it starts; one that has joined before needs none";
 
 /// Largest configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -245,14 +253,16 @@ impl NodeConfig {
         let name = flags.name.or(file.name).unwrap_or_else(host_name);
         let url = flags.origin.or(file.origin);
         let token_file = flags.token_file.or(file.token_file);
+        let data = flags.data.or(file.data).ok_or_else(|| ConfigError::Missing(DATA_MISSING.into()))?;
         let origin = match (url, token_file) {
-            (Some(url), Some(token_file)) => Some(OriginConfig { url, token_file }),
-            (Some(_), None) => return Err(value("token_file", "needed with origin".into())),
-            (None, Some(_)) => return Err(value("origin", "needed with token_file".into())),
+            (Some(_), None) if !crate::deployments::has_joined(&data) => {
+                return Err(ConfigError::Missing(format!("{TOKEN_MISSING} (nobody has joined from {})", data.display())));
+            }
+            (Some(url), token_file) => Some(OriginConfig { url, token_file }),
+            (None, Some(_)) => return Err(ConfigError::Missing(ORIGIN_MISSING.into())),
             (None, None) => None,
         };
         let executable = std::env::current_exe().map_err(|error| value("runner", format!("own executable: {error}")))?;
-        let data = flags.data.or(file.data).ok_or_else(|| value("data", "needed: the folder for the node's state".into()))?;
         let config = Self {
             name: name.parse::<NodeName>().map_err(|error| value("name", error.to_string()))?,
             region: flags.region.or(file.region).unwrap_or_else(|| "local".into()),
@@ -432,7 +442,29 @@ mod tests {
     fn a_node_must_serve_something_and_find_its_registry() {
         assert!(load("").unwrap_err().contains("nothing to serve"));
         assert!(load("http = \"127.0.0.1:0\"\npeer = \"0.0.0.0:7444\"\n").unwrap_err().starts_with("peer: "));
-        assert!(load("http = \"127.0.0.1:0\"\norigin = \"http://127.0.0.1:1\"\n").unwrap_err().contains("token_file"));
+        assert!(load("http = \"127.0.0.1:0\"\ntoken_file = \"node.token\"\n").unwrap_err().contains("--origin"));
+    }
+
+    #[test]
+    fn a_node_needs_a_token_file_until_it_has_joined() {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = || Flags {
+            name: Some("node-1".into()),
+            data: Some(folder.path().to_owned()),
+            http: Some("127.0.0.1:0".parse().unwrap()),
+            origin: Some("http://127.0.0.1:1".into()),
+            ..Flags::default()
+        };
+        let refused = NodeConfig::load(flags(), None).unwrap_err();
+        assert!(
+            matches!(&refused, ConfigError::Missing(said) if said.contains("--token-file") && said.contains("node.token")),
+            "{refused}"
+        );
+        std::fs::write(folder.path().join("node.json"), "{}").unwrap();
+        let joined = NodeConfig::load(flags(), None).unwrap().origin.unwrap();
+        assert_eq!((joined.url.as_str(), joined.token_file), ("http://127.0.0.1:1", None));
+        let nowhere = NodeConfig::load(Flags { data: None, ..flags() }, None).unwrap_err();
+        assert!(matches!(&nowhere, ConfigError::Missing(said) if said.contains("--data")), "{nowhere}");
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl Drop for Node {
 fn follower_config(config: &NodeConfig, addresses: &Addresses, peers: &Arc<Peers>) -> FollowerConfig {
     FollowerConfig {
         origin: config.origin.as_ref().map(|origin| origin.url.clone()),
-        token_file: config.origin.as_ref().map(|origin| origin.token_file.clone()),
+        token_file: config.origin.as_ref().and_then(|origin| origin.token_file.clone()),
         data: config.data.clone(),
         name: config.name.clone(),
         region: config.region.clone(),

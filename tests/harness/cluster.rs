@@ -104,7 +104,7 @@ impl Cluster {
 
     /// Starts (again) the node with this number, in its folder.
     pub async fn start_edge(&self, index: usize, adjust: impl Fn(&mut NodeConfig)) -> Edge {
-        let origin = self.origin.as_ref().map(|origin| Registry { url: origin.url(), token_file: origin.node_token_path() });
+        let origin = self.origin.as_ref().map(|origin| Registry { url: origin.url(), token_file: Some(origin.node_token_path()) });
         let flags = Flags {
             name: Some(format!("node-{index}")),
             region: Some("test".into()),
@@ -116,8 +116,8 @@ impl Cluster {
             ..Flags::default()
         };
         let mut config = NodeConfig::load(flags, None).expect("a valid configuration");
-        config.origin =
-            origin.or_else(|| Some(Registry { url: self.client.url().to_owned(), token_file: self.dir.path().join("origin/node.token") }));
+        config.origin = origin
+            .or_else(|| Some(Registry { url: self.client.url().to_owned(), token_file: Some(self.dir.path().join("origin/node.token")) }));
         config.runner.executable = selvedge();
         adjust(&mut config);
         let node = Node::start(config).await.expect("the node starts");

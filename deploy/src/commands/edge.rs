@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use selvedge_edge::config::{CertificateFiles, Flags};
+use selvedge_edge::config::{CertificateFiles, ConfigError, Flags};
 use selvedge_edge::{Addresses, Node, NodeConfig};
 
 use super::{DONE, WrongUsage, logging, signals::Stop};
@@ -13,7 +13,10 @@ use crate::output::Output;
 pub(super) async fn run(args: EdgeArgs, output: Output) -> anyhow::Result<u8> {
     let (print_addresses, check) = (args.print_addresses, args.check);
     let file = args.config.clone();
-    let config = NodeConfig::load(flags(args)?, file.as_deref())?;
+    let config = NodeConfig::load(flags(args)?, file.as_deref()).map_err(|error| match error {
+        ConfigError::Missing(said) => anyhow::Error::new(WrongUsage(said)),
+        error => error.into(),
+    })?;
     if check {
         output.line("the settings are good");
         return Ok(DONE);

@@ -25,6 +25,11 @@ struct IdentityFile {
     signing_key: PublicKey,
 }
 
+/// Whether a node has joined with this data folder. Blocks.
+pub(crate) fn has_joined(data: &Path) -> bool {
+    data.join(IDENTITY_FILE).exists()
+}
+
 /// A node that has joined.
 #[derive(Debug, Clone)]
 pub(super) struct Member {

@@ -41,6 +41,7 @@ use crate::tasks;
 use activate::Activator;
 pub use contact::Contact;
 use follow::{Follow, Wanted};
+pub(crate) use join::has_joined;
 use join::{JoinError, Member};
 use journal::Journal;
 pub use journal::{fuzz as fuzz_journal, fuzz_seeds as fuzz_journal_seeds};

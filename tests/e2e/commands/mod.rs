@@ -1,8 +1,9 @@
-//! The built binary as its users type it: deploy, status, rollback, delete, apply, purge, explain, dev.
+//! The built binary as its users type it: deploy, status, rollback, delete, apply, purge, explain, edge, dev.
 
 mod demo;
 mod deploy;
 mod dev;
+mod edge;
 mod explain;
 mod purge;
 mod site;

@@ -87,7 +87,7 @@ async fn start_node(args: &DevArgs, folder: &DevFolder, origin: &Origin, output:
         ..Flags::default()
     };
     let mut config = NodeConfig::load(flags, None)?;
-    config.origin = Some(NodeOrigin { url: origin.url(), token_file: origin.node_token_path() });
+    config.origin = Some(NodeOrigin { url: origin.url(), token_file: Some(origin.node_token_path()) });
     config.drain_timeout = Duration::from_secs(2);
     let printer = printer::start(output)?;
     let node = Node::start_observed(config, vec![printer]).await;
