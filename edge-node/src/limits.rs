@@ -474,6 +474,9 @@ pub const EXPLAINED_TAGS_MAX: usize = 20;
 /// Bytes of one of them.
 pub const EXPLAINED_TAG_BYTES_MAX: usize = 128;
 
+/// Slices of an object that an explanation looks for: 64 GiB in slices of 16 MiB, in some milliseconds.
+pub const EXPLAINED_SLICES_MAX: usize = 4_096;
+
 /// Servers of upstreams that an answer shows: as many as fit into what a registry takes.
 pub const EXPLAINED_SERVERS_MAX: usize = 300;
 

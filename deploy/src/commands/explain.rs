@@ -1,7 +1,7 @@
 //! `selvedge explain`: what each node would do with a request now, and why. The request is not made.
 
 use selvedge_origin::api::wire::{
-    Ask, ExplainAction, ExplainAsk, Explanation, FieldTold, Layer, NodeTold, RouteTold, Stored, TagsTold, Told,
+    Ask, ExplainAction, ExplainAsk, Explanation, FieldTold, Layer, NodeTold, RouteTold, SlicesTold, Stored, TagsTold, Told,
 };
 use serde_json::json;
 
@@ -89,6 +89,9 @@ fn of_stored(stored: &Stored) -> Vec<(&'static str, String)> {
         ("stored", format!("{}, {} bytes{range}, {tiers}", stored.status, stored.body_bytes)),
         ("age", format!("{} of {} s ({})", stored.age_ms / 1000, stored.lifetime_ms / 1000, stored.lifetime_from)),
     ];
+    if let Some(slices) = &stored.slices {
+        lines.push(("slices", of_slices(slices)));
+    }
     if !stored.variant.is_empty() {
         lines.push(("variant", fields(&stored.variant)));
     }
@@ -101,6 +104,12 @@ fn of_stored(stored: &Stored) -> Vec<(&'static str, String)> {
         lines.push(("header", format!("and {} more", stored.headers_more)));
     }
     lines
+}
+
+fn of_slices(slices: &SlicesTold) -> String {
+    let of =
+        if slices.looked < slices.count { format!("the first {}, of {}", slices.looked, slices.count) } else { slices.count.to_string() };
+    format!("{} of {of} are here, of {} bytes each; this is the first", slices.here, slices.slice_bytes)
 }
 
 fn tags(tags: &TagsTold) -> String {
@@ -133,6 +142,13 @@ fn one(field: &FieldTold) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slices_are_counted() {
+        let told = |here, looked, count| of_slices(&SlicesTold { here, looked, count, slice_bytes: 65_536 });
+        assert_eq!(told(3, 17, 17), "3 of 17 are here, of 65536 bytes each; this is the first");
+        assert_eq!(told(9, 4_096, 9_000), "9 of the first 4096, of 9000 are here, of 65536 bytes each; this is the first");
+    }
 
     #[test]
     fn tags_are_shown_by_name_with_how_many_more_there_are() {

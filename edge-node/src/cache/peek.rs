@@ -55,6 +55,11 @@ impl Cache {
         }
     }
 
+    /// Whether something is stored under the key, whatever it answers and purges say of it. Reads nothing from the disk.
+    pub(crate) fn has(&self, key: &CacheKey) -> bool {
+        self.tier.holds(key.as_bytes()) || self.disk.as_ref().is_some_and(|disk| disk.may_have(key.as_bytes()))
+    }
+
     /// What purges say of a stored response.
     pub(crate) fn verdict(&self, key: &CacheKey, entry: &Entry) -> Verdict {
         self.purges.verdict(&entry.purgeable, key.as_bytes())

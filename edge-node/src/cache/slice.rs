@@ -9,7 +9,7 @@ use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 
 use super::key::CacheKey;
-use super::part::{ContentRange, strong_validator};
+use super::part::{ContentRange, Part, strong_validator};
 
 /// What slices are slices of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,21 @@ impl Whole {
         let total = range.total.filter(|total| range.bytes() == length.min(*total))?;
         let coding = headers.get(CONTENT_ENCODING).cloned();
         Some(Self { total, validator: strong_validator(headers)?.clone(), coding })
+    }
+
+    /// What the stored first slice, of so many bytes, says; none where others could not be told from those of another representation.
+    pub fn of_stored(part: Option<Part>, headers: &HeaderMap, length: u64) -> Option<Self> {
+        let total = match part {
+            None => length,
+            Some(part) => part.total.filter(|_| part.first == 0)?,
+        };
+        Some(Self { total, validator: strong_validator(headers)?.clone(), coding: headers.get(CONTENT_ENCODING).cloned() })
+    }
+
+    /// All slices, in order.
+    pub fn slices(&self, length: u64) -> impl ExactSizeIterator<Item = Slice> {
+        let count = usize::try_from(self.total.div_ceil(length.max(1))).unwrap_or(usize::MAX);
+        (0..count).map(move |number| Slice { number: number as u64, length, of: Some(self.clone()) })
     }
 
     /// The slice with this byte.
@@ -113,6 +128,18 @@ mod tests {
             assert_eq!(of(StatusCode::PARTIAL_CONTENT, range, tag), None, "{range} {tag}");
         }
         assert_eq!(of(StatusCode::OK, "bytes 0-9/25", "\"a\""), None);
+    }
+
+    #[test]
+    fn a_stored_first_slice_names_all_the_others() {
+        let fields = fields("", "\"a\"");
+        let whole = Whole::of_stored(Some(Part { first: 0, total: Some(25) }), &fields, 10).expect("a whole");
+        let slices: Vec<Slice> = whole.slices(10).collect();
+        assert_eq!(slices, [0, 10, 20].map(|byte| whole.slice_at(byte, 10)));
+        assert_eq!(Whole::of_stored(None, &fields, 7).expect("a whole").slices(10).len(), 1, "there is only one");
+        for part in [Part { first: 0, total: None }, Part { first: 10, total: Some(25) }] {
+            assert_eq!(Whole::of_stored(Some(part), &fields, 10), None);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub use self::log::{Changed, LogPage, Logged};
 pub use self::purge::{Applied, NewPurge, PurgeNode, PurgeNodes, PurgeState, Purged, WorkerPurge};
 pub use self::question::{
     Answers, Ask, ExplainAction, ExplainAsk, ExplainVerdict, Explanation, FieldTold, LastRefusal, Layer, NewQuestion, NodeAnswer, NodeTold,
-    PurgeTold, Question, RouteTold, Stored, TagsTold, Told, ToldState, UpstreamServer, UpstreamServers,
+    PurgeTold, Question, RouteTold, SlicesTold, Stored, TagsTold, Told, ToldState, UpstreamServer, UpstreamServers,
 };
 pub use self::report::{NodeReport, NodeSaid, NodeStatus, Reported, WorkerReport, WorkerState};
 use crate::keys::{PublicKey, Signature};

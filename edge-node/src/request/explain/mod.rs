@@ -8,19 +8,21 @@ mod verdict;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Request;
-use selvedge_origin::api::wire::{Ask, ExplainAction, ExplainAsk, Explanation, Layer, Told, UpstreamServers};
+use selvedge_origin::api::wire::{Ask, ExplainAction, ExplainAsk, Explanation, Layer, SlicesTold, Told, UpstreamServers};
 use selvedge_origin::registry::CacheSettings;
 
 use super::context::Context;
 use super::lookup::{self, Question};
 use super::route::{self, Aim};
-use super::{RequestPath, worker_cache};
+use super::{RequestPath, slices, worker_cache};
 use crate::cache::Found;
+use crate::cache::entry::Entry;
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::peek::Sight;
+use crate::cache::slice::Whole;
 use crate::cache::time::Time;
 use crate::deployments::Knows;
-use crate::limits::EXPLAINED_SERVERS_MAX;
+use crate::limits::{EXPLAINED_SERVERS_MAX, EXPLAINED_SLICES_MAX};
 use crate::routes::Target;
 
 pub(crate) use ask::fuzz;
@@ -74,7 +76,24 @@ impl RequestPath {
         let now = self.now();
         let sight = self.cache.peek(&question.key, request.headers(), now).await;
         let verdict = verdict::of(self, &question, &request, aim, &sight, now);
-        self.looked(told::layer(place, &question.key, verdict), &question.key, sight, &aim.route.cache, now)
+        let slices = sight.entry.as_ref().filter(|_| slices::are_wanted(aim)).and_then(|first| self.slices(first, &question.key, aim));
+        let mut layer = self.looked(told::layer(place, &question.key, verdict), &question.key, sight, &aim.route.cache, now);
+        if let Some(stored) = &mut layer.stored {
+            stored.slices = slices;
+        }
+        layer
+    }
+
+    /// How much is here of what `first` is the first slice of.
+    fn slices(&self, first: &Entry, key: &CacheKey, aim: &Aim) -> Option<SlicesTold> {
+        let slice_bytes = aim.route.cache.slice_bytes;
+        let whole = Whole::of_stored(first.part, first.fields(), first.body.len())?;
+        let slices = whole.slices(slice_bytes.into());
+        let count = slices.len() as u64;
+        let looked_for = slices.take(EXPLAINED_SLICES_MAX);
+        let looked = looked_for.len() as u64;
+        let here = looked_for.filter(|slice| self.cache.has(&slice.key(key.clone()))).count() as u64;
+        Some(SlicesTold { here, looked, count, slice_bytes })
     }
 
     /// What the worker keeps in its own `caches.default` for the URL: see [`RequestPath::worker_cache`].

@@ -26,7 +26,7 @@ async fn first(world: &World, path: &str) -> Layer {
     explain(world, "GET", path, &[]).await.layers.remove(0)
 }
 
-async fn stored(world: &World, path: &str) -> Stored {
+pub(super) async fn stored(world: &World, path: &str) -> Stored {
     let layer = first(world, path).await;
     layer.stored.unwrap_or_else(|| panic!("{:?}", layer.verdict))
 }

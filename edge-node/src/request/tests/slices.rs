@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use selvedge_origin::registry::CacheSettings;
 use selvedge_runtime::Body;
 
+use super::explaining::stored;
 use super::world::*;
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::purge::{Purge, Realm, Strength, Target};
@@ -99,6 +100,22 @@ async fn only_what_is_wanted_is_fetched_and_each_slice_once() {
     assert_eq!((changed.status().as_u16(), text(changed).await), (200, all));
     assert_eq!(world.send(get("/", &[("if-none-match", "\"one\"")])).await.status(), 304);
     assert!(asked(&object).is_empty());
+}
+
+#[tokio::test]
+async fn an_operator_is_told_how_many_slices_are_here() {
+    let object = object(95);
+    let server = serving(&object).await;
+    let world = sliced(&server, 10);
+    let slices = async || {
+        let slices = stored(&world, "/").await.slices.expect("it is in slices");
+        (slices.here, slices.looked, slices.count, slices.slice_bytes)
+    };
+    range(&world, "bytes=42-57").await;
+    assert_eq!(slices().await, (3, 10, 10, 10), "the first one, and those of the range");
+    world.look("/").await;
+    assert_eq!(slices().await, (10, 10, 10, 10));
+    assert_eq!(asked(&object).len(), 10, "nobody was asked for the operator");
 }
 
 #[tokio::test]

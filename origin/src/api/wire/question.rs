@@ -207,6 +207,9 @@ pub struct Stored {
     pub body_bytes: u64,
     /// The bytes that it is of the whole, where it is a part.
     pub range: Option<String>,
+    /// How much of the whole is here, where it is the first slice of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slices: Option<SlicesTold>,
     /// Its age, in milliseconds.
     pub age_ms: u64,
     /// How long it is fresh, in milliseconds of age.
@@ -223,6 +226,20 @@ pub struct Stored {
     pub headers: Vec<FieldTold>,
     /// Fields that are not shown.
     pub headers_more: usize,
+}
+
+/// An object that is stored in slices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlicesTold {
+    /// Those that are stored, among the ones that were looked for.
+    pub here: u64,
+    /// How many were looked for: the first ones.
+    pub looked: u64,
+    /// How many there are.
+    pub count: u64,
+    /// Bytes of each, the last one apart.
+    pub slice_bytes: u32,
 }
 
 /// A field.
