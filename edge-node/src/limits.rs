@@ -205,6 +205,13 @@ pub const H3_EMPTY_FRAMES_MAX: usize = 4;
 /// not for ever.
 pub const RESETS_MAX: u64 = 1_000;
 
+/// Requests of one h2 or h3 connection that the client has given up, and that still run: a worker that computes is not stopped at once, and its stream is
+/// free for the next. Beyond, the connection is closed in the same way. As many as the streams that a connection may have by default.
+pub const GIVEN_UP_RUNNING_MAX: usize = 128;
+
+/// When a drained h3 connection has nothing more to do: how long its client may take to acknowledge GOAWAY. Closing at once could overtake it.
+pub const GOAWAY_WAIT: Duration = Duration::from_secs(1);
+
 /// Time without packets after which a QUIC client is pinged, in seconds; a third of the idle timeout where that is shorter. NATs may forget it after 30 s
 /// (RFC 9000, section 10.1.2), and clients close what is silent for that long.
 pub const QUIC_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -250,11 +257,11 @@ pub const CERTIFICATE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Connections of the admin listener.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 
-/// Bytes that the admin listener buffers of a request; hyper needs 8 KiB.
-pub const ADMIN_BUFFER_BYTES_MAX: usize = 16 << 10;
+/// The whole head of a request on the admin listener, in milliseconds.
+pub const ADMIN_HEAD_TIMEOUT_MS: u64 = 10_000;
 
-/// Time for one request on the admin listener.
-pub const ADMIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// After the node has drained: how long an answer of the admin listener may still take.
+pub const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 // --- drain ---
 

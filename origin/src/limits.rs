@@ -112,6 +112,9 @@ pub const REVOKED_KEYS_MAX: usize = 10_000;
 pub const NODE_TEXT_BYTES_MAX: usize = 256;
 /// A node whose last report is older is offline: three reports missed.
 pub const NODE_OFFLINE_AFTER: Duration = Duration::from_secs(15);
+/// How long the last line of the feed that a node refused is shown: the true ones that follow clear what it says of itself within a second, but somebody has
+/// to look who lies.
+pub const FEED_REFUSAL_KEPT: Duration = Duration::from_secs(3600);
 /// Bytes of a refusal's reason in a report; longer ones are cut.
 pub const REASON_BYTES_MAX: usize = 4096;
 /// Workers that one report names; a node that has more to say goes on in the next. With the longest reasons it is a body of 6 MiB.
@@ -233,6 +236,8 @@ pub const STRANGERS_PER_ADDRESS_MAX: usize = 512;
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 /// Until a connection's TLS handshake is done, and then until it has sent the head of a request, and one of somebody known.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// After what is no request was refused: how long its client may take to read that.
+pub const REFUSED_WAIT: Duration = Duration::from_secs(1);
 /// Without a request under way; feeds and long polls are.
 pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(75);
 /// Until a client takes a byte of what it is sent.

@@ -2,20 +2,15 @@
 //!
 //! It has no authentication, therefore it listens on loopback by default, and it changes nothing.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use selvedge_runtime::Body;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
-use crate::limits;
+use crate::limits::{self, Limits};
+use crate::listen::{self, Answer, Connection, Interim, Refusal, Reply};
 use crate::metrics::{Metrics, Readings};
 use crate::tasks::Tasks;
 
@@ -31,7 +26,7 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// Answers one request.
-    fn answer(&self, method: &Method, path: &str) -> Response<Body> {
+    fn page(&self, method: &Method, path: &str) -> Response<Body> {
         if method != Method::GET && method != Method::HEAD {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -62,59 +57,42 @@ fn text(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {
     response
 }
 
-/// Accepts until the node has drained: a node that drains still says so.
-pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>, until: tokio_util::sync::CancellationToken) {
-    let places = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
-    while let Some(accepted) = until.run_until_cancelled(listener.accept()).await {
-        match accepted {
-            Ok((stream, peer)) => {
-                let Ok(place) = places.clone().try_acquire_owned() else {
-                    tracing::debug!(client.address = %peer, "too many admin connections");
-                    continue;
-                };
-                let (connection, admin) = (connection(stream, peer, admin.clone()), admin.clone());
-                admin.tasks.spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "admin: accept failed");
-                tokio::time::sleep(limits::ACCEPT_RETRY_WAIT).await;
-            }
-        }
+impl Answer for Admin {
+    async fn answer(&self, request: Request<Body>, _: &Arc<Connection>, _: Interim) -> Reply {
+        self.page(request.method(), request.uri().path()).into()
+    }
+
+    fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> Response<Body> {
+        crate::request::refusal(refusal, "admin")
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, admin: Arc<Admin>) {
-    let draining = admin.tasks.draining().clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let mut response = admin.answer(request.method(), request.uri().path());
-        if admin.tasks.draining().is_cancelled() {
-            // An idle connection must not hold the drain.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        std::future::ready(Ok::<_, Infallible>(response))
-    });
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits::ADMIN_REQUEST_TIMEOUT).max_buf_size(limits::ADMIN_BUFFER_BYTES_MAX);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+/// Answers until the node has drained: a node that drains still says so. By the listeners' own HTTP/1.1, but counted with no client, and nothing of it
+/// holds the drain.
+pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>, until: CancellationToken) {
+    let limits = Limits {
+        connections_max: limits::ADMIN_CONNECTIONS_MAX,
+        connections_per_address_max: limits::ADMIN_CONNECTIONS_MAX,
+        head_timeout_ms: limits::ADMIN_HEAD_TIMEOUT_MS,
+        ..Limits::default()
     };
-    if let Err(error) = ended {
-        tracing::debug!(client.address = %peer, %error, "admin: connection ended");
-    }
+    let tasks = Tasks::new();
+    listen::serve_cleartext(listener, admin, &limits, &tasks);
+    until.cancelled().await;
+    tasks.drain(limits::ADMIN_DRAIN_TIMEOUT).await;
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
     use super::*;
+
+    /// No wait of a test lasts longer.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     fn admin() -> Admin {
         let readings = || Readings { runners: 3, ..Readings::default() };
@@ -124,21 +102,64 @@ mod tests {
     #[tokio::test]
     async fn a_draining_node_is_live_but_not_ready() {
         let admin = admin();
-        assert_eq!(admin.answer(&Method::GET, "/readyz").status(), 200);
+        assert_eq!(admin.page(&Method::GET, "/readyz").status(), 200);
         admin.tasks.drain(std::time::Duration::ZERO).await;
-        assert_eq!(admin.answer(&Method::GET, "/readyz").status(), 503);
-        assert_eq!(admin.answer(&Method::GET, "/healthz").status(), 200);
+        assert_eq!(admin.page(&Method::GET, "/readyz").status(), 503);
+        assert_eq!(admin.page(&Method::GET, "/healthz").status(), 200);
     }
 
     #[tokio::test]
     async fn metrics_show_what_other_parts_keep() {
-        let page = admin().answer(&Method::GET, "/metrics").into_body().collect(1 << 20).await.unwrap();
+        let page = admin().page(&Method::GET, "/metrics").into_body().collect(1 << 20).await.unwrap();
         assert!(String::from_utf8_lossy(&page).contains("selvedge_runners 3\n"));
     }
 
     #[test]
     fn nothing_else_is_there() {
-        assert_eq!(admin().answer(&Method::GET, "/").status(), 404);
-        assert_eq!(admin().answer(&Method::POST, "/metrics").status(), 405);
+        assert_eq!(admin().page(&Method::GET, "/").status(), 404);
+        assert_eq!(admin().page(&Method::POST, "/metrics").status(), 405);
+    }
+
+    /// What the listener says to these bytes until it closes.
+    async fn said(address: std::net::SocketAddr, sent: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn what_could_be_read_in_two_ways_is_400_and_ends_the_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, until) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let admin = Arc::new(admin());
+        let (tasks, metrics) = (admin.tasks.clone(), admin.metrics.clone());
+        let serving = tokio::spawn(serve(listener, admin, until.clone()));
+        let behind = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+        for fields in [
+            "\r\n",
+            "Host: a\r\nHost: a\r\n\r\n",
+            "Host: a\n\r\n",
+            "Host: a\r\nX: y\r\n z\r\n\r\n",
+            "Host: a\r\nX : y\r\n\r\n",
+            "Host: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
+            "Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ] {
+            let answer = said(address, &format!("GET /healthz HTTP/1.1\r\n{fields}{behind}")).await;
+            assert!(answer.starts_with("HTTP/1.1 400 ") && answer.matches("HTTP/1.1 ").count() == 1, "{fields:?}: {answer}");
+        }
+        assert_eq!(metrics.render(&Readings::default()), Metrics::default().render(&Readings::default()), "no client of the node");
+        // A node that drains says so; a connection that waits does not hold it.
+        let mut waits = TcpStream::connect(address).await.unwrap();
+        assert!(tasks.drain(PATIENCE).await);
+        waits.write_all(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, waits.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("draining\n"), "{answer}");
+        until.cancel();
+        tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap();
+        assert!(TcpStream::connect(address).await.is_err(), "nothing listens any more");
     }
 }

@@ -205,6 +205,13 @@ pub fn serve_peers<A: Answer>(
     tasks.spawn(tcp::accept(socket, tcp::Transport::Tls(Arc::new(config).into(), None), shared));
 }
 
+/// Serves HTTP/1.1 in cleartext to whom no client's counters and no client's drain concern, until these tasks drain.
+pub(crate) fn serve_cleartext<A: Answer>(socket: tokio::net::TcpListener, answer: Arc<A>, limits: &Limits, tasks: &Tasks) {
+    let admission = admission::Admission::new(limits, Vec::new());
+    let shared = Arc::new(Shared { answer, limits: limits.clone(), admission, metrics: Arc::default(), tasks: tasks.clone() });
+    tasks.spawn(tcp::accept(socket, tcp::Transport::Cleartext, shared));
+}
+
 fn bind_both(address: SocketAddr) -> io::Result<(tokio::net::TcpListener, std::net::UdpSocket)> {
     let mut attempts = if address.port() == 0 { limits::BIND_ATTEMPTS } else { 1 };
     loop {

@@ -20,6 +20,8 @@ use selvedge_origin::registry::{NodeName, PeerRecord};
 
 pub use link::{AskError, Peer};
 use tls::Proof;
+#[cfg(test)]
+pub(crate) use tls::client_of;
 
 /// All nodes that this one knows, and who it is itself. Built once by `node.rs`; shared.
 #[derive(Debug, Default)]

@@ -157,6 +157,12 @@ impl ClientCertVerifier for Known {
     raw_ed25519_keys!();
 }
 
+/// A node that asks another one, for tests of whoever answers.
+#[cfg(test)]
+pub(crate) fn client_of(identity: &selvedge_origin::client::NodeIdentity, peer: PublicKey) -> Result<ClientConfig, Error> {
+    client(&Proof::new(identity.key())?, peer)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

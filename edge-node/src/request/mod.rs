@@ -60,6 +60,7 @@ pub(crate) use explain::fuzz as fuzz_explained;
 pub(crate) use hints::fuzz as fuzz_links;
 pub use record::{Observer, RequestRecord, WorkerLine, WorkerRecord};
 pub(crate) use reference::fuzz as fuzz_references;
+pub(crate) use respond::refusal;
 pub(crate) use shield::fuzz as fuzz_standings;
 pub(crate) use {
     fields::strip_hop, reference::resolve, route::Inside, trail::Trail as RequestTrail, wish::Wish, worker_cache::Asking as CacheAsking,

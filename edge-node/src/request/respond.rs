@@ -81,7 +81,7 @@ fn seconds(ms: u64) -> i64 {
 }
 
 /// What a listener sends for what is no request.
-pub(super) fn refusal(refusal: Refusal, node: &str) -> Response<Body> {
+pub(crate) fn refusal(refusal: Refusal, node: &str) -> Response<Body> {
     let status = match refusal {
         Refusal::BadHead
         | Refusal::BadHost

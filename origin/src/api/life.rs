@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::feed::Permit;
 use super::reply::Body;
 use super::room::Place;
+use super::strict::Seen;
 use crate::limits::{CONNECTION_IDLE_MAX, HEAD_TIMEOUT, REMOVED_FEED_MAX, SEND_STALL_MAX};
 
 /// How long a connection waits for its client.
@@ -178,16 +179,25 @@ impl hyper::body::Body for RunningBody {
 pub(super) struct Watched<S> {
     stream: S,
     life: Arc<Life>,
+    seen: Seen,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, life: Arc<Life>) -> Self {
-        Self { stream, life }
+        Self { stream, life, seen: Seen::default() }
+    }
+
+    /// Gives these bytes once more before those that are still to come.
+    pub(super) fn again(&mut self, seen: BytesMut) {
+        self.seen = Seen::again(seen);
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.seen.give(buffer) {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }

@@ -15,6 +15,7 @@ mod reply;
 mod room;
 mod serve;
 mod sites;
+mod strict;
 pub mod wire;
 mod workers;
 
@@ -191,6 +192,7 @@ impl Api {
 
     async fn try_answer(&self, request: Request<Incoming>, life: &Life) -> Answer {
         let (head, body) = request.into_parts();
+        strict::check(&head)?;
         if head.uri.path_and_query().is_some_and(|target| target.as_str().len() > REQUEST_TARGET_BYTES_MAX) {
             return Err(ApiError::TargetTooLong);
         }

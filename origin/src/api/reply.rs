@@ -32,6 +32,8 @@ pub(super) enum ApiError {
     BodyTimeout,
     #[error("the path is longer than {} bytes", crate::limits::REQUEST_TARGET_BYTES_MAX)]
     TargetTooLong,
+    #[error("the head has more than {} bytes", crate::limits::REQUEST_HEAD_BYTES_MAX)]
+    HeadTooLarge,
     #[error("{0}")]
     Unauthorized(String),
     #[error("{0}")]
@@ -77,6 +79,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", None),
             Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout", None),
             Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "target_too_long", None),
+            Self::HeadTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", None),
             Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "unauthorized", hint("is the token file of this registry?")),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", None),
             Self::NoBlob(_) => (StatusCode::NOT_FOUND, "no_blob", None),

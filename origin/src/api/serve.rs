@@ -1,8 +1,10 @@
 //! Connections: accept, TLS, HTTP/1.1 and HTTP/2, and a graceful end.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::Api;
 use super::life::{End, Life, Waits, Watched};
 use super::room::{Place, Room};
+use super::strict::{self, Opening};
 use crate::limits::{FEED_SILENCE_MAX, HEAD_TIMEOUT, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
 
 /// After accepting failed (no more descriptors, for one): time for connections to end.
@@ -67,19 +70,29 @@ async fn connection(stream: TcpStream, tls: Option<tokio_rustls::TlsAcceptor>, a
         Some(acceptor) => {
             let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await else { return };
             let is_h2 = stream.get_ref().1.alpn_protocol() == Some(crate::tls::ALPN_H2);
-            let builder = if is_h2 { builder().http2_only() } else { builder().http1_only() };
-            http(&builder, stream, api, stop, Life::new(place, Waits::default())).await;
+            let speaks = if is_h2 { Speaks::Http2 } else { Speaks::Http1 };
+            http(speaks, stream, api, stop, Life::new(place, Waits::default())).await;
         }
-        // Which protocol it is, the first bytes say.
-        None => http(&builder(), stream, api, stop, Life::new(place, Waits::default())).await,
+        None => http(Speaks::Either, stream, api, stop, Life::new(place, Waits::default())).await,
     }
 }
 
-pub(super) fn builder() -> Builder<TokioExecutor> {
+/// What a client may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http1,
+    Http2,
+    /// The first bytes say which.
+    Either,
+}
+
+fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
+        // So that the head that was looked at is the only one: see `strict`.
+        .keep_alive(false)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_headers(REQUEST_FIELDS_MAX)
         .max_buf_size(REQUEST_HEAD_BYTES_MAX);
@@ -94,10 +107,17 @@ pub(super) fn builder() -> Builder<TokioExecutor> {
 }
 
 /// Serves a connection until it ends, or has to: see [`Life::end`].
-pub(super) async fn http<I>(builder: &Builder<TokioExecutor>, io: I, api: Arc<Api>, stop: CancellationToken, life: Arc<Life>)
+pub(super) async fn http<I>(speaks: Speaks, io: I, api: Arc<Api>, stop: CancellationToken, life: Arc<Life>)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let mut io = Watched::new(io, life.clone());
+    let builder = match begin(speaks, &mut io, &stop, &life).await {
+        Some(Opening::Http2) => builder().http2_only(),
+        Some(Opening::Http1) => builder().http1_only(),
+        Some(Opening::Refused(error)) => return strict::refuse(io, &error).await,
+        Some(Opening::Closed) | None => return,
+    };
     let answers = life.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let (api, life) = (api.clone(), answers.clone());
@@ -107,7 +127,7 @@ where
             Ok::<_, std::convert::Infallible>(answer.map(|body| running.with(body)))
         }
     });
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(Watched::new(io, life.clone())), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut look = tokio::time::interval(life.look_every());
     let mut is_leaving = false;
     let ended = loop {
@@ -128,4 +148,29 @@ where
     if let Err(error) = ended {
         tracing::debug!(error = %error, "a connection ended");
     }
+}
+
+/// What a connection begins with; none where that is nothing until it has to end.
+async fn begin<I>(speaks: Speaks, io: &mut Watched<I>, stop: &CancellationToken, life: &Life) -> Option<Opening>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    if speaks == Speaks::Http2 {
+        return Some(Opening::Http2);
+    }
+    let mut seen = BytesMut::new();
+    let mut look = tokio::time::interval(life.look_every());
+    let opening = {
+        let mut opening = pin!(strict::opening(io, &mut seen));
+        loop {
+            tokio::select! {
+                opening = opening.as_mut() => break opening.ok()?,
+                () = stop.cancelled() => return None,
+                _ = look.tick() => if life.end().is_some() { return None },
+            }
+        }
+    };
+    io.again(seen);
+    // Over TLS it was agreed on before.
+    Some(if speaks == Speaks::Http1 && matches!(opening, Opening::Http2) { Opening::Http1 } else { opening })
 }

@@ -1,11 +1,19 @@
 //! Requests that two parsers could read in two ways: one table for HTTP/1.1, one for HTTP/2 frame by frame, one for HTTP/3. What goes out to upstreams has its
 //! table in `request/tests/smuggling.rs`.
 
+use std::sync::Arc;
+
+use selvedge_origin::client::NodeIdentity;
+use selvedge_origin::registry::PeerRecord;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::server::{Server, pieces, soon};
+use super::server::{Behind, Server, Site, connect_tls, pieces, soon};
+use crate::limits::Limits;
 use crate::listen::quic::client::Client;
+use crate::listen::serve_peers;
+use crate::peers::{Peers, client_of};
+use crate::tasks::Tasks;
 
 /// What is hidden behind each request of the first table, and must never be understood as one.
 const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: a.example\r\n\r\n";
@@ -139,6 +147,34 @@ async fn malformed_chunks_are_errors_and_end_the_connection() {
         assert!(answers.starts_with("HTTP/1.1 502") && answers.contains("malformed"), "{chunks:?}: {answers}");
         assert!(answers.contains("connection: close\r\n") && answers.matches("HTTP/1.1 ").count() == 1, "{chunks:?}: {answers}");
         assert!(!hidden_was_asked(&server), "{chunks:?}");
+    }
+}
+
+#[tokio::test]
+async fn other_nodes_are_held_to_the_same() {
+    let node = |name: &str| NodeIdentity::generate(name.parse().unwrap()).unwrap();
+    let (asking, asked) = (node("asking"), node("asked"));
+    let record = PeerRecord { region: "here".into(), address: "127.0.0.1:1".into(), key: asking.key().public() };
+    let peers = Arc::new(Peers::new("here"));
+    peers.joined(&asked);
+    peers.update(&[(asking.name().clone(), record)].into());
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, site, tasks) = (socket.local_addr().unwrap(), Arc::new(Site::default()), Tasks::new());
+    let answer = Arc::new(Behind(site.clone()));
+    serve_peers(socket, answer, peers.server_config().unwrap(), &Limits::default(), Arc::default(), &tasks);
+    let mut tls = client_of(&asking, asked.key().public()).unwrap();
+    // A node speaks HTTP/2; what comes without it is HTTP/1.1.
+    tls.alpn_protocols.clear();
+    for (why, version, fields, after) in FRAMING {
+        let mut stream = connect_tls(address, "peer.selvedge.internal", tls.clone()).await.unwrap();
+        let sent = format!("POST /count {version}\r\n{fields}\r\n{after}{HIDDEN}");
+        let _ = stream.write_all(sent.as_bytes()).await;
+        let mut answers = Vec::new();
+        let _ = soon(stream.read_to_end(&mut answers)).await;
+        let answers = String::from_utf8(answers).unwrap();
+        let row = format!("{why} {version} {fields:?}: {answers}");
+        assert!(answers.contains(&format!("x-refusal: {why}\r\n")) && answers.matches("HTTP/1.1 ").count() == 1, "{row}");
+        assert!(site.asked.lock().is_empty(), "{row}");
     }
 }
 

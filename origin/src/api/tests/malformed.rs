@@ -7,16 +7,35 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Sends bytes, then the end of the stream; gives what came back (nothing: closed).
-async fn pour(address: SocketAddr, bytes: &[u8]) -> String {
+async fn pour(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     exchange_and(address, bytes, true).await
 }
 
 /// Sends a request; gives what came back until the registry closed the connection.
 pub(super) async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
-    exchange_and(address, bytes, false).await
+    String::from_utf8_lossy(&exchange_and(address, bytes, false).await).into_owned()
 }
 
-async fn exchange_and(address: SocketAddr, bytes: &[u8], shutdown: bool) -> String {
+/// An answer of HTTP/1.1 with a status of the client's fault, or nothing at all; over HTTP/2 a goodbye that says what was wrong.
+fn is_clear(asked: &[u8], answer: &[u8]) -> bool {
+    if answer.is_empty() || answer.starts_with(b"HTTP/1.1 4") {
+        return true;
+    }
+    asked.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") && last_goodbye(answer).is_some_and(|code| code != 0)
+}
+
+/// The code of the GOAWAY that frames of HTTP/2 end in (RFC 9113, section 6.8).
+fn last_goodbye(mut frames: &[u8]) -> Option<u32> {
+    let mut code = None;
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = frames {
+        let (payload, next) = rest.split_at_checked(u32::from_be_bytes([0, *a, *b, *c]) as usize)?;
+        code = (*kind == 7).then(|| payload.get(4..8)?.try_into().ok().map(u32::from_be_bytes)).flatten();
+        frames = next;
+    }
+    code
+}
+
+async fn exchange_and(address: SocketAddr, bytes: &[u8], shutdown: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.expect("connects");
     let mut answer = Vec::new();
     let talk = async {
@@ -28,7 +47,7 @@ async fn exchange_and(address: SocketAddr, bytes: &[u8], shutdown: bool) -> Stri
         let _ = stream.read_to_end(&mut answer).await;
     };
     tokio::time::timeout(Duration::from_secs(20), talk).await.expect("ends");
-    String::from_utf8_lossy(&answer).into_owned()
+    answer
 }
 
 pub(super) fn request(token: &str, method: &str, path: &str, body: &str) -> Vec<u8> {
@@ -54,6 +73,7 @@ async fn malformed_bytes_end_in_400_or_a_closed_connection() {
         format!("GET /v1/health HTTP/1.1\r\nhost: a\r\n{many}\r\n").into_bytes(),
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnot a settings frame at all".to_vec(),
         b"PRI * HTTP/2.0\r\n\r\nXX".to_vec(),
+        b"PRI * HTTP/2.0\r\n\r\nSM".to_vec(),
         b"PUT /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n".to_vec(),
         b"PUT /v1/x HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab".to_vec(),
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
@@ -62,9 +82,7 @@ async fn malformed_bytes_end_in_400_or_a_closed_connection() {
     for bytes in cases {
         let answer = pour(fixture.origin.address(), &bytes).await;
         let shown = String::from_utf8_lossy(bytes.get(..60).unwrap_or(&bytes)).into_owned();
-        // An HTTP/2 answer is frames: GOAWAY is a clear end too.
-        let is_clear = answer.is_empty() || answer.starts_with("HTTP/1.1 4") || bytes.starts_with(b"PRI");
-        assert!(is_clear, "{shown:?}: {answer:?}");
+        assert!(is_clear(&bytes, &answer), "{shown:?}: {:?}", answer.escape_ascii().to_string());
         fixture.admin.status().await.expect("the registry goes on");
     }
 }
@@ -117,7 +135,51 @@ async fn malformed_requests_are_refused_by_name() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     let cut = format!("POST /v1/blobs/missing HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\ncontent-length: 100\r\n\r\n{{");
     let answer = pour(fixture.origin.address(), cut.as_bytes()).await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    assert!(is_clear(cut.as_bytes(), &answer), "{:?}", answer.escape_ascii().to_string());
+}
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_is_400_and_ends_the_connection() {
+    let fixture = super::fixture().await;
+    let token = fixture.origin.admin_token().token.secret().to_owned();
+    let hidden = format!("DELETE /v1/workers/shop HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {token}\r\n\r\n");
+    for (first, fields, after) in [
+        ("HTTP/1.1\r\n", "", ""),
+        ("HTTP/1.0\r\n", "", ""),
+        ("HTTP/1.1\r\n", "host: a\r\nhost: a\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\r\nHOST: b\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a, b\r\n", ""),
+        ("HTTP/1.1\r\n", "host: u@a\r\n", ""),
+        ("HTTP/1.1\r\n", "host:\r\n", ""),
+        ("HTTP/1.1\n", "host: a\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\n", ""),
+        ("HTTP/1.1\r\n", "x: y\nhost: a\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\r\nx: y\r\n z\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\r\n\tx: y\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\r\nx : y\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\r\n: y\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\r\nx: y\rz: a\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\r\ncontent-length: 0\r\ncontent-length: 0\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\r\ncontent-length: 1\r\ncontent-length: 1\r\n", "x"),
+        ("HTTP/1.1\r\n", "host: a\r\ncontent-length: 0, 0\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\r\ncontent-length: +0\r\n", ""),
+        ("HTTP/1.1\r\n", "host: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
+        ("HTTP/1.1\r\n", "host: a\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n", "0\r\n\r\n"),
+        ("HTTP/1.1\r\n", "host: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
+        ("HTTP/1.1\r\n", "host: a\r\ntransfer-encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+        ("HTTP/1.0\r\n", "host: a\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n"),
+        ("HTTP/1.1 HTTP/1.1\r\n", "host: a\r\n", ""),
+    ] {
+        let sent = format!("GET /v1/health {first}{fields}\r\n{after}{hidden}");
+        let answer = exchange(fixture.origin.address(), sent.as_bytes()).await;
+        let row = format!("{first:?} {fields:?}: {answer}");
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.matches("HTTP/1.1 ").count() == 1, "{row}");
+    }
+    // Nothing behind the first request of a connection is one.
+    let good = format!("GET /v1/health HTTP/1.1\r\nhost: a\r\n\r\n{hidden}");
+    let answer = exchange(fixture.origin.address(), good.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
 }
 
 #[tokio::test]
