@@ -69,6 +69,7 @@ fn report(state: &State, position: &Position, unsettled: &[WorkerName]) -> NodeR
         peer: None,
         build: "test".into(),
         feed_refusal: None,
+        last_refusal: None,
         unsettled: unsettled.iter().map(line).collect(),
         settled: Vec::new(),
     }

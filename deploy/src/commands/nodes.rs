@@ -1,6 +1,6 @@
 //! `selvedge nodes`: who they are, and the end of one.
 
-use selvedge_origin::api::wire::NodeStatus;
+use selvedge_origin::api::wire::{NodeSaid, NodeStatus};
 
 use super::{DONE, registry};
 use crate::args::{NodesArgs, NodesCommand};
@@ -40,8 +40,17 @@ fn row(node: &NodeStatus) -> Vec<Cell> {
     let state = if node.online { Cell::new("online", Tone::Good) } else { Cell::new("offline", Tone::Bad) };
     let reported = node.reported_ms_ago.map_or_else(|| "never".to_owned(), registry::age);
     let seq = node.report.as_ref().map(|report| report.seq.to_string()).unwrap_or_default();
-    let refusal = node.report.as_ref().and_then(|report| report.feed_refusal.clone());
-    let remark = refusal.map_or_else(|| Cell::from(""), |why| Cell::new(format!("refuses the feed: {why}"), Tone::Bad));
+    let remark = node.report.as_ref().and_then(refusal).map_or_else(|| Cell::from(""), |remark| Cell::new(remark, Tone::Bad));
     let address = node.address.clone().unwrap_or_default();
     vec![node.name.as_str().into(), node.region.as_str().into(), state, reported.into(), seq.into(), address.into(), remark]
+}
+
+/// What a node refuses of the feed, or has refused of it not long ago.
+fn refusal(said: &NodeSaid) -> Option<String> {
+    if let Some(why) = &said.feed_refusal {
+        return Some(format!("refuses the feed: {why}"));
+    }
+    let last = said.last_refusal.as_ref()?;
+    let times = if last.count > 1 { format!(" ({} times)", last.count) } else { String::new() };
+    Some(format!("refused the feed {}{times}: {}", registry::age(last.ms_ago), last.reason))
 }

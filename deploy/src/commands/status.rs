@@ -104,7 +104,7 @@ mod tests {
         let deployment = Deployment { id: VersionId::generate(), versions: vec![], created_ms: 0, message: None };
         let worker =
             WorkerSummary { name: "shop".parse().unwrap(), deployment: Some(deployment), numbers: vec![], versions: 1, routes: vec![] };
-        let said = NodeSaid { seq: 7, build: String::new(), feed_refusal: None, unsettled: vec![] };
+        let said = NodeSaid { seq: 7, build: String::new(), feed_refusal: None, last_refusal: None, unsettled: vec![] };
         let node = |online| NodeStatus {
             name: "edge-1".parse().unwrap(),
             region: String::new(),

@@ -93,7 +93,7 @@ impl Follow {
                 }
                 Ended::Refused(error) => {
                     tracing::error!(%error, "a frame of the feed is refused; serving what is active");
-                    self.board.feed_refusal(Some(error.to_string()));
+                    self.board.refuses_feed(error.to_string());
                     self.board.link(Link::Disconnected(error.to_string()));
                 }
                 Ended::Denied(error) => {
@@ -205,7 +205,7 @@ impl Follow {
                 self.reset = Some(desired);
             }
             // Up to date, nothing is refused any more.
-            Accepted::Heartbeat { .. } => self.board.feed_refusal(None),
+            Accepted::Heartbeat { .. } => self.board.takes_feed(),
             // Neither says that this follower, who may lack purges, has all that the registry has: it does not count as heard.
             Accepted::Question(question) => {
                 self.inbox.put(*question);
@@ -238,7 +238,7 @@ impl Follow {
     }
 
     fn take(&self, change: impl FnOnce(&mut Arc<Desired>)) {
-        self.board.feed_refusal(None);
+        self.board.takes_feed();
         self.wanted.send_modify(|wanted| {
             change(&mut wanted.desired);
             wanted.position = self.verifier.position().cloned();

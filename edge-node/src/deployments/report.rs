@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use selvedge_origin::api::wire::{Applied, NodeReport, WorkerReport, WorkerState};
+use selvedge_origin::api::wire::{Applied, FeedRefusal, NodeReport, WorkerReport, WorkerState};
 use selvedge_origin::client::Client;
 use selvedge_origin::feed::Position;
-use selvedge_origin::limits::REPORT_LINES_MAX;
+use selvedge_origin::limits::{FEED_REFUSAL_KEPT, REPORT_LINES_MAX};
 use selvedge_origin::registry::{NodeName, VersionId, WorkerName};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -31,14 +31,25 @@ struct Said {
     position: Option<Position>,
     link: Link,
     feed_refusal: Option<String>,
+    /// The last line that was refused, and when.
+    last_refusal: Option<(FeedRefusal, Instant)>,
     unsettled: Unsettled,
+}
+
+impl Said {
+    /// The last line of the feed that was refused, as long as it is remembered.
+    fn last_refusal(&self) -> Option<FeedRefusal> {
+        let (refusal, at) = self.last_refusal.as_ref()?;
+        let ago = at.elapsed();
+        (ago < FEED_REFUSAL_KEPT).then(|| FeedRefusal { ms_ago: u64::try_from(ago.as_millis()).unwrap_or(u64::MAX), ..refusal.clone() })
+    }
 }
 
 impl Board {
     /// Nothing is known yet.
     pub(super) fn new(node: NodeName) -> Self {
         let link = Link::Disconnected("not connected yet".into());
-        let said = Said { node, position: None, link, feed_refusal: None, unsettled: Unsettled::default() };
+        let said = Said { node, position: None, link, feed_refusal: None, last_refusal: None, unsettled: Unsettled::default() };
         Self { said: Mutex::new(said), news: Notify::new(), contact: Arc::default(), applied: watch::Sender::new(None) }
     }
 
@@ -80,12 +91,19 @@ impl Board {
         self.applied.subscribe()
     }
 
-    /// Why the feed's next frame is not taken; none: it is.
-    pub(super) fn feed_refusal(&self, reason: Option<String>) {
+    /// The feed's next frame is not taken, and why.
+    pub(super) fn refuses_feed(&self, reason: String) {
+        let reason = cut(reason);
         let mut said = self.said.lock();
-        let reason = reason.map(cut);
-        if said.feed_refusal != reason {
-            said.feed_refusal = reason;
+        let count = said.last_refusal().map_or(1, |last| last.count.saturating_add(1));
+        said.last_refusal = Some((FeedRefusal { reason: reason.clone(), ms_ago: 0, count }, Instant::now()));
+        said.feed_refusal = Some(reason);
+        self.news.notify_one();
+    }
+
+    /// The feed's next frame is taken. What was refused before is remembered for a while.
+    pub(super) fn takes_feed(&self) {
+        if self.said.lock().feed_refusal.take().is_some() {
             self.news.notify_one();
         }
     }
@@ -136,6 +154,7 @@ impl Board {
             peer: place.peer.clone(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             feed_refusal: said.feed_refusal.clone(),
+            last_refusal: said.last_refusal(),
             unsettled: changes.unsettled,
             settled: changes.settled,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use selvedge_origin::api::wire::{NodeReport, WorkerReport};
+use selvedge_origin::api::wire::{FeedRefusal, NodeReport, WorkerReport};
 use selvedge_origin::feed::Position;
 use selvedge_origin::registry::WorkerName;
 
@@ -12,6 +12,7 @@ pub(crate) struct Heard {
     mark: u64,
     pub(crate) position: Option<Position>,
     pub(crate) feed_refusal: Option<String>,
+    pub(crate) last_refusal: Option<FeedRefusal>,
     pub(crate) unsettled: BTreeMap<WorkerName, WorkerReport>,
     /// Reports, those that said everything, the workers that they named, and their bytes.
     pub(crate) reports: usize,
@@ -41,6 +42,7 @@ impl Heard {
         self.mark += 1;
         self.position = report.position.or(self.position.take());
         self.feed_refusal = report.feed_refusal;
+        self.last_refusal = report.last_refusal;
         self.unsettled.extend(report.unsettled.into_iter().map(|line| (line.worker.clone(), line)));
         report.settled.iter().for_each(|worker| drop(self.unsettled.remove(worker)));
         Some(self.mark)

@@ -54,14 +54,16 @@ async fn frames_that_do_not_verify_change_nothing_are_named_and_the_true_ones_st
         ("nonsense", Bytes::from_static(b"{\"epoch\":1}\n"), "malformed"),
         ("not text", Bytes::from_static(b"\xff\xfe\0\n"), "malformed"),
     ];
-    for (what, lie, named) in lies {
+    for (nth, (what, lie, named)) in (1..).zip(lies) {
         node.until(|status| status.link == Link::Following).await;
         registry.say(lie);
         let report = registry.reported(|report| report.feed_refusal.as_ref().is_some_and(|reason| reason.contains(named))).await;
         assert_eq!(report.seq(), here.seq, "{what}");
         assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()), "{what}");
-        // The feed is opened again where the node stands, and its heartbeat clears the refusal.
-        registry.reported(|report| report.feed_refusal.is_none()).await;
+        // The feed is opened again where the node stands, and its heartbeat clears the refusal, but nobody forgets that there was one.
+        let report = registry.reported(|report| report.feed_refusal.is_none()).await;
+        let last = report.last_refusal.expect("it is remembered");
+        assert!(last.reason.contains(named) && last.count == nth, "{what}: {last:?}");
     }
     let after = registry.version("shop", "export default 'after'");
     node.until(|status| status.link == Link::Following).await;

@@ -15,7 +15,7 @@ pub use self::question::{
     Answers, Ask, ExplainAction, ExplainAsk, ExplainVerdict, Explanation, FieldTold, LastRefusal, Layer, NewQuestion, NodeAnswer, NodeTold,
     PurgeTold, Question, RouteTold, SlicesTold, Stored, TagsTold, Told, ToldState, UpstreamServer, UpstreamServers,
 };
-pub use self::report::{NodeReport, NodeSaid, NodeStatus, Reported, WorkerReport, WorkerState};
+pub use self::report::{FeedRefusal, NodeReport, NodeSaid, NodeStatus, Reported, WorkerReport, WorkerState};
 use crate::keys::{PublicKey, Signature};
 use crate::registry::{Deployment, Digest, Epoch, NodeName, RequestId, RouteRecord, Share, VersionId, VersionRecord, WorkerName};
 pub use crate::registry::{RouteChange, RouteDiff, RouteSpec, TakenOver};

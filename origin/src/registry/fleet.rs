@@ -83,7 +83,7 @@ impl Fleet {
                 address: heard.and_then(|heard| heard.about.address.clone()).or_else(|| record.address.clone()),
                 online: heard.is_some_and(|heard| !heard.is_old(now_ms)),
                 reported_ms_ago: heard.map(|heard| heard.age_ms(now_ms)),
-                report: heard.map(Heard::said),
+                report: heard.map(|heard| heard.said(now_ms)),
             }
         };
         state.nodes().iter().map(status).collect()

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Deployment, State, WorkerName};
-use crate::api::wire::{NodeReport, NodeSaid, NodeState, WorkerReport, WorkerState as Said};
+use crate::api::wire::{FeedRefusal, NodeReport, NodeSaid, NodeState, WorkerReport, WorkerState as Said};
 use crate::feed::Position;
-use crate::limits::{HEARD_KEPT, NODE_OFFLINE_AFTER, NODE_REASONS_BYTES_MAX, REASON_BYTES_MAX};
+use crate::limits::{FEED_REFUSAL_KEPT, HEARD_KEPT, NODE_OFFLINE_AFTER, NODE_REASONS_BYTES_MAX, REASON_BYTES_MAX};
 
 /// Stands for a reason for which there was no room.
 const NO_ROOM: &str = "this node refuses more workers than there is room for reasons: see its log";
@@ -20,6 +20,8 @@ pub(super) struct Heard {
     /// Where it stands in the registry's log, and all of what that wants was said.
     pub(super) position: Option<Position>,
     pub(super) about: About,
+    /// The last line of the feed that it refused, and when.
+    refused: Option<(FeedRefusal, u64)>,
     unsettled: BTreeMap<WorkerName, WorkerReport>,
     reason_bytes: usize,
     /// Entries and when they were first heard to be applied, oldest first.
@@ -42,11 +44,12 @@ impl Heard {
     pub(super) fn take(&mut self, state: &State, report: NodeReport, now_ms: u64) -> bool {
         let mut is_news = self.is_old(now_ms);
         self.at_ms = now_ms;
-        let NodeReport { since, position, region, address, peer: _, build, feed_refusal, unsettled, settled } = report;
+        let NodeReport { since, position, region, address, peer: _, build, feed_refusal, last_refusal, unsettled, settled } = report;
         let about =
             About { region: clean(region), address: address.map(clean), build: clean(build), feed_refusal: feed_refusal.map(clean) };
         is_news |= about != self.about;
         self.about = about;
+        is_news |= last_refusal.is_some_and(|refusal| self.refuse(refusal, now_ms));
         if since.is_none() {
             self.reason_bytes = 0;
             let before = std::mem::take(&mut self.unsettled);
@@ -66,6 +69,18 @@ impl Heard {
         }
         self.reach(now_ms);
         is_news
+    }
+
+    /// Remembers what it refused of the feed. Says whether that is news.
+    fn refuse(&mut self, refusal: FeedRefusal, now_ms: u64) -> bool {
+        let refusal = FeedRefusal { reason: clean(refusal.reason), ..refusal };
+        let is_same = |(known, _): &(FeedRefusal, u64)| known.reason == refusal.reason && known.count == refusal.count;
+        if self.refused.as_ref().is_some_and(is_same) {
+            return false;
+        }
+        let at_ms = now_ms.saturating_sub(refusal.ms_ago);
+        self.refused = Some((refusal, at_ms));
+        true
     }
 
     fn insert(&mut self, state: &State, mut line: WorkerReport) {
@@ -149,11 +164,14 @@ impl Heard {
     }
 
     /// Everything that was said.
-    pub(super) fn said(&self) -> NodeSaid {
+    pub(super) fn said(&self, now_ms: u64) -> NodeSaid {
+        let refused = self.refused.as_ref();
+        let refused = refused.map(|(refusal, at_ms)| FeedRefusal { ms_ago: now_ms.saturating_sub(*at_ms), ..refusal.clone() });
         NodeSaid {
             seq: self.seq(),
             build: self.about.build.clone(),
             feed_refusal: self.about.feed_refusal.clone(),
+            last_refusal: refused.filter(|refusal| u128::from(refusal.ms_ago) < FEED_REFUSAL_KEPT.as_millis()),
             unsettled: self.unsettled.values().cloned().collect(),
         }
     }

@@ -5,6 +5,7 @@ mod deploy;
 mod dev;
 mod edge;
 mod explain;
+mod forged;
 mod purge;
 mod site;
 

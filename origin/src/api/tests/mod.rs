@@ -99,6 +99,7 @@ fn report(position: Option<&Position>, unsettled: Vec<WorkerReport>) -> NodeRepo
         peer: None,
         build: "test".into(),
         feed_refusal: None,
+        last_refusal: None,
         unsettled,
         settled: Vec::new(),
     }

@@ -25,11 +25,27 @@ pub struct NodeReport {
     pub build: String,
     /// Why it takes no further entries, where it refused one.
     pub feed_refusal: Option<String>,
+    /// The last line of the feed that it refused, however many it has taken since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refusal: Option<FeedRefusal>,
     /// Workers that do not run the deployment that is wanted. At most [`REPORT_LINES_MAX`](crate::limits::REPORT_LINES_MAX), with `settled`.
     pub unsettled: Vec<WorkerReport>,
     /// Workers of which an earlier report said that they do not, and that run it now, or are wanted no more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settled: Vec<WorkerName>,
+}
+
+/// A line of the feed that a node refused: forged, reordered, or not to be read. It is remembered for
+/// [`FEED_REFUSAL_KEPT`](crate::limits::FEED_REFUSAL_KEPT).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedRefusal {
+    /// Why.
+    pub reason: String,
+    /// How long ago, in milliseconds.
+    pub ms_ago: u64,
+    /// How many it has refused, as long as none of them was forgotten before the next.
+    pub count: u64,
 }
 
 /// What the registry made of a report.
@@ -92,6 +108,9 @@ pub struct NodeSaid {
     pub build: String,
     /// Why it takes no further entries, where it refused one.
     pub feed_refusal: Option<String>,
+    /// The last line of the feed that it refused, however many it has taken since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refusal: Option<FeedRefusal>,
     /// The workers that do not run there what that entry wants. All others do.
     pub unsettled: Vec<WorkerReport>,
 }

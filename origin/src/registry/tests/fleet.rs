@@ -1,9 +1,9 @@
 //! What nodes' reports add up to.
 
 use super::*;
-use crate::api::wire::{NodeReport, NodeSaid, NodeState, WorkerReport, WorkerState as Said};
+use crate::api::wire::{FeedRefusal, NodeReport, NodeSaid, NodeState, WorkerReport, WorkerState as Said};
 use crate::feed::Position;
-use crate::limits::{NODE_REASONS_BYTES_MAX, REASON_BYTES_MAX};
+use crate::limits::{FEED_REFUSAL_KEPT, NODE_REASONS_BYTES_MAX, REASON_BYTES_MAX};
 
 fn nothing_to_say(seq: u64) -> NodeReport {
     let epoch = "01234567-89ab-7def-8123-456789abcdef".parse().expect("an epoch");
@@ -15,6 +15,7 @@ fn nothing_to_say(seq: u64) -> NodeReport {
         peer: None,
         build: "test".into(),
         feed_refusal: None,
+        last_refusal: None,
         unsettled: Vec::new(),
         settled: Vec::new(),
     }
@@ -85,6 +86,28 @@ fn a_node_is_active_refused_pending_or_offline() {
     assert_eq!(look(&fleet, 21_201).1[0].0, NodeState::Offline, "and a millisecond later");
     assert!(heard(&mut fleet, "edge-1", nothing_to_say(book.seq), 21_201), "it is back");
     assert!(fleet.worker_nodes(&book.state, &name("bank"), 0).is_none());
+}
+
+#[test]
+fn a_refusal_of_the_feed_is_shown_for_an_hour_whatever_was_taken_since() {
+    const HOUR_MS: u64 = FEED_REFUSAL_KEPT.as_millis() as u64;
+    let book = with(&["edge-1"], &["shop"]);
+    let edge = node("edge-1");
+    let mut fleet = Fleet::default();
+    let mut heard = |last_refusal: Option<(&str, u64, u64)>, now_ms| {
+        let last_refusal = last_refusal.map(|(reason, ms_ago, count)| FeedRefusal { reason: reason.into(), ms_ago, count });
+        let is_news = fleet.reported(&book.state, &edge, NodeReport { last_refusal, ..nothing_to_say(book.seq) }, now_ms).is_news;
+        (is_news, fleet.nodes(&book.state, now_ms).remove(0).report.expect("a report").last_refusal)
+    };
+    assert_eq!(heard(None, 1_000), (true, None));
+    let shown = |reason: &str, ms_ago, count| Some(FeedRefusal { reason: reason.into(), ms_ago, count });
+    assert_eq!(heard(Some(("frame 7\u{1b} is forged", 500, 1)), 2_000), (true, shown("frame 7  is forged", 500, 1)));
+    assert_eq!(heard(Some(("frame 7\u{1b} is forged", 5_700, 1)), 7_000), (false, shown("frame 7  is forged", 5_500, 1)), "the same");
+    // It starts anew, and knows nothing of before.
+    assert_eq!(heard(None, 8_000), (false, shown("frame 7  is forged", 6_500, 1)));
+    assert_eq!(heard(Some(("frame 8 is reordered", 0, 2)), 9_000), (true, shown("frame 8 is reordered", 0, 2)));
+    assert_eq!(heard(None, 8_999 + HOUR_MS), (true, shown("frame 8 is reordered", HOUR_MS - 1, 2)));
+    assert_eq!(heard(None, 9_000 + HOUR_MS), (false, None));
 }
 
 #[test]
