@@ -24,6 +24,9 @@ mod transport;
 
 use transport::Transport;
 
+/// RFC 9114, section 6.2.3: 0x1f * N + 0x21.
+const RESERVED_STREAM_TYPE: u8 = 0x21;
+
 /// Binds a UDP socket.
 pub(super) fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
@@ -174,6 +177,8 @@ async fn requests<A: Answer>(quic: quinn::Connection, exchange: Arc<Exchange<A>>
                 }
             }
             () = activity.quiet(), if draining => {
+                // Closing takes back what was not sent yet.
+                let _ = tokio::time::timeout(limits::GOAWAY_WAIT, acknowledged(&quic)).await;
                 quic.close(code(Code::H3_NO_ERROR), b"going away");
                 break;
             }
@@ -195,6 +200,15 @@ async fn requests<A: Answer>(quic: quinn::Connection, exchange: Arc<Exchange<A>>
     }
     // Requests that are still answered hold the connection through their streams.
     activity.quiet().await;
+}
+
+/// Resolves when the client has what was sent before, or has left: QUIC tells that of whole streams only, and the control stream never ends. So a stream of
+/// a reserved type, which every client ignores (RFC 9114, section 6.2.3), goes the same way after it.
+async fn acknowledged(quic: &quinn::Connection) {
+    let Ok(mut marker) = quic.open_uni().await else { return };
+    if marker.write_all(&[RESERVED_STREAM_TYPE]).await.is_ok() && marker.finish().is_ok() {
+        let _ = marker.stopped().await;
+    }
 }
 
 fn code(code: Code) -> VarInt {

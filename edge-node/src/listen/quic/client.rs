@@ -28,11 +28,20 @@ pub(crate) struct Answer {
 }
 
 impl Client {
-    pub(crate) async fn connect(to: SocketAddr, tls: rustls::ClientConfig) -> Self {
+    /// A connection whose streams nobody reads but the test.
+    pub(crate) async fn without_h3(to: SocketAddr, tls: rustls::ClientConfig) -> quinn::Connection {
+        Self::open(to, tls).await.0
+    }
+
+    async fn open(to: SocketAddr, tls: rustls::ClientConfig) -> (quinn::Connection, quinn::Endpoint) {
         let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
         let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-        let quic = endpoint.connect(to, "localhost").unwrap().await.unwrap();
+        (endpoint.connect(to, "localhost").unwrap().await.unwrap(), endpoint)
+    }
+
+    pub(crate) async fn connect(to: SocketAddr, tls: rustls::ClientConfig) -> Self {
+        let (quic, endpoint) = Self::open(to, tls).await;
         let (mut connection, requests) = h3::client::new(h3_quinn::Connection::new(quic.clone())).await.unwrap();
         let driver = tokio::spawn(async move { std::future::poll_fn(|cx| connection.poll_close(cx)).await });
         Self { quic, requests, _driver: driver, _endpoint: endpoint }

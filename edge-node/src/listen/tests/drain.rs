@@ -1,10 +1,12 @@
 //! A drain: nothing new, GOAWAY, what runs ends, and what does not end is cancelled.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::h2::{connect, get};
 use super::server::{PATIENCE, Server, all, soon};
@@ -50,6 +52,54 @@ async fn h3_gets_goaway_and_its_running_requests_end() {
     assert_eq!(soon(&mut running).await.unwrap().body, b"waited");
     let closed = soon(quic.closed()).await;
     assert!(matches!(&closed, quinn::ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() == 0x100), "{closed}");
+    assert!(soon(drained).await.unwrap(), "everything ended by itself");
+}
+
+/// Numbers of one byte are all that these frames have (RFC 9000, section 16).
+fn frames(mut control: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let [kind, length, rest @ ..] = control {
+        // A reserved type, which is longer than a byte, comes after what is looked for, or not at all.
+        let Some((payload, next)) = rest.split_at_checked(usize::from(*length)) else { break };
+        frames.push((*kind, payload.to_vec()));
+        control = next;
+    }
+    frames
+}
+
+#[tokio::test]
+async fn a_client_of_h3_without_requests_gets_goaway_before_the_end() {
+    let server = Server::start();
+    let client = Client::without_h3(server.https, server.client_tls(&[b"h3"])).await;
+    // The control stream is the one of type 0 (RFC 9114, section 6.2.1).
+    let mut control = soon(async {
+        loop {
+            let mut stream = client.accept_uni().await.unwrap();
+            let mut kind = [0xff];
+            stream.read_exact(&mut kind).await.unwrap();
+            if kind == [0] {
+                return stream;
+            }
+        }
+    })
+    .await;
+    let (settings, draining) = (Arc::new(Notify::new()), server.tasks.clone());
+    let seen = settings.clone();
+    let reading = tokio::spawn(async move {
+        let mut bytes = Vec::new();
+        while let Ok(Some(chunk)) = control.read_chunk(1 << 10, true).await {
+            bytes.extend_from_slice(&chunk.bytes);
+            seen.notify_one();
+        }
+        bytes
+    });
+    soon(settings.notified()).await;
+    let drained = tokio::spawn(async move { draining.drain(PATIENCE).await });
+    let closed = soon(client.closed()).await;
+    assert!(matches!(&closed, quinn::ConnectionError::ApplicationClosed(close) if close.error_code.into_inner() == 0x100), "{closed}");
+    let control = frames(&soon(reading).await.unwrap());
+    assert!(control.iter().any(|(kind, _)| *kind == 0x04), "SETTINGS: {control:?}");
+    assert!(control.iter().any(|(kind, payload)| *kind == 0x07 && payload.len() == 1), "GOAWAY: {control:?}");
     assert!(soon(drained).await.unwrap(), "everything ended by itself");
 }
 
