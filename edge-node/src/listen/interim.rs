@@ -4,7 +4,7 @@
 //! what comes too late, or is too much, is dropped, for no client may depend on an interim response (RFC 9110, section 15.2).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use http::header::{self, HeaderMap};
@@ -81,7 +81,23 @@ impl Interim {
     }
 }
 
+/// Tells whether anybody holds a handle of a request whose connection's end is gone: then something of it runs on.
+#[derive(Debug)]
+pub(super) struct Outlived(Weak<Line>);
+
+impl Outlived {
+    /// Somebody does.
+    pub(super) fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
 impl Interims {
+    /// Whether somebody holds a handle of it beside the connection; to be asked when the connection lets go.
+    pub(super) fn outlived(&self) -> Option<Outlived> {
+        (Arc::strong_count(&self.line) > 1).then(|| Outlived(Arc::downgrade(&self.line)))
+    }
+
     /// The handle of the request that is answered now.
     pub(super) fn open(&self) -> Interim {
         Interim(Some(Outlet { line: self.line.clone(), request: self.request }))

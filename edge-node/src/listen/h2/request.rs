@@ -31,13 +31,14 @@ pub(super) async fn serve<A: Answer>(
 ) {
     let (head, receiving) = request.into_parts();
     let body = ReceivedBody::open(receiving, &head.headers, &exchange.metrics);
-    let sent = match answer(Request::from_parts(head, body), &exchange, &mut respond).await {
+    let mut interims = Interims::default();
+    let sent = match answer(Request::from_parts(head, body), &exchange, &mut respond, &mut interims).await {
         Ok(response) => send(response, &mut respond).await,
         Err(cut) => Err(cut),
     };
     match sent {
         Ok(()) => {}
-        Err(Cut::ByClient) => resets.given_up(),
+        Err(Cut::ByClient) => resets.given_up(Some(&interims)),
         // RFC 9113, section 8.1: what is cut short must not look whole.
         Err(Cut::ByUs) => respond.send_reset(Reason::INTERNAL_ERROR),
     }
@@ -63,8 +64,8 @@ async fn answer<A: Answer>(
     request: Request<Body>,
     exchange: &Exchange<A>,
     respond: &mut SendResponse<Bytes>,
+    interims: &mut Interims,
 ) -> Result<Response<SentBody>, Cut> {
-    let mut interims = Interims::default();
     let mut answering = pin!(exchange.run(request, exchange.activity.begin(), interims.open()));
     let response = loop {
         tokio::select! {

@@ -36,7 +36,7 @@ pub(super) async fn serve<A: Answer>(
         failed => {
             // h3 has answered or closed what was malformed; a head that takes too long ends with its stream.
             if let Ok(Err(StreamError::RemoteTerminate { .. })) = &failed {
-                resets.given_up();
+                resets.given_up(None);
             }
             return tracing::debug!(error = ?failed.map(|failed| failed.err()), "no request on an h3 stream");
         }
@@ -46,8 +46,10 @@ pub(super) async fn serve<A: Answer>(
     let mut sending = Unfinished { stream: sending, finished: false };
     let (head, ()) = request.into_parts();
     let body = ReceivedBody::open(receiving, accepted.intake, &head, &exchange.metrics).await;
+    let mut interims = Interims::default();
     let answering = async {
-        let response = answer(http::Request::from_parts(head, body), running, &exchange, &mut sending.stream).await?;
+        let request = http::Request::from_parts(head, body);
+        let response = answer(request, running, &exchange, &mut sending.stream, &mut interims).await?;
         send(response, &mut sending).await
     };
     let sent = tokio::select! {
@@ -62,7 +64,7 @@ pub(super) async fn serve<A: Answer>(
             drop(body);
         }
         Err(Cut::ByClient) => {
-            resets.given_up();
+            resets.given_up(Some(&interims));
         }
         Err(Cut::ByUs) => {}
     }
@@ -97,8 +99,8 @@ async fn answer<A: Answer>(
     running: Running,
     exchange: &Exchange<A>,
     stream: &mut RequestStream<Sending, Bytes>,
+    interims: &mut Interims,
 ) -> Result<http::Response<SentBody>, Cut> {
-    let mut interims = Interims::default();
     let answering = exchange.run(request, running, interims.open());
     tokio::pin!(answering);
     let response = loop {

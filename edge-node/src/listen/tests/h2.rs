@@ -11,6 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use selvedge_runtime::BodyError;
 
 use super::server::{Server, all, pieces, soon};
+use crate::limits::{GIVEN_UP_RUNNING_MAX, RESETS_MAX};
 
 pub(super) type Sent = BoxBody<Bytes, BodyError>;
 
@@ -141,32 +142,54 @@ async fn another_authority_in_the_host_field_is_refused() {
     assert_eq!(response.headers()["x-refusal"], "host_mismatch");
 }
 
+/// Asks for `path` and gives up as soon as that has begun, until the connection ends or `most` have been given up. Gives how many were, and how it ended.
+async fn give_up(server: &Server, path: &str, most: u64) -> (u64, ::h2::Error) {
+    let stream = server.connect_tls("localhost", &[b"h2"]).await.unwrap();
+    let (client, connection) = ::h2::client::handshake(stream).await.unwrap();
+    let mut connection = tokio::spawn(connection);
+    let mut client = soon(client.ready()).await.unwrap();
+    for given_up in 0..most {
+        let request = Request::get(format!("https://localhost{path}")).body(()).unwrap();
+        let Ok((_, mut stream)) = client.send_request(request, true) else {
+            return (given_up, soon(connection).await.unwrap().unwrap_err());
+        };
+        tokio::select! {
+            () = soon(server.site.waiting.notified()) => {}
+            ended = &mut connection => return (given_up, ended.unwrap().unwrap_err()),
+        }
+        stream.send_reset(::h2::Reason::CANCEL);
+        match soon(client.ready()).await {
+            Ok(ready) => client = ready,
+            Err(_) => return (given_up + 1, soon(connection).await.unwrap().unwrap_err()),
+        }
+    }
+    panic!("{most} requests were given up, and the connection goes on");
+}
+
+fn is_told_to_calm_down(error: &::h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(::h2::Reason::ENHANCE_YOUR_CALM)
+}
+
 #[tokio::test]
 async fn rapid_resets_end_the_connection() {
     let server = Server::start();
-    let stream = server.connect_tls("localhost", &[b"h2"]).await.unwrap();
-    let (client, connection) = ::h2::client::handshake(stream).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let mut client = soon(client.ready()).await.unwrap();
-    for _ in 0..10_000 {
-        let request = Request::get("https://localhost/wait").body(()).unwrap();
-        let Ok((_, mut stream)) = client.send_request(request, true) else { break };
-        stream.send_reset(::h2::Reason::CANCEL);
-        tokio::task::yield_now().await;
-        match soon(client.ready()).await {
-            Ok(ready) => client = ready,
-            Err(_) => return,
-        }
-        if connection.is_finished() {
-            return;
-        }
-    }
-    drop(client);
-    // Streams that are reset one by one after they were accepted cost no more than a request each, and none of them is left.
+    let (given_up, ended) = give_up(&server, "/wait", RESETS_MAX * 2).await;
+    assert!(is_told_to_calm_down(&ended), "{ended:?}");
+    assert!(given_up > RESETS_MAX, "{given_up}");
+    // None of them is left.
     soon(async {
         while server.site.held.load(Relaxed) > 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn requests_that_run_on_after_they_were_given_up_end_the_connection() {
+    let server = Server::start();
+    let (given_up, ended) = give_up(&server, "/stay", RESETS_MAX).await;
+    assert!(is_told_to_calm_down(&ended), "{ended:?}");
+    let bound = GIVEN_UP_RUNNING_MAX as u64;
+    assert!(given_up > bound && given_up < bound * 2, "{given_up}");
 }

@@ -204,3 +204,63 @@ async fn keys_are_kept_over_restarts() {
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+/// Asks for `path` and gives up as soon as that has begun, until the connection ends or `most` have been given up. Gives how many were, and the code with
+/// which the server closed it.
+async fn give_up(server: &Server, path: &str, most: u64) -> (u64, u64) {
+    let client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    // HEADERS: GET, https, localhost and the path; by RFC 9204's static table, without Huffman's code.
+    let mut head = b"\x00\x00\xd1\xd7\x50\x09localhost\x51".to_vec();
+    head.push(u8::try_from(path.len()).unwrap());
+    head.extend_from_slice(path.as_bytes());
+    head.splice(0..0, [1, u8::try_from(head.len()).unwrap()]);
+    for given_up in 0..most {
+        let asked = async {
+            let (mut sending, receiving) = client.quic.open_bi().await?;
+            let _ = sending.write_all(&head).await;
+            Ok::<_, quinn::ConnectionError>((sending, receiving))
+        };
+        let begun = async {
+            let streams = soon(asked).await?;
+            soon(server.site.waiting.notified()).await;
+            Ok(streams)
+        };
+        let closed = tokio::select! {
+            biased;
+            closed = client.quic.closed() => closed,
+            begun = begun => match begun {
+                Ok((mut sending, mut receiving)) => {
+                    let _ = (sending.reset(0x10c_u32.into()), receiving.stop(0x10c_u32.into()));
+                    continue;
+                }
+                Err(closed) => closed,
+            },
+        };
+        let quinn::ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
+        return (given_up, close.error_code.into_inner());
+    }
+    panic!("{most} requests were given up, and the connection goes on");
+}
+
+#[tokio::test]
+async fn rapid_resets_end_the_connection() {
+    let server = Server::start();
+    let (given_up, code) = give_up(&server, "/wait", limits::RESETS_MAX * 2).await;
+    assert_eq!(code, 0x107, "H3_EXCESSIVE_LOAD");
+    assert!(given_up > limits::RESETS_MAX, "{given_up}");
+    soon(async {
+        while server.site.held.load(Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_that_run_on_after_they_were_given_up_end_the_connection() {
+    let server = Server::start();
+    let (given_up, code) = give_up(&server, "/stay", limits::RESETS_MAX).await;
+    assert_eq!(code, 0x107, "H3_EXCESSIVE_LOAD");
+    let bound = limits::GIVEN_UP_RUNNING_MAX as u64;
+    assert!(given_up > bound && given_up < bound * 2, "{given_up}");
+}

@@ -144,6 +144,16 @@ impl Behind {
                 interim.send(StatusCode::EARLY_HINTS, hint("</second>"));
                 Response::new(Body::full("hinted"))
             }
+            "/stay" => {
+                // Something of it runs on when its client has left.
+                let site = self.0.clone();
+                site.waiting.notify_one();
+                tokio::spawn(async move {
+                    let _held = interim;
+                    site.go.pass().await;
+                });
+                std::future::pending().await
+            }
             "/wait" => {
                 let mut guard = Cancelled(Some(self.0.clone()));
                 let _held = Held::new(&self.0);
