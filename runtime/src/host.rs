@@ -80,6 +80,8 @@ pub struct LogLine {
     pub message: String,
     /// An uncaught exception rather than a call of `console.*`.
     pub exception: bool,
+    /// Where `console` was called, by the sources: `FILE:LINE:COLUMN`. Empty where runners were not asked to look.
+    pub place: String,
 }
 
 /// The levels of `console`.

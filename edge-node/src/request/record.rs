@@ -129,6 +129,8 @@ pub struct WorkerLine {
     pub message: String,
     /// An uncaught exception rather than a call of `console.*`.
     pub exception: bool,
+    /// Where `console` was called, by the sources, where runners were asked to look.
+    pub place: Option<String>,
 }
 
 /// Sees every request when it is complete, and every line of workers' logs: metrics, and what `selvedge dev` prints. Must not block.

@@ -83,6 +83,7 @@ impl Host for WorkerHost {
             level: line.level,
             message: line.message,
             exception: line.exception,
+            place: Some(line.place).filter(|place| !place.is_empty()),
         };
         log::write(&line, dropped);
         self.0.path.observers().iter().for_each(|observer| observer.worker_line(&line));

@@ -61,6 +61,7 @@ pub(crate) fn write(line: &WorkerLine, dropped: u64) {
                 request.id = &*line.request_id,
                 log.level = level_name(line.level),
                 log.exception = line.exception,
+                log.place = line.place.as_deref(),
                 log.dropped = (dropped > 0).then_some(dropped),
                 "{}",
                 line.message
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn long_lines_are_cut_between_characters() {
         let message = "ä".repeat(WORKER_LOG_LINE_BYTES_MAX);
-        let line = cut(LogLine { level: LogLevel::Log, message, exception: false });
+        let line = cut(LogLine { level: LogLevel::Log, message, exception: false, place: String::new() });
         assert!(line.message.len() <= WORKER_LOG_LINE_BYTES_MAX + 6);
     }
 }

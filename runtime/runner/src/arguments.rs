@@ -1,9 +1,12 @@
-//! What a runner is told on its command line: the descriptors that it inherited, and one flag.
+//! What a runner is told on its command line: the descriptors that it inherited, and a few flags.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use selvedge_runtime::protocol::LINKS_MAX;
+
+/// The flag of [`Arguments::console_places`].
+pub const CONSOLE_PLACES: &str = "--console-places";
 
 /// A runner's command line, after the arguments that named it (`selvedge runner`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +17,8 @@ pub struct Arguments {
     pub board: RawFd,
     /// `--allow-unsandboxed`: run also where the kernel lacks what the sandbox needs.
     pub allow_unsandboxed: bool,
+    /// `--console-places`: each line of `console.*` says where it was called. For whoever writes a worker.
+    pub console_places: bool,
     /// `--v8-flags "--jitless ..."`: for a worker that has had its strikes.
     pub v8_flags: Vec<String>,
 }
@@ -42,12 +47,14 @@ impl Arguments {
     /// Reads the arguments after `selvedge runner`.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, ArgumentsError> {
         let mut arguments = arguments.into_iter();
-        let (mut links, mut board, mut allow_unsandboxed, mut v8_flags) = (None, None, false, Vec::new());
+        let (mut links, mut board, mut v8_flags) = (None, None, Vec::new());
+        let (mut allow_unsandboxed, mut console_places) = (false, false);
         while let Some(argument) = arguments.next() {
             match argument.to_str() {
                 Some("--links") if links.is_none() => links = Some(descriptors(&value("--links", &mut arguments)?)?),
                 Some("--board") if board.is_none() => board = Some(descriptor(&value("--board", &mut arguments)?)?),
                 Some("--allow-unsandboxed") => allow_unsandboxed = true,
+                Some(CONSOLE_PLACES) => console_places = true,
                 Some("--v8-flags") => v8_flags.extend(value("--v8-flags", &mut arguments)?.split_whitespace().map(str::to_owned)),
                 _ => return Err(ArgumentsError::Unexpected(argument)),
             }
@@ -60,7 +67,7 @@ impl Arguments {
         if links.len() > LINKS_MAX || distinct.len() != links.len() + 1 {
             return Err(ArgumentsError::Links(links.len()));
         }
-        Ok(Self { links, board, allow_unsandboxed, v8_flags })
+        Ok(Self { links, board, allow_unsandboxed, console_places, v8_flags })
     }
 }
 
@@ -86,8 +93,10 @@ mod tests {
 
     #[test]
     fn links_and_board_are_needed_and_differ() {
-        let all = parse("--links 3,4 --board 5 --allow-unsandboxed").unwrap();
-        assert_eq!(all, Arguments { links: vec![3, 4], board: 5, allow_unsandboxed: true, v8_flags: Vec::new() });
+        let all = parse("--console-places --links 3,4 --board 5 --allow-unsandboxed").unwrap();
+        let (allow_unsandboxed, console_places) = (true, true);
+        assert_eq!(all, Arguments { links: vec![3, 4], board: 5, allow_unsandboxed, console_places, v8_flags: Vec::new() });
+        assert!(!parse("--links 3 --board 4").unwrap().console_places);
         assert_eq!(parse("--links 3"), Err(ArgumentsError::Missing("--board")));
         assert_eq!(parse("--links 3,3 --board 4"), Err(ArgumentsError::Links(2)));
         assert_eq!(parse("--links 3 --board 3"), Err(ArgumentsError::Links(1)));

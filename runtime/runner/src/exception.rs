@@ -8,7 +8,7 @@
 use deno_core::v8;
 
 use crate::invocations::Invocations;
-use crate::limits::{EXCEPTION_BYTES_MAX, EXCEPTION_CAUSES_MAX, EXCEPTION_FRAMES_MAX};
+use crate::limits::{CALLER_FRAMES_MAX, EXCEPTION_BYTES_MAX, EXCEPTION_CAUSES_MAX, EXCEPTION_FRAMES_MAX, PLACE_BYTES_MAX};
 
 /// The text of an exception: name, message, mapped stack, causes. `heading` replaces name and message.
 pub(crate) fn describe(
@@ -148,6 +148,22 @@ pub(crate) fn prepare_stack_trace<'s>(
         text.push_str(&state.modules.map_frame(&frame));
     }
     v8::String::new(scope, &text).map_or_else(|| v8::undefined(scope).into(), Into::into)
+}
+
+/// Where the worker called whatever runs now, by its sources; nothing where it is not among the innermost frames. Nothing of the worker's runs.
+pub(crate) fn caller(scope: &mut v8::PinScope<'_, '_>, state: &Invocations) -> String {
+    let place = || {
+        let trace = v8::StackTrace::current_stack_trace(scope, CALLER_FRAMES_MAX)?;
+        (0..trace.get_frame_count()).find_map(|index| {
+            let frame = trace.get_frame(scope, index)?;
+            let name = frame.get_script_name(scope).filter(|name| name.length() <= EXCEPTION_BYTES_MAX)?.to_rust_string_lossy(scope);
+            (!name.is_empty() && !is_internal(&name))
+                .then(|| state.modules.map_frame(&format!("{name}:{}:{}", frame.get_line_number(), frame.get_column())))
+        })
+    };
+    let mut place = place().unwrap_or_default();
+    truncate(&mut place, PLACE_BYTES_MAX);
+    place
 }
 
 /// Whether a frame is of the scripts in the snapshot.

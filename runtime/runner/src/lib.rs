@@ -32,4 +32,5 @@ mod thread;
 mod timers;
 mod watchdog;
 
+pub use arguments::CONSOLE_PLACES;
 pub use run::{main, run};

@@ -129,6 +129,10 @@ pub const REJECTIONS_MAX: usize = 256;
 pub const REJECTION_ROUNDS_MAX: usize = 8;
 /// Bytes of one line of the log; longer ones are cut. What an operator reads, not what a worker ships data with.
 pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// Frames that are looked through for the one that called `console`: those of its own functions come first, and they are few.
+pub const CALLER_FRAMES_MAX: usize = 16;
+/// Bytes of that place.
+pub const PLACE_BYTES_MAX: usize = 512;
 /// Bytes of an exception's text, for the same reason.
 pub const EXCEPTION_BYTES_MAX: usize = 16 << 10;
 /// Causes of causes that are shown of an exception.

@@ -62,7 +62,8 @@ impl Threads {
         let board = Board::open(take(arguments.board), arguments.links.len())?;
         let (mut watched, mut gates) = (Vec::new(), Vec::new());
         for (index, link) in arguments.links.iter().enumerate() {
-            let station: &'static Station = Box::leak(Box::new(Station::new(Link::new(take(*link))?, board.area(index))));
+            let station = Station::new(Link::new(take(*link))?, board.area(index), arguments.console_places);
+            let station: &'static Station = Box::leak(Box::new(station));
             let (gate, opened) = mpsc::channel();
             let (ready, clock) = mpsc::channel();
             let threads = arguments.links.len();

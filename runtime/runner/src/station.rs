@@ -16,6 +16,8 @@ pub(crate) struct Station {
     pub(crate) span: Span,
     /// Where the edge looks.
     pub(crate) area: Option<Area>,
+    /// See [`crate::arguments::Arguments::console_places`].
+    pub(crate) places_lines: bool,
     /// Since when the thread has been in one turn of its loop (monotonic, nanoseconds); 0 while it waits.
     turn_started_ns: AtomicU64,
     /// Bytes that the isolate which runs may hold outside its heap.
@@ -32,11 +34,12 @@ pub(crate) struct Station {
 }
 
 impl Station {
-    pub(crate) fn new(link: Link, area: Option<Area>) -> Self {
+    pub(crate) fn new(link: Link, area: Option<Area>, places_lines: bool) -> Self {
         Self {
             link,
             span: Span::default(),
             area,
+            places_lines,
             turn_started_ns: AtomicU64::new(0),
             external_bytes_max: AtomicU64::new(u64::MAX),
             heap_bytes_max: AtomicU64::new(u64::MAX),
@@ -51,7 +54,7 @@ impl Station {
     #[cfg(test)]
     pub(crate) fn detached() -> Self {
         let (ours, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
-        Self::new(Link::new(ours.into()).expect("a second descriptor"), None)
+        Self::new(Link::new(ours.into()).expect("a second descriptor"), None, false)
     }
 
     /// The thread begins a turn.

@@ -276,6 +276,8 @@ pub enum ToEdge {
         message: String,
         /// An uncaught exception.
         exception: bool,
+        /// Where `console` was called, by the sources: `FILE:LINE:COLUMN`. Empty where the runner was not asked to look, and for exceptions, whose text says it.
+        place: String,
     },
     /// There will be no response (its head has not been sent), or its body is cut short. `Done` follows later.
     Failed {

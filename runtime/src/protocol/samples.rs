@@ -121,7 +121,7 @@ pub(super) fn to_edge() -> Vec<ToEdge> {
         ToEdge::Purge { stream, part, purge: purge() },
         ToEdge::PassThrough { stream },
         ToEdge::Abandon { stream, part },
-        ToEdge::Log { stream, slot, level: LogLevel::Warn, message: text(), exception: true },
+        ToEdge::Log { stream, slot, level: LogLevel::Warn, message: text(), exception: true, place: text() },
         ToEdge::Failed { stream, outcome: Outcome::Exception, message: text() },
         ToEdge::Done { stream, outcome: Outcome::Ok, cpu_us: 321, heap_bytes: 1 << 20 },
         ToEdge::Stuck { stream, slot, outcome: Outcome::ExceededCpu },

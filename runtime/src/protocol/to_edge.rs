@@ -68,8 +68,9 @@ impl Encode for ToEdge {
             }
             Self::PassThrough { stream } => Writer::begin(out, PASS_THROUGH).u32(*stream),
             Self::Abandon { stream, part } => Writer::begin(out, ABANDON).u32(*stream).u32(*part),
-            Self::Log { stream, slot, level, message, exception } => {
-                Writer::begin(out, LOG).u32(*stream).u32(*slot).u8(*level as u8).u8(u8::from(*exception)).text(message)
+            Self::Log { stream, slot, level, message, exception, place } => {
+                let line = Writer::begin(out, LOG).u32(*stream).u32(*slot).u8(*level as u8).u8(u8::from(*exception));
+                line.text(message).text(place)
             }
             Self::Failed { stream, outcome, message } => Writer::begin(out, FAILED).u32(*stream).u8(*outcome as u8).text(message),
             Self::Done { stream, outcome, cpu_us, heap_bytes } => {
@@ -146,7 +147,7 @@ fn read_log(frame: &mut Reader<'_>) -> Result<ToEdge, ProtocolError> {
         1 => true,
         number => return Err(ProtocolError::UnknownNumber { field: "exception", number }),
     };
-    Ok(ToEdge::Log { stream, slot, level, message: frame.text()?, exception })
+    Ok(ToEdge::Log { stream, slot, level, message: frame.text()?, exception, place: frame.text()? })
 }
 
 fn write_wishes<'a>(frame: Writer<'a>, wishes: Option<&FetchCache>) -> Result<Writer<'a>, EncodeError> {

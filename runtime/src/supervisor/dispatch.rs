@@ -93,8 +93,8 @@ impl Link {
                     ticket.host.pass_through();
                 }
             }
-            ToEdge::Log { stream, slot, level, message, exception } => {
-                events.extend(log(state, stream, slot, LogLine { level, message, exception }));
+            ToEdge::Log { stream, slot, level, message, exception, place } => {
+                events.extend(log(state, stream, slot, LogLine { level, message, exception, place }));
             }
             ToEdge::Failed { stream, outcome, message } => {
                 if let Some(entry) = live(state, stream) {

@@ -357,7 +357,7 @@ impl Thread {
             "log" => {
                 for line in 0..3000 {
                     let message = format!("line {line}");
-                    self.say(&ToEdge::Log { stream, slot, level: LogLevel::Log, message, exception: false });
+                    self.say(&ToEdge::Log { stream, slot, level: LogLevel::Log, message, exception: false, place: String::new() });
                 }
                 self.respond(stream, 200, "logged".into());
                 self.done(stream, Outcome::Ok);

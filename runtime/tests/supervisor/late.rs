@@ -83,7 +83,7 @@ impl Thread {
     pub(super) fn chatter(&mut self, slot: Slot) {
         for line in 0..3000 {
             let message = format!("line {line}");
-            self.say(&ToEdge::Log { stream: 0, slot, level: LogLevel::Log, message, exception: false });
+            self.say(&ToEdge::Log { stream: 0, slot, level: LogLevel::Log, message, exception: false, place: String::new() });
         }
     }
 }

@@ -60,7 +60,9 @@ async fn saving_a_file_swaps_the_worker_without_a_dropped_request() {
     client::send(Over::H3, https, get("localhost", "/throw")).await.unwrap();
     eventually("the exception is shown where it was thrown", SWAP_WAIT, async || dev.log().contains("index.ts:5:").then_some(())).await;
     let log = dev.log();
-    assert!(log.contains("log asked") && log.contains("of 200 ms") && log.contains("of 128 MiB") && log.contains("cache off"), "{log}");
+    let asked = log.lines().find(|line| line.contains("log asked")).unwrap_or_default();
+    assert!(asked.contains("index.ts:4:"), "where console was called: {asked}");
+    assert!(log.contains("of 200 ms") && log.contains("of 128 MiB") && log.contains("cache off"), "{log}");
     assert!(dev.terminate().success());
 }
 

@@ -89,6 +89,7 @@ async fn start_node(args: &DevArgs, folder: &DevFolder, origin: &Origin, output:
     let mut config = NodeConfig::load(flags, None)?;
     config.origin = Some(NodeOrigin { url: origin.url(), token_file: Some(origin.node_token_path()) });
     config.drain_timeout = Duration::from_secs(2);
+    config.runner.arguments.push(selvedge_runner::CONSOLE_PLACES.to_owned());
     let printer = printer::start(output)?;
     let node = Node::start_observed(config, vec![printer]).await;
     node.with_context(|| format!("starting the node (is another program on port {}? --port chooses another)", args.port))

@@ -17,6 +17,8 @@ const LINES_MAX: usize = 4_096;
 struct Line {
     text: String,
     tone: Tone,
+    /// Where it comes from: less important.
+    place: Option<String>,
     document: serde_json::Value,
 }
 
@@ -36,7 +38,8 @@ pub(super) fn start(output: Output) -> std::io::Result<Arc<dyn Observer>> {
 
 fn print(waiting: &Receiver<Line>, lost: &AtomicU64, output: Output) {
     while let Ok(line) = waiting.recv() {
-        output.line(output.paint(&line.text, line.tone));
+        let place = line.place.map(|place| output.paint(&format!(" {place}"), Tone::Dim)).unwrap_or_default();
+        output.line(output.paint(&line.text, line.tone) + &place);
         output.document(&line.document);
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
@@ -55,16 +58,17 @@ impl Printer {
 
 impl Observer for Printer {
     fn request(&self, record: &RequestRecord) {
-        self.send(Line { text: request_text(record), tone: request_tone(record), document: request_document(record) });
+        self.send(Line { text: request_text(record), tone: request_tone(record), place: None, document: request_document(record) });
     }
 
     fn worker_line(&self, line: &WorkerLine) {
         let level = if line.exception { "uncaught" } else { level(line.level) };
         let tone = if line.exception || line.level == LogLevel::Error { Tone::Bad } else { Tone::Plain };
-        let document =
-            serde_json::json!({ "worker": &*line.worker, "level": level, "message": line.message, "request": &*line.request_id });
+        let document = serde_json::json!({
+            "worker": &*line.worker, "level": level, "message": line.message, "place": line.place, "request": &*line.request_id
+        });
         let text = line.message.replace('\n', "\n        ");
-        self.send(Line { text: format!("{level:>7} {text}"), tone, document });
+        self.send(Line { text: format!("{level:>7} {text}"), tone, place: line.place.clone(), document });
     }
 }
 

@@ -176,8 +176,9 @@ impl Host for Invocations {
         }
     }
 
-    fn log(&self, stream: u32, level: u8, mut message: String) {
+    fn log(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, level: u8, mut message: String) {
         exception::truncate(&mut message, LOG_LINE_BYTES_MAX);
+        let place = if self.surroundings.places_lines() { exception::caller(scope, self) } else { String::new() };
         let level = match level {
             0 => LogLevel::Debug,
             2 => LogLevel::Info,
@@ -186,7 +187,7 @@ impl Host for Invocations {
             _ => LogLevel::Log,
         };
         let stream = self.attributable(stream);
-        self.surroundings.send(ToEdge::Log { stream, slot: self.slot.get(), level, message, exception: false });
+        self.surroundings.send(ToEdge::Log { stream, slot: self.slot.get(), level, message, exception: false, place });
     }
 
     fn report(

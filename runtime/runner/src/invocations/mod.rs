@@ -20,7 +20,6 @@ use crate::hooks::{Hook, Hooks};
 use crate::isolate::{LiveStream, Surroundings};
 use crate::limits::REJECTIONS_MAX;
 use crate::modules::Modules;
-use crate::ops::Host;
 use crate::timers::Timers;
 use live::{Incoming, Live, Streams};
 
@@ -105,7 +104,9 @@ impl Invocations {
                 self.terminated.set(true);
             } else if let Some(exception) = scope.exception() {
                 let text = exception::headline(scope, exception);
-                self.log(0, LogLevel::Error as u8, format!("{}: {text}", hook.name()));
+                let (message, place) = (format!("{}: {text}", hook.name()), String::new());
+                let slot = self.slot.get();
+                self.surroundings.send(ToEdge::Log { stream: 0, slot, level: LogLevel::Error, message, exception: false, place });
             }
         }
         result
@@ -241,7 +242,8 @@ impl Invocations {
 
     fn log_exception(&self, stream: StreamId, message: String) {
         let stream = self.attributable(stream);
-        self.surroundings.send(ToEdge::Log { stream, slot: self.slot.get(), level: LogLevel::Error, message, exception: true });
+        let (slot, level, place) = (self.slot.get(), LogLevel::Error, String::new());
+        self.surroundings.send(ToEdge::Log { stream, slot, level, message, exception: true, place });
     }
 
     pub(crate) fn take_rejections(&self) -> Vec<Rejection> {

@@ -48,6 +48,11 @@ pub trait Surroundings {
 
     /// Everything of an invocation has ended: send its `Done`. Called once per stream, outside of JavaScript.
     fn finished(&self, stream: StreamId, outcome: Outcome);
+
+    /// Whether lines of the console say where it was called: that costs some microseconds for each, and the first time the reading of a source map.
+    fn places_lines(&self) -> bool {
+        false
+    }
 }
 
 /// What an isolate is born with.

@@ -95,9 +95,10 @@ pub fn op_fetch(
 }
 
 /// Level: 0 debug, 1 log, 2 info, 3 warn, 4 error.
-#[op2(fast)]
-pub fn op_log(state: &OpState, stream: u32, level: u8, #[string] message: String) {
-    host(state).log(stream, level, message);
+#[op2(fast, reentrant)]
+pub fn op_log(scope: &mut v8::PinScope<'_, '_>, state: Rc<RefCell<OpState>>, stream: u32, level: u8, #[string] message: String) {
+    let host = host(&state.borrow());
+    host.log(scope, stream, level, message);
 }
 
 #[op2(reentrant)]

@@ -97,7 +97,7 @@ pub trait Host {
     /// If the handler fails, the request is for whoever answers in its place.
     fn pass_through(&self, stream: u32);
     /// A line of the console; level 0 (debug) to 4 (error).
-    fn log(&self, stream: u32, level: u8, message: String);
+    fn log(&self, scope: &mut v8::PinScope<'_, '_>, stream: u32, level: u8, message: String);
     /// An uncaught exception outside of the handler's own promise. `counts`: it is the invocation's outcome all the same.
     fn report(
         &self,

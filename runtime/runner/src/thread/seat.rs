@@ -230,6 +230,10 @@ impl Surroundings for Seat {
         }
     }
 
+    fn places_lines(&self) -> bool {
+        self.shared.station.places_lines
+    }
+
     fn finished(&self, stream: StreamId, outcome: Outcome) {
         self.shared.finished.borrow_mut().push_back((stream, outcome));
     }

@@ -8,6 +8,7 @@ use crate::rig::{Rig, module};
 crate::tests![
     a_thrown_error_fails_the_invocation_with_its_stack,
     stacks_are_mapped_to_the_sources,
+    lines_of_the_console_say_where_it_was_called_where_that_is_asked_for,
     hostile_exceptions_are_described_without_running_their_code,
     prepare_stack_trace_of_the_worker_works_for_the_worker_only,
     what_is_not_a_response_is_named,
@@ -48,6 +49,28 @@ fn stacks_are_mapped_to_the_sources() {
     rig.get(1, "https://example.org/");
     let message = rig.failure(1).expect("a failure").1;
     assert_eq!(message, "Error: mapped\n    at Object.fetch (src/shop.ts:41:5)");
+}
+
+fn lines_of_the_console_say_where_it_was_called_where_that_is_asked_for() {
+    // The map is that of above.
+    let map = r#"{"version":3,"sources":["src/shop.ts"],"names":[],"mappings":"gCAwCI"}"#;
+    let source =
+        "export default { fetch() {        console.log('mapped'); console.info('too'); console.table([1]); return new Response(''); } }";
+    let module = Module { source_map: Some(Bytes::from_static(map.as_bytes())), ..module("index.js", ModuleKind::EsModule, source) };
+    let mut rig = Rig::modules(vec![module]);
+    rig.get(1, "https://example.org/");
+    assert_eq!((rig.places(), rig.log().len()), (vec![String::new(); 3], 3), "nobody asked");
+    rig.place_lines();
+    rig.get(2, "https://example.org/");
+    assert_eq!(rig.places().split_off(3), ["src/shop.ts:41:5"; 3]);
+    // Without a map, and whatever the worker makes of stacks.
+    let source = "Error.prepareStackTrace = () => { for (;;); }; Error.stackTraceLimit = 0;
+const deep = (left) => left === 0 ? console.warn('deep') : deep(left - 1);
+export default { fetch() { deep(20); [0].forEach(console.error); return new Response(''); } }";
+    let mut rig = Rig::worker(source);
+    rig.place_lines();
+    rig.get(1, "https://example.org/");
+    assert_eq!(rig.places(), ["index.js:2:45", "index.js:3:42"]);
 }
 
 fn hostile_exceptions_are_described_without_running_their_code() {

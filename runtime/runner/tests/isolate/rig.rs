@@ -1,6 +1,6 @@
 //! One isolate on a thread of its own runtime, and everything that it says.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -27,6 +27,7 @@ pub(crate) enum Seen {
 struct Ear {
     seen: RefCell<Vec<Seen>>,
     running: RefCell<Option<StreamId>>,
+    places_lines: Cell<bool>,
 }
 
 impl Surroundings for Ear {
@@ -47,6 +48,10 @@ impl Surroundings for Ear {
 
     fn after_js(&self, stream: StreamId) {
         assert_eq!(self.running.take(), Some(stream));
+    }
+
+    fn places_lines(&self) -> bool {
+        self.places_lines.get()
     }
 
     fn finished(&self, stream: StreamId, outcome: Outcome) {
@@ -266,6 +271,17 @@ impl Rig {
                 _ => None,
             })
             .collect()
+    }
+
+    /// From now on lines of the log say where they come from.
+    pub(crate) fn place_lines(&self) {
+        self.ear.places_lines.set(true);
+    }
+
+    /// Where they come from.
+    pub(crate) fn places(&self) -> Vec<String> {
+        let place = |message| if let ToEdge::Log { place, .. } = message { Some(place) } else { None };
+        self.said().into_iter().filter_map(place).collect()
     }
 
     /// Why an invocation failed.
