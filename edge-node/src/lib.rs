@@ -8,6 +8,7 @@
 mod admin;
 mod allocator;
 pub mod cache;
+mod chance;
 pub mod config;
 pub mod deployments;
 mod h2_stream;

@@ -14,9 +14,7 @@
 mod paths;
 mod pattern;
 
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -369,11 +367,6 @@ pub fn fuzz(bytes: &[u8]) {
         let found = table.find("a.example.org", path).is_some();
         assert!(!found || pattern::glob(&pattern.path, path), "{text:?} {path:?}");
     }
-}
-
-/// A number from 0 to 1 (exclusive) for [`ActiveWorker::choose`]: hash keys of the standard library are random for each.
-pub(crate) fn draw() -> f64 {
-    (RandomState::new().build_hasher().finish() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -109,7 +109,7 @@ impl Follow {
                 }
             }
             // Jitter of half the wait, so that nodes do not come back in step.
-            tokio::time::sleep(wait.mul_f64(0.5 + crate::routes::draw() / 2.0)).await;
+            tokio::time::sleep(wait.mul_f64(0.5 + crate::chance::draw() / 2.0)).await;
             wait = next_wait(wait);
         }
     }

@@ -276,7 +276,7 @@ async fn join_later(parts: Parts, origin: String) {
     let Parts { config, board, .. } = &parts;
     let mut wait = limits::RECONNECT_MIN;
     let (member, client) = loop {
-        tokio::time::sleep(wait.mul_f64(0.5 + crate::routes::draw() / 2.0)).await;
+        tokio::time::sleep(wait.mul_f64(0.5 + crate::chance::draw() / 2.0)).await;
         wait = (wait * 2).min(limits::RECONNECT_MAX);
         let reason = match join::join(config, &origin, config.name.clone()).await {
             Ok(member) => match member.client(&origin) {

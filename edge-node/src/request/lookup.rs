@@ -27,9 +27,9 @@ use crate::cache::status::{Detail, Forward};
 use crate::cache::time::Time;
 use crate::cache::vary::Variant;
 use crate::cache::{Found, Hint, query, range, validate, vary};
+use crate::chance::draw;
 use crate::limits::COLLAPSE_ROUNDS_MAX;
 use crate::metrics::{CacheResult, Source};
-use crate::routes::draw;
 
 /// What a request asks of the cache.
 pub(super) struct Question {

@@ -28,9 +28,9 @@ use crate::cache::status::{self, Detail, StatusName};
 use crate::cache::tags::{SELVEDGE_TAGS, Tags};
 use crate::cache::time::Time;
 use crate::cache::validate::{client_has, range_applies};
+use crate::chance::draw;
 use crate::listen::Refusal;
 use crate::metrics::Source;
-use crate::routes::draw;
 use crate::upstream::UpstreamError;
 
 /// RFC 9209.

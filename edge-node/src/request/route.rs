@@ -11,7 +11,8 @@ use crate::cache::key::{CacheKey, Space};
 use crate::cache::purge::Realm;
 use crate::cache::query;
 use crate::cache::slice::Slice;
-use crate::routes::{ActiveVersion, ActiveWorker, Route, RouteTable, Target, draw};
+use crate::chance::draw;
+use crate::routes::{ActiveVersion, ActiveWorker, Route, RouteTable, Target};
 use crate::upstream::Group;
 
 /// What will answer a request.

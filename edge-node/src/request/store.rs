@@ -34,7 +34,7 @@ use crate::cache::surrogate::{CAPABILITY, SURROGATE_CAPABILITY};
 use crate::cache::time::Time;
 use crate::cache::vary::Variant;
 use crate::cache::{Hint, deception, validate};
-use crate::routes::draw;
+use crate::chance::draw;
 
 /// What a fill needs.
 pub(super) struct Order {

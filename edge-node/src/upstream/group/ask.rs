@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::choose::{Candidate, choose};
 use super::{Group, Server};
-use crate::routes::draw;
+use crate::chance::draw;
 use crate::upstream::UpstreamError;
 use crate::upstream::forward::{self, Unanswered};
 use crate::upstream::pool::{Pool, Pools};

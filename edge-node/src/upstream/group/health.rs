@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::known::Known;
 use super::{Group, Groups, Server};
-use crate::routes::draw;
+use crate::chance::draw;
 use crate::tasks;
 use crate::upstream::pool::Pools;
 use crate::upstream::slots::Slot;
