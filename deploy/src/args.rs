@@ -20,7 +20,10 @@ node was seen to have it in time, or there is no node (a purge is done without n
 Start here:\n  selvedge dev DIR                              run one worker on this machine\n  \
 selvedge origin --data DIR --listen ADDR      keep workers, versions and routes\n  \
 selvedge edge --origin URL --token-file F ... answer requests\n  \
-selvedge deploy DIR --origin URL --token-file F"
+selvedge deploy DIR --origin URL --token-file F\n\n\
+Environment:\n  SELVEDGE_ORIGIN, SELVEDGE_TOKEN_FILE          in place of --origin and --token-file, of every command that talks to an origin\n  \
+SELVEDGE_LOG                                  what edge, origin and dev log: warn; info,selvedge_edge=debug\n  \
+NO_COLOR                                      no colours"
 )]
 pub struct Cli {
     /// Print JSON on standard output instead of text.
@@ -109,7 +112,8 @@ pub struct OriginArgs {
 /// `selvedge edge`.
 #[derive(Debug, Args)]
 pub struct EdgeArgs {
-    /// Settings as TOML: the names of these flags, and resolver, fetch.allow, trusted_proxies, cache and timeouts; flags win
+    /// Settings as TOML: name, region, data, https, http, admin, peer, origin and token_file as these flags, resolver, trusted_proxies,
+    /// drain_timeout_ms, [[certificate]], [fetch], [cache], [upstream], [runner] and [limits]; flags win. edge-node/node.toml names every key
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Address of the origin
