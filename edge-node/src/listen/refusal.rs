@@ -12,7 +12,7 @@ pub enum Refusal {
     /// The target has user information (RFC 9110, section 4.2.4), a fragment, or another scheme than the connection: 400.
     #[error("the target is malformed")]
     BadTarget,
-    /// Transfer-Encoding with Content-Length, on HTTP/1.0, or several codings; a Content-Length that is no number or more than one (RFC 9112, section 6): 400.
+    /// Transfer-Encoding with Content-Length, on HTTP/1.0, or other than `chunked` alone; a Content-Length that is no number or more than one (RFC 9112, section 6): 400.
     #[error("the framing of the body is ambiguous")]
     BadFraming,
     /// Bytes that are no head of a request (RFC 9112, sections 2 to 5): 400.
@@ -21,9 +21,6 @@ pub enum Refusal {
     /// The head did not come to its end in [`crate::limits::Limits::head_timeout_ms`]: 408.
     #[error("the head took too long")]
     SlowHead,
-    /// A transfer coding other than `chunked` (RFC 9112, section 6.1): 501.
-    #[error("the transfer coding is not known")]
-    UnknownCoding,
     /// Neither HTTP/1.0 nor HTTP/1.1 on a connection that speaks these (RFC 9110, section 15.6.6): 505.
     #[error("the version is not supported")]
     VersionNotSupported,
@@ -51,7 +48,6 @@ impl Refusal {
             Self::BadFraming => "bad_framing",
             Self::BadHead => "bad_head",
             Self::SlowHead => "slow_head",
-            Self::UnknownCoding => "unknown_coding",
             Self::VersionNotSupported => "version_not_supported",
             Self::ConnectionFields => "connection_fields",
             Self::TargetTooLong => "target_too_long",

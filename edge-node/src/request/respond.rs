@@ -93,7 +93,7 @@ pub(crate) fn refusal(refusal: Refusal, node: &str) -> Response<Body> {
         Refusal::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
         Refusal::TargetTooLong => StatusCode::URI_TOO_LONG,
         Refusal::FieldsTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        Refusal::MethodNotSupported | Refusal::UnknownCoding => StatusCode::NOT_IMPLEMENTED,
+        Refusal::MethodNotSupported => StatusCode::NOT_IMPLEMENTED,
     };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -20,31 +20,18 @@ async fn malformed_http1_is_refused() {
     cluster.deploy("echo", &fixture("echo")).await;
     let long = format!("GET /{} HTTP/1.1\r\nHost: echo.test\r\n\r\n", "x".repeat(200_000));
     let fields = format!("GET / HTTP/1.1\r\nHost: echo.test\r\n{}\r\n", "a: b\r\n".repeat(5_000));
-    let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("no request at all", b"\x00\x01\x02\x03\r\n\r\n".to_vec()),
-        ("a TLS hello on the cleartext port", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec()),
-        ("no Host", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
-        ("two Hosts", b"GET / HTTP/1.1\r\nHost: echo.test\r\nHost: other.test\r\n\r\n".to_vec()),
-        ("a Host that differs from the target", b"GET http://echo.test/ HTTP/1.1\r\nHost: other.test\r\n\r\n".to_vec()),
-        ("lengths that differ", b"POST / HTTP/1.1\r\nHost: echo.test\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx".to_vec()),
-        ("a length that is no number", b"POST / HTTP/1.1\r\nHost: echo.test\r\nContent-Length: +1\r\n\r\nx".to_vec()),
-        ("two codings", b"POST / HTTP/1.1\r\nHost: echo.test\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n".to_vec()),
-        ("a coding on HTTP/1.0", b"POST / HTTP/1.0\r\nHost: echo.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec()),
-        ("a space before the colon", b"GET / HTTP/1.1\r\nHost : echo.test\r\n\r\n".to_vec()),
-        ("a folded field", b"GET / HTTP/1.1\r\nHost: echo.test\r\nA: b\r\n c\r\n\r\n".to_vec()),
-        ("a NUL in a field", b"GET / HTTP/1.1\r\nHost: echo.test\r\nA: \x00\r\n\r\n".to_vec()),
-        ("a target that is too long", long.into_bytes()),
-        ("too many fields", fields.into_bytes()),
+    let cases: Vec<(&str, u16, Vec<u8>)> = vec![
+        ("no request at all", 400, b"\x00\x01\x02\x03\r\n\r\n".to_vec()),
+        ("a TLS hello on the cleartext port", 400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec()),
+        ("a Host that differs from the target", 400, b"GET http://echo.test/ HTTP/1.1\r\nHost: other.test\r\n\r\n".to_vec()),
+        ("a target that is too long", 414, long.into_bytes()),
+        ("too many fields", 431, fields.into_bytes()),
+        ("HTTP/2 without TLS", 505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
     ];
-    for (what, bytes) in cases {
+    for (what, status, bytes) in cases {
         let answer = raw(cluster.edges[0].http, &bytes).await;
-        let refused = answer.is_empty() || answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.0 4");
-        assert!(refused, "{what}: {}", answer.lines().next().unwrap_or_default());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains("\r\nconnection: close\r\n"), "{what}: {answer}");
     }
-    let unknown = raw(cluster.edges[0].http, b"POST / HTTP/1.1\r\nHost: echo.test\r\nTransfer-Encoding: gzip\r\n\r\nx").await;
-    assert!(unknown.starts_with("HTTP/1.1 501"), "{unknown}");
-    let version = raw(cluster.edges[0].http, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    assert!(version.starts_with("HTTP/1.1 505"), "{version}");
     assert_eq!(cluster.get("echo.test", "/").await.status, 200);
 }
 

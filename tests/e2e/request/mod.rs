@@ -11,6 +11,7 @@ mod outcomes;
 mod protocols;
 mod purging;
 mod shield;
+mod smuggling;
 mod subrequests;
 mod waits;
 mod worker;
