@@ -1,4 +1,4 @@
-//! What a worker purges of its own: `ctx.cache.purge()`, by Cloudflare's names `tags`, `pathPrefixes` and `purgeEverything`.
+//! What a worker purges of its own: `ctx.cache.purge()`, by Cloudflare's names.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,9 +14,21 @@ pub struct CachePurge {
     /// `pathPrefixes`: what the path begins with, whatever the host.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub path_prefixes: Vec<String>,
+    /// `urls`, or `files`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// `prefixes`: what host and path begin with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefixes: Vec<String>,
+    /// `hosts`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
     /// `purgeEverything`: all of the worker's own.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub everything: bool,
+    /// `soft`: stale instead of gone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub soft: bool,
 }
 
 /// Why a purge was not made: one of the `errors` that the worker gets.
@@ -34,15 +46,15 @@ impl CachePurge {
     /// how much of it, is the registry's to say.
     pub fn read(json: &[u8]) -> Result<Self, String> {
         let purge: Self = serde_json::from_slice(json).map_err(|error| format!("invalid purge: {error}"))?;
-        let names = || purge.tags.iter().chain(&purge.path_prefixes);
+        let names = || [&purge.tags, &purge.path_prefixes, &purge.urls, &purge.prefixes, &purge.hosts].into_iter().flatten();
         if names().count() > PURGE_NAMES_MAX {
-            return Err(format!("one purge names at most {PURGE_NAMES_MAX} tags and path prefixes"));
+            return Err(format!("one purge names at most {PURGE_NAMES_MAX} things"));
         }
         if names().any(|name| name.len() > PURGE_NAME_BYTES_MAX) {
-            return Err(format!("a tag or path prefix of a purge has at most {PURGE_NAME_BYTES_MAX} bytes"));
+            return Err(format!("what a purge names has at most {PURGE_NAME_BYTES_MAX} bytes each"));
         }
         if names().map(String::len).sum::<usize>() > PURGE_NAMES_BYTES_MAX {
-            return Err(format!("the tags and path prefixes of one purge have at most {PURGE_NAMES_BYTES_MAX} bytes together"));
+            return Err(format!("what one purge names has at most {PURGE_NAMES_BYTES_MAX} bytes together"));
         }
         Ok(purge)
     }
@@ -54,14 +66,19 @@ mod tests {
 
     #[test]
     fn purges_survive_the_crossing_and_bounds_are_named() {
-        let purge = CachePurge { tags: vec!["a".into()], path_prefixes: vec!["/b/".into()], everything: true };
+        let [tags, path_prefixes, urls, prefixes, hosts] =
+            ["a", "/b/", "https://c.org/", "d.org/", "e.org"].map(|name| vec![name.to_owned()]);
+        let purge = CachePurge { tags, path_prefixes, urls, prefixes, hosts, everything: true, soft: true };
         assert_eq!(CachePurge::read(&serde_json::to_vec(&purge).expect("JSON")), Ok(purge));
         assert_eq!(CachePurge::read(b"{}"), Ok(CachePurge::default()));
         let tags = |count: usize, bytes: usize| serde_json::json!({ "tags": vec!["x".repeat(bytes); count] }).to_string();
         assert!(CachePurge::read(tags(PURGE_NAMES_MAX, 1).as_bytes()).is_ok());
         assert!(CachePurge::read(tags(1, PURGE_NAME_BYTES_MAX).as_bytes()).is_ok());
+        let spread =
+            serde_json::json!({ "tags": vec!["t"; 400], "urls": vec!["u"; 300], "hosts": vec!["h"; 200], "prefixes": vec!["p"; 101] });
         for (json, word) in [
             (tags(PURGE_NAMES_MAX + 1, 1), "at most 1000"),
+            (spread.to_string(), "at most 1000"),
             (tags(1, PURGE_NAME_BYTES_MAX + 1), "at most 1024 bytes"),
             (tags(PURGE_NAMES_BYTES_MAX / PURGE_NAME_BYTES_MAX + 1, PURGE_NAME_BYTES_MAX), "together"),
             (r#"{"files":[]}"#.to_owned(), "files"),

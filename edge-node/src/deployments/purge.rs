@@ -93,8 +93,9 @@ impl Purger {
         let worker: WorkerName = worker.parse().map_err(|error| PurgeError::Worker(format!("{error}")))?;
         let _room = self.0.room.try_acquire().map_err(|_| PurgeError::Busy { whose: "all workers" })?;
         let _place = Place::take(&self.0.running, &worker).ok_or(PurgeError::Busy { whose: "this worker" })?;
-        let CachePurge { tags, path_prefixes, everything } = purge;
-        let asked = WorkerPurge { worker, tags, path_prefixes, everything, request_id: Some(RequestId::generate()) };
+        let CachePurge { tags, path_prefixes, urls, prefixes, hosts, everything, soft } = purge;
+        let request_id = Some(RequestId::generate());
+        let asked = WorkerPurge { worker, tags, path_prefixes, urls, prefixes, hosts, everything, soft, request_id };
         let mut applied = registry.applied.clone();
         let wait = limits::WORKER_PURGE_WAIT;
         let purged = tokio::time::timeout(wait, ask(&registry.client, &asked)).await.map_err(|_| PurgeError::Timeout { wait })??;

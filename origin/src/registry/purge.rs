@@ -29,7 +29,11 @@ pub fn purge_of_worker(state: &State, new: &WorkerPurge) -> Result<Plan<PurgeRec
     let worker = known.ok_or_else(|| Refusal::NoWorker { worker: new.worker.clone() })?;
     let record = PurgeRecord {
         worker: Some(worker.clone()),
+        soft: new.soft,
         everything: new.everything,
+        hosts: all(&new.hosts, "host", PURGE_URL_BYTES_MAX, host)?,
+        urls: all(&new.urls, "URL", PURGE_URL_BYTES_MAX, address::url)?,
+        prefixes: all(&new.prefixes, "prefix", PURGE_PREFIX_BYTES_MAX, prefix)?,
         path_prefixes: all(&new.path_prefixes, "path prefix", PURGE_PREFIX_BYTES_MAX, path_prefix)?,
         tags: all(&new.tags, "tag", PURGE_TAG_BYTES_MAX, tag)?,
         ..PurgeRecord::default()

@@ -61,7 +61,7 @@ pub const CACHE_TAGS_MAX: usize = 100;
 pub const CACHE_TAG_BYTES_MAX: usize = 1024;
 /// Bytes of the wishes of one `fetch()`: all of the above, as JSON that escapes some of it.
 pub const FETCH_CACHE_BYTES_MAX: usize = 192 << 10;
-/// Tags and path prefixes of one `ctx.cache.purge()`: as many as the registry takes.
+/// Things that one `ctx.cache.purge()` names: as many as the registry takes.
 pub const PURGE_NAMES_MAX: usize = 1_000;
 /// Bytes of one of them: as the registry has it.
 pub const PURGE_NAME_BYTES_MAX: usize = 1_024;

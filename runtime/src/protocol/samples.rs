@@ -48,7 +48,9 @@ fn cache(name: Option<&str>, call: CacheCallHead) -> Box<CacheHead> {
 }
 
 fn purge() -> Box<CachePurge> {
-    Box::new(CachePurge { tags: vec!["shop".to_owned(), "item:1".to_owned()], path_prefixes: vec!["/cart/".to_owned()], everything: true })
+    let [tags, path_prefixes, urls, prefixes, hosts] =
+        ["item:1", "/cart/", "https://shop.example/", "shop.example/a", "shop.example"].map(|name| vec![name.to_owned()]);
+    Box::new(CachePurge { tags, path_prefixes, urls, prefixes, hosts, everything: true, soft: true })
 }
 
 fn load_head() -> Box<LoadHead> {

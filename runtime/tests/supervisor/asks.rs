@@ -53,7 +53,7 @@ impl Thread {
     }
 
     pub(super) fn purge(&mut self, stream: StreamId, part: u32, tag: &str) {
-        let purge = CachePurge { tags: vec![tag.to_owned()], path_prefixes: vec!["/a/".to_owned()], everything: false };
+        let purge = CachePurge { tags: vec![tag.to_owned()], path_prefixes: vec!["/a/".to_owned()], ..CachePurge::default() };
         self.say(&ToEdge::Purge { stream, part, purge: Box::new(purge) });
     }
 

@@ -71,6 +71,14 @@ async fn what_a_worker_purges_is_gone_on_every_node_and_nothing_that_is_not_its_
         (json!({ "tags": ["T"] }), [true, false, true, true, false, false, false]),
         (json!({ "pathPrefixes": ["/a/", "/own"] }), [true, false, true, false, false, false, false]),
         (json!({ "pathPrefixes": ["/behind/1"], "tags": ["u"] }), [false, true, false, true, false, false, false]),
+        (
+            json!({ "urls": ["https://ONE.test/a/1?tag=t", "one.test/behind/1", "two.test/a/1?tag=t"] }),
+            [true, false, false, true, false, false, false],
+        ),
+        (json!({ "files": ["http://one.test/b/1?tag=u"], "urls": ["one.test/a/1"] }), [false, true, false, false, false, false, false]),
+        (json!({ "prefixes": ["one.test/own", "two.test/"] }), [false, false, true, false, false, false, false]),
+        (json!({ "hosts": ["two.test"] }), [false; 7]),
+        (json!({ "hosts": ["one.test"] }), [true, true, true, true, false, false, false]),
         (json!({ "purgeEverything": true }), [true, true, true, true, false, false, false]),
     ] {
         assert_eq!(purge(&cluster, "one", &what).await, json!({ "success": true, "errors": [] }), "{what}");
@@ -95,6 +103,31 @@ async fn what_a_worker_purges_is_gone_on_every_node_and_nothing_that_is_not_its_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_purges_softly_is_stale_and_stands_in_while_it_is_fetched_anew() {
+    let number = std::sync::atomic::AtomicUsize::new(0);
+    let upstream = Upstream::start(move |_| {
+        let text = format!("page {}", number.fetch_add(1, std::sync::atomic::Ordering::SeqCst));
+        http::Response::builder().header("cache-control", "max-age=60, stale-while-revalidate=60").body(text.into()).unwrap()
+    })
+    .await;
+    let cluster = Cluster::start(1).await;
+    workers(&cluster, &upstream, &["one", "two"]).await;
+    let page = ("one", "/behind/1");
+    let (before, other) = (ask(&cluster, 0, page).await, ask(&cluster, 0, ("two", "/behind/1")).await);
+    for what in [json!({ "urls": ["one.test/behind/1"], "soft": true }), json!({ "purgeEverything": true, "soft": true })] {
+        let before = ask(&cluster, 0, page).await;
+        assert_eq!(purge(&cluster, "one", &what).await["success"], true, "{what}");
+        assert_eq!(ask(&cluster, 0, page).await, before, "{what}: stale, and sent while it is refreshed");
+        eventually("it is refreshed", Duration::from_secs(10), async || (ask(&cluster, 0, page).await != before).then_some(())).await;
+    }
+    let soft = ask(&cluster, 0, page).await;
+    assert_eq!(purge(&cluster, "one", &json!({ "urls": ["one.test/behind/1"] })).await["success"], true);
+    assert_ne!(ask(&cluster, 0, page).await, soft, "a hard one leaves nothing to send");
+    assert_ne!(before, soft);
+    assert_eq!(ask(&cluster, 0, ("two", "/behind/1")).await, other, "another worker's stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_purge_that_is_not_made_says_why() {
     let (mut cluster, upstream) = (Cluster::start(1).await, counting().await);
     workers(&cluster, &upstream, &["one"]).await;
@@ -109,12 +142,16 @@ async fn a_purge_that_is_not_made_says_why() {
         (json!({ "tags": ["a,b"] }), "comma"),
         (json!({ "pathPrefixes": ["https://one.test/a"] }), "begins with /"),
         (json!({ "pathPrefixes": ["/a b"] }), "printable ASCII"),
+        (json!({ "soft": true }), "names nothing"),
+        (json!({ "urls": ["ftp://one.test/"] }), "scheme"),
+        (json!({ "hosts": ["one.test/a"] }), "no path"),
+        (json!({ "prefixes": ["one.test"] }), "goes on after its host"),
     ] {
         let (code, message) = refused(&cluster, what).await;
         assert!((400..429).contains(&code) && message.contains(word), "{code} {message}");
     }
     // What breaks the crossing's bounds is the worker's own mistake.
-    assert!(purge(&cluster, "one", &json!({ "files": ["https://one.test/"] })).await.as_str().unwrap().starts_with("TypeError"));
+    assert!(purge(&cluster, "one", &json!({ "zones": ["one.test"] })).await.as_str().unwrap().starts_with("TypeError"));
     // 500 things at once, 20 more each second.
     let many = |from: usize| json!({ "tags": (from..from + 450).map(|n| format!("t{n}")).collect::<Vec<_>>() });
     assert_eq!(purge(&cluster, "one", &many(0)).await["success"], true);

@@ -40,9 +40,21 @@ pub struct WorkerPurge {
     /// What path and query begin with, on every host.
     #[serde(default)]
     pub path_prefixes: Vec<String>,
+    /// URLs, as in [`NewPurge`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// URLs' beginnings, as in [`NewPurge`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefixes: Vec<String>,
+    /// Hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
     /// All of its own.
     #[serde(default)]
     pub everything: bool,
+    /// Make stale instead of gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub soft: bool,
     /// Makes a retry give the first result.
     #[serde(default)]
     pub request_id: Option<RequestId>,
@@ -52,7 +64,8 @@ pub struct WorkerPurge {
 impl WorkerPurge {
     /// Of a worker; names nothing yet.
     pub(crate) fn of(worker: WorkerName) -> Self {
-        Self { worker, tags: Vec::new(), path_prefixes: Vec::new(), everything: false, request_id: None }
+        let [tags, path_prefixes, urls, prefixes, hosts] = [const { Vec::new() }; 5];
+        Self { worker, tags, path_prefixes, urls, prefixes, hosts, everything: false, soft: false, request_id: None }
     }
 }
 

@@ -5,7 +5,8 @@ import { op_cache_purge } from "ext:core/ops";
 import { takeCall } from "ext:selvedge/fetch.js";
 import { currentInvocation } from "ext:selvedge/invocation.js";
 
-const NAMES = { tags: "tags", pathPrefixes: "path_prefixes", purgeEverything: "everything" };
+const LISTS = { tags: "tags", pathPrefixes: "path_prefixes", urls: "urls", files: "urls", prefixes: "prefixes", hosts: "hosts" };
+const FLAGS = { purgeEverything: "everything", soft: "soft" };
 
 function texts(name, list) {
   if (!Array.isArray(list)) throw new TypeError(`purge(): ${name} must be an array of strings`);
@@ -15,16 +16,21 @@ function texts(name, list) {
 // JSON for Rust.
 function described(options) {
   if (typeof options !== "object" || options === null) {
-    throw new TypeError("purge() takes an object such as { tags: ['a'], pathPrefixes: ['/b/'] } or { purgeEverything: true }");
+    throw new TypeError("purge() takes an object such as { tags: ['a'], urls: [request.url], soft: true } or { purgeEverything: true }");
   }
   const purge = {};
   for (const name of Object.keys(options)) {
     const value = options[name];
     if (value === undefined) continue;
-    if (!Object.hasOwn(NAMES, name)) {
-      throw new TypeError(`purge(): ${name.slice(0, 64)} is not supported: tags, pathPrefixes and purgeEverything are`);
+    if (Object.hasOwn(FLAGS, name)) {
+      purge[FLAGS[name]] = Boolean(value);
+    } else if (Object.hasOwn(LISTS, name)) {
+      // `urls` and `files` are two names of one list.
+      purge[LISTS[name]] = [...(purge[LISTS[name]] ?? []), ...texts(name, value)];
+    } else {
+      const known = Object.keys({ ...LISTS, ...FLAGS }).join(", ");
+      throw new TypeError(`purge(): ${name.slice(0, 64)} is not supported: ${known} are`);
     }
-    purge[NAMES[name]] = name === "purgeEverything" ? Boolean(value) : texts(name, value);
   }
   return JSON.stringify(purge);
 }

@@ -23,7 +23,7 @@ fn a_purge_reaches_the_edge_and_tells_how_it_went() {
          export default { async fetch(request, env, ctx) {
             const made = await ctx.cache.purge({ tags: ['a', 5], pathPrefixes: ['/b/'], purgeEverything: undefined });
             const refused = await cache.purge({ purgeEverything: true });
-            const beyond = await cache.purge({ tags: ['c'] }).catch((error) => `${error.name}: ${error.message}`);
+            const beyond = await cache.purge({ urls: [new URL('/c', request.url)], files: ['d.org/e'], prefixes: ['f.org/'], hosts: ['g.org'], soft: 1 }).catch((error) => `${error.name}: ${error.message}`);
             return Response.json([made, refused, beyond, ctx.cache === cache, Object.isFrozen(cache)]);
          } }",
     );
@@ -36,19 +36,26 @@ fn a_purge_reaches_the_edge_and_tells_how_it_went() {
         rig.body(1),
         r#"[{"success":true,"errors":[]},{"success":false,"errors":[{"code":429,"message":"later"}]},"TypeError: Too many subrequests",true,true]"#
     );
-    let purge = |tags: &[&str], path_prefixes: &[&str], everything| CachePurge {
-        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
-        path_prefixes: path_prefixes.iter().map(|prefix| (*prefix).to_owned()).collect(),
-        everything,
-    };
-    assert_eq!(asked(&rig), [(1, purge(&["a", "5"], &["/b/"], false)), (2, purge(&[], &[], true)), (3, purge(&["c"], &[], false))]);
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let purges = [
+        CachePurge { tags: names(&["a", "5"]), path_prefixes: names(&["/b/"]), ..CachePurge::default() },
+        CachePurge { everything: true, ..CachePurge::default() },
+        CachePurge {
+            urls: names(&["https://example.org/c", "d.org/e"]),
+            prefixes: names(&["f.org/"]),
+            hosts: names(&["g.org"]),
+            soft: true,
+            ..CachePurge::default()
+        },
+    ];
+    assert_eq!(asked(&rig), (1..).zip(purges).collect::<Vec<_>>());
 }
 
 fn what_is_no_purge_is_refused_by_name() {
     let mut rig = Rig::worker(
         "export default { async fetch(request, env, ctx) {
             const named = [];
-            for (const given of [undefined, null, 'a', { files: ['https://a.org/'] }, { tags: 'a' }, { pathPrefixes: { 0: '/' } },
+            for (const given of [undefined, null, 'a', { zones: ['a'] }, { files: 'https://a.org/' }, { tags: 'a' }, { pathPrefixes: { 0: '/' } },
                                  { tags: Array(1001).fill('a') }, { tags: ['x'.repeat(1025)] }, { tags: Array(100).fill('x'.repeat(1000)) },
                                  { get tags() { throw new TypeError('a getter'); } }, { tags: [Symbol.iterator, { toString() { throw 1 } }] }]) {
                 const answer = await ctx.cache.purge(given).catch((error) => String(error));
@@ -60,10 +67,11 @@ fn what_is_no_purge_is_refused_by_name() {
     let text = rig.text("https://example.org/");
     for word in [
         "takes an object",
-        "files is not supported",
+        "zones is not supported: tags, pathPrefixes, urls, files, prefixes, hosts, purgeEverything, soft are",
+        "files must be an array",
         "tags must be an array",
         "pathPrefixes must be an array",
-        "at most 1000 tags",
+        "at most 1000 things",
         "at most 1024 bytes",
         "together",
         "a getter",
