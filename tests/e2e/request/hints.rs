@@ -36,6 +36,7 @@ async fn a_client_that_waits_is_told_what_the_last_answer_linked_to() {
         match (path, number) {
             ("/", 0..2) => answer.header("link", LINK).header("cache-control", "no-cache"),
             ("/private", _) => answer.header("link", LINK).header("cache-control", "private"),
+            ("/cdn", _) => answer.header("link", LINK).header("cdn-cache-control", "private").header("cache-control", "max-age=0"),
             _ => answer,
         }
     })
@@ -50,7 +51,7 @@ async fn a_client_that_waits_is_told_what_the_last_answer_linked_to() {
     subresource.headers_mut().insert("sec-fetch-mode", "no-cors".parse().expect("a value"));
     assert_eq!(links(&cluster.send(Over::H3, subresource).await), [""; 0], "only a page that is about to be shown");
     assert_eq!(links(&ask("hinted.test", "/").await), [""; 0], "the answer before had no links");
-    for (host, path) in [("hinted.test", "/other"), ("plain.test", "/"), ("hinted.test", "/private")] {
+    for (host, path) in [("hinted.test", "/other"), ("plain.test", "/"), ("hinted.test", "/private"), ("hinted.test", "/cdn")] {
         ask(host, path).await;
         assert_eq!(links(&ask(host, path).await), [""; 0], "{host}{path}");
     }

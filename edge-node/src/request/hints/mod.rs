@@ -18,7 +18,7 @@ use super::RequestPath;
 use super::compress::Asked;
 use super::route::{self, Aim};
 use super::trail::Trail;
-use crate::cache::control::Control;
+use crate::cache::control::{self, Control};
 use crate::cache::key::CacheKey;
 use crate::cache::purge::Stamp;
 use crate::cache::tags::Tags;
@@ -123,14 +123,16 @@ impl Lesson {
 }
 
 fn is_for_everybody(headers: &HeaderMap) -> bool {
-    let control = Control::of(headers);
+    // Whichever field says it: no client may have it that a cache may not.
+    let hidden = |control: Control| control.private || control.no_store;
+    let withheld = hidden(Control::of(headers)) || hidden(Control::of_response(headers)) || control::withheld(headers).contains(&LINK);
     let personal = |name: &HeaderName| matches!(name.as_str(), "cookie" | "authorization");
     let varies = match Vary::of(headers) {
         Vary::Nothing => false,
         Vary::On(names) => names.iter().any(personal),
         Vary::Anything => true,
     };
-    !(control.private || control.no_store || headers.contains_key(SET_COOKIE) || varies)
+    !(withheld || headers.contains_key(SET_COOKIE) || varies)
 }
 
 pub(crate) use link::fuzz;
@@ -167,10 +169,25 @@ mod tests {
             is_for_everybody(&[(HeaderName::from_static(name), HeaderValue::from_static(value))].into_iter().collect())
         };
         assert!(is("cache-control", "no-cache") && is("cache-control", "max-age=0") && is("vary", "accept-encoding") && is("x", "y"));
-        for (name, value) in
-            [("cache-control", "private"), ("cache-control", "no-store"), ("set-cookie", "a=b"), ("vary", "Cookie"), ("vary", "*")]
-        {
+        for (name, value) in [
+            ("cache-control", "private"),
+            ("cache-control", "no-store"),
+            ("cache-control", "max-age=60, private=\"link\""),
+            ("cdn-cache-control", "private"),
+            ("cdn-cache-control", "no-store"),
+            ("surrogate-control", "no-store"),
+            ("set-cookie", "a=b"),
+            ("vary", "Cookie"),
+            ("vary", "*"),
+        ] {
             assert!(!is(name, value), "{name}: {value}");
         }
+        let both = |cdn: &'static str| {
+            let fields = [("cache-control", "private"), ("cdn-cache-control", cdn)];
+            is_for_everybody(
+                &fields.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).into_iter().collect(),
+            )
+        };
+        assert!(!both("max-age=60"), "the page of one user that this cache may keep all the same");
     }
 }
