@@ -325,7 +325,7 @@ pub const PEER_REQUESTS_MAX: usize = 100;
 /// A connection to a peer, TLS included: they are near one another. A miss waits no longer for a dead one.
 pub const PEER_CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often a peer that owes an answer is pinged.
+/// How often a peer that says nothing is pinged.
 pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long it may take to answer a ping. With [`PEER_PING_INTERVAL`]: a peer that hangs holds a miss for two seconds; an upstream that is slow behind it is none

@@ -363,8 +363,8 @@ impl Sources {
 struct ForPeers(Arc<RequestPath>);
 
 impl Answer for ForPeers {
-    async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>, _: Interim) -> Reply {
-        self.0.serve_peer(request, connection).await.into()
+    async fn answer(&self, request: http::Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Reply {
+        self.0.serve_peer(request, connection, interim).await.into()
     }
 
     fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> http::Response<Body> {

@@ -9,10 +9,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 use selvedge_origin::keys::PublicKey;
@@ -26,19 +22,19 @@ use tokio_rustls::TlsConnector;
 use super::choose;
 use super::tls::{self, Proof};
 use crate::limits::{
-    H2_CONNECTION_WINDOW_BYTES, H2_STREAM_WINDOW_BYTES, HEADER_LIST_BYTES_MAX, PEER_CONNECT_TIMEOUT, PEER_HEAD_TIMEOUT, PEER_PING_INTERVAL,
-    PEER_PING_TIMEOUT, PEER_REQUESTS_MAX, PEER_REST,
+    HEADER_LIST_BYTES_MAX, PEER_CONNECT_TIMEOUT, PEER_HEAD_TIMEOUT, PEER_PING_INTERVAL, PEER_PING_TIMEOUT, PEER_REQUESTS_MAX, PEER_REST,
 };
+use crate::upstream::http2::{self, Bounds, Http2, Incoming};
+use crate::upstream::{Outgoing, Transport};
 
 /// Another node of the region.
-#[derive(Debug)]
 pub struct Peer {
     pub(super) name: NodeName,
     /// Its part of every rank, see [`choose`].
     pub(super) score: u64,
     address: SocketAddr,
     key: PublicKey,
-    sender: tokio::sync::Mutex<Option<SendRequest<Empty<Bytes>>>>,
+    connection: tokio::sync::Mutex<Option<Arc<Http2>>>,
     places: Arc<Semaphore>,
     /// It is not asked until then.
     rests_until: Mutex<Option<Instant>>,
@@ -68,7 +64,7 @@ impl Peer {
             name,
             address,
             key,
-            sender: tokio::sync::Mutex::new(None),
+            connection: tokio::sync::Mutex::new(None),
             places: Arc::new(Semaphore::new(PEER_REQUESTS_MAX)),
             rests_until: Mutex::new(None),
         }
@@ -94,25 +90,25 @@ impl Peer {
 
     pub(super) async fn ask(&self, proof: &Proof, request: Request<()>) -> Result<Response<Body>, AskError> {
         let place = self.places.clone().try_acquire_owned().map_err(|_| AskError::Busy)?;
-        let mut sender = self.sender(proof).await?;
-        let answer = tokio::time::timeout(PEER_HEAD_TIMEOUT, sender.send_request(request.map(|()| Empty::new()))).await;
-        let failed = match answer {
-            Ok(Ok(response)) => return Ok(response.map(|body| Body::stream(Answer { body, _place: place }))),
-            Ok(Err(error)) => error.to_string(),
+        let connection = self.connection(proof).await?;
+        let asked = http2::ask(&connection, request.map(|()| Outgoing::none()), PEER_HEAD_TIMEOUT);
+        let failed = match tokio::time::timeout(PEER_HEAD_TIMEOUT, asked).await {
+            Ok(Ok(response)) => return Ok(response.map(|body| Body::stream(Answer { body, _connection: connection, _place: place }))),
+            Ok(Err(lost)) => lost.error.to_string(),
             Err(_) => format!("none within {PEER_HEAD_TIMEOUT:?}"),
         };
         // A stream that was refused says nothing of the peer; a connection that is gone does.
-        if sender.is_closed() {
+        if connection.is_closed() {
             self.rest();
         }
         Err(AskError::Answer(failed))
     }
 
     /// The connection that is open, or a new one.
-    async fn sender(&self, proof: &Proof) -> Result<SendRequest<Empty<Bytes>>, AskError> {
-        let mut kept = self.sender.lock().await;
-        if let Some(sender) = kept.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
+    async fn connection(&self, proof: &Proof) -> Result<Arc<Http2>, AskError> {
+        let mut kept = self.connection.lock().await;
+        if let Some(open) = kept.as_ref().filter(|connection| !connection.is_closed()) {
+            return Ok(open.clone());
         }
         // Others waited for the attempt that failed.
         if !self.is_usable() {
@@ -121,50 +117,35 @@ impl Peer {
         let connected = tokio::time::timeout(PEER_CONNECT_TIMEOUT, self.connect(proof)).await;
         let connected = connected.unwrap_or_else(|_| Err(AskError::Connect(format!("none within {PEER_CONNECT_TIMEOUT:?}"))));
         // Before the next one has its turn.
-        let sender = connected.inspect_err(|_| self.rest())?;
-        *kept = Some(sender.clone());
-        Ok(sender)
+        let connection = connected.inspect_err(|_| self.rest())?;
+        *kept = Some(connection.clone());
+        Ok(connection)
     }
 
-    async fn connect(&self, proof: &Proof) -> Result<SendRequest<Empty<Bytes>>, AskError> {
+    async fn connect(&self, proof: &Proof) -> Result<Arc<Http2>, AskError> {
+        const BOUNDS: Bounds =
+            Bounds { header_list_bytes_max: HEADER_LIST_BYTES_MAX, ping_interval: PEER_PING_INTERVAL, ping_timeout: PEER_PING_TIMEOUT };
         let failed = |reason: &dyn std::fmt::Display| AskError::Connect(format!("{}: {reason}", self.address));
         let config = tls::client(proof, self.key).map_err(|error| failed(&error))?;
-        let stream = TcpStream::connect(self.address).await.map_err(|error| failed(&error))?;
-        let _ = stream.set_nodelay(true);
+        let tcp = TcpStream::connect(self.address).await.map_err(|error| failed(&error))?;
+        let _ = tcp.set_nodelay(true);
         // Raw keys have no names: it is only there to be sent.
         let name = ServerName::try_from("peer.selvedge.internal").map_err(|error| failed(&error))?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| failed(&error))?;
-        let mut builder = http2::Builder::new(Streams);
-        builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
-            .max_header_list_size(HEADER_LIST_BYTES_MAX)
-            .keep_alive_interval(PEER_PING_INTERVAL)
-            .keep_alive_timeout(PEER_PING_TIMEOUT);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
-        let name = self.name.clone();
-        crate::tasks::spawn("peer connection", async move {
-            let ended = connection.await;
-            tracing::debug!(peer = %name, ?ended, "connection to a peer ended");
-        });
-        Ok(sender)
+        let transport = Transport::to_peer(tcp, TlsConnector::from(Arc::new(config)), name).await.map_err(|error| failed(&error))?;
+        Http2::begin(transport, BOUNDS, ()).await.map_err(|error| failed(&error))
     }
 }
 
-/// Where hyper runs what belongs to one stream; each ends with its connection.
-#[derive(Clone)]
-struct Streams;
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
-    fn execute(&self, stream: F) {
-        crate::tasks::spawn("peer stream", stream);
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
     }
 }
 
 /// The body of a peer's answer; its place is free once it ends.
 struct Answer {
     body: Incoming,
+    _connection: Arc<Http2>,
     _place: OwnedSemaphorePermit,
 }
 

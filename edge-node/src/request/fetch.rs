@@ -28,15 +28,19 @@ pub(super) async fn get(
         request.headers_mut().remove(CONTENT_LENGTH);
     }
     *request.version_mut() = Version::HTTP_11;
-    if trail.interim.is_heard() {
-        // RFC 9110, section 15.2: a proxy passes them on.
-        let interim = trail.interim.clone();
-        request.extensions_mut().insert(OnInterim::new(move |status, headers| interim.send(status, headers.clone())));
-    }
+    hear_interim(&mut request, trail);
     trail.served_from(Source::Upstream);
     let mut response = path.upstreams().ask(upstream, trail.context.asked(), request).await?;
     fields::clean(response.headers_mut());
     Ok(response)
+}
+
+/// Passes interim responses on (RFC 9110, section 15.2), where whoever asks us can have them.
+pub(super) fn hear_interim<B>(request: &mut Request<B>, trail: &Trail) {
+    if trail.interim.is_heard() {
+        let interim = trail.interim.clone();
+        request.extensions_mut().insert(OnInterim::new(move |status, headers| interim.send(status, headers.clone())));
+    }
 }
 
 /// Asks the rest of the world for a worker: nothing of who asks the worker goes there, only that it came through here (RFC 8586).

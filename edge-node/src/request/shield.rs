@@ -18,9 +18,9 @@ use selvedge_runtime::Body;
 use super::RequestPath;
 use super::context::Context;
 use super::error::RequestError;
-use super::fields;
 use super::route::{self, Aim, Answerer};
 use super::trail::{Origin, Trail};
+use super::{fetch, fields};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::query;
 use crate::limits::PEER_INVALIDATION_WAIT;
@@ -74,7 +74,8 @@ pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, trai
     let peer = path.peers().shield(whole.as_bytes())?;
     let here = path.peers().asks_at()?;
     let standing = Standing { epoch: here.epoch.clone(), seq: here.seq, route: aim.route.fingerprint };
-    let asked = outgoing(path, request, trail, trail.context.asked(), &standing)?;
+    let mut asked = outgoing(path, request, trail, trail.context.asked(), &standing)?;
+    fetch::hear_interim(&mut asked, trail);
     let answer = path.peers().ask(&peer, asked).await;
     let metrics = &path.sinks.metrics;
     match answer {
@@ -136,9 +137,9 @@ fn outgoing(path: &RequestPath, request: &HeaderMap, trail: &Trail, target: &Pat
 impl RequestPath {
     /// Answers another node, for which this one is the shield: from the cache, or from the route's upstream through it. Never fails; what is no answer for the asker
     /// says so in `Selvedge-Peer`.
-    pub async fn serve_peer(self: &Arc<Self>, request: Request<Body>, connection: &Arc<Connection>) -> Response<Body> {
+    pub async fn serve_peer(self: &Arc<Self>, request: Request<Body>, connection: &Arc<Connection>, interim: Interim) -> Response<Body> {
         let context = Context::of_peer(&request, connection);
-        let trail = Trail::new(context, Origin::Peer, self.sinks.clone(), Interim::none());
+        let trail = Trail::new(context, Origin::Peer, self.sinks.clone(), interim);
         let reply = match self.answer_peer(request, connection, &trail).await {
             Ok(reply) => reply,
             Err(error) => super::respond::error(&error, &trail, self).into(),

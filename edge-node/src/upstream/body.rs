@@ -34,9 +34,16 @@ impl Default for Progress {
 
 /// A request's body on its way out, without its trailers: a server may take them for fields (RFC 9110, section 6.5.1), and nobody has looked at what they
 /// say of who asks.
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     pub(super) body: Body,
     pub(super) progress: Arc<Progress>,
+}
+
+impl Outgoing {
+    /// No body.
+    pub(crate) fn none() -> Self {
+        Self { body: Body::empty(), progress: Arc::default() }
+    }
 }
 
 impl http_body::Body for Outgoing {

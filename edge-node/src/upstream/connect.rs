@@ -12,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use selvedge_origin::registry::Protocol;
@@ -169,7 +170,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, String> {
 }
 
 /// A connected stream that counts the bytes it received: a connection that died without any was never answered on.
-pub(super) struct Transport {
+pub(crate) struct Transport {
     io: Io,
     received: Arc<AtomicU64>,
     look: Look,
@@ -183,6 +184,13 @@ enum Io {
 impl Transport {
     fn new(io: Io, look: Look) -> Self {
         Self { io, received: Arc::default(), look }
+    }
+
+    /// Over TLS to another node, on a stream that is connected.
+    pub(crate) async fn to_peer(tcp: TcpStream, tls: TlsConnector, name: ServerName<'static>) -> io::Result<Self> {
+        let socket = Socket::new(tcp);
+        let look = socket.look();
+        Ok(Self::new(Io::Tls(Box::new(tls.connect(name, socket).await?)), look))
     }
 
     /// Has the next read ask the kernel.

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::body::Outgoing;
 use super::connect::{Speaks, Transport};
-use super::http2::Http2;
+use super::http2::{Bounds, Http2};
 use super::limits;
 use super::socket::Look;
 use crate::tasks;
@@ -46,7 +46,7 @@ impl Connection {
     pub(super) async fn begin(transport: Transport, speaks: Speaks, open: OwnedSemaphorePermit) -> Result<Self, String> {
         match speaks {
             Speaks::Http1 => http1_connection(transport, open).await.map_err(|error| error.to_string()),
-            Speaks::Http2 => Http2::begin(transport, open).await.map(Self::Http2).map_err(|error| error.to_string()),
+            Speaks::Http2 => Http2::begin(transport, Bounds::UPSTREAM, open).await.map(Self::Http2).map_err(|error| error.to_string()),
         }
     }
 

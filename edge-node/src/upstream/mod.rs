@@ -9,7 +9,7 @@ mod connection;
 mod forward;
 mod group;
 mod head;
-mod http2;
+pub(crate) mod http2;
 mod interim;
 mod lost;
 mod manner;
@@ -27,7 +27,9 @@ use selvedge_runtime::{Body, BodyError};
 use connect::{Connector, Destination};
 use pool::Pools;
 
+pub(crate) use body::Outgoing;
 pub use config::UpstreamsConfig;
+pub(crate) use connect::Transport;
 pub use group::{Group, Groups, Renewal, ServerReading};
 pub use interim::OnInterim;
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Answers each connection of a new port by `serve`.
-async fn listening<F: Future<Output = ()> + Send>(
+pub(super) async fn listening<F: Future<Output = ()> + Send>(
     serve: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static,
 ) -> (String, AbortOnDropHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -24,7 +24,7 @@ async fn listening<F: Future<Output = ()> + Send>(
     (url, AbortOnDropHandle::new(accepting))
 }
 
-async fn http1(mut socket: TcpStream) {
+pub(super) async fn http1(mut socket: TcpStream) {
     const ANSWER: &str = "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-Hint: 1\r\n\r\n\
                           HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\npage";
     let mut asked = [0; 4096];

@@ -11,6 +11,8 @@ use selvedge_origin::api::wire::NewPurge;
 use selvedge_tests::client::{self, Answer, Over};
 use selvedge_tests::{Cluster, Upstream, eventually, fixture, route};
 
+use super::interim;
+
 const NODES: usize = 4;
 
 fn with_peers(config: &mut NodeConfig) {
@@ -83,6 +85,23 @@ async fn an_upstream_sees_one_fetch_for_all_nodes_of_a_region() {
         .await;
         assert_eq!(upstream.asked(), number + 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_responses_come_by_way_of_a_shield_too() {
+    let (cluster, _upstream) = region(with_peers, |_| cacheable("page".into())).await;
+    let (hinting, _hinting) = interim::listening(interim::http1).await;
+    cluster.apply(vec![route("hints.test/*", None, Some(&hinting))]).await;
+    let mut shielded = 0;
+    for number in 0..10 {
+        let asked = client::get("hints.test", &format!("/{number}"));
+        let answer = cluster.edges[0].send(Over::Cleartext, asked).await.expect("an answer");
+        let statuses: Vec<u16> = answer.interim.iter().map(|(status, _)| *status).collect();
+        assert_eq!((statuses, answer.text()), (vec![102, 103], "page".into()), "{:?}", members(&answer));
+        assert_eq!(answer.interim[1].1["link"], "</a.css>; rel=preload");
+        shielded += usize::from(members(&answer).len() == 2);
+    }
+    assert!(shielded > 0, "some of them have another node for their shield");
 }
 
 #[tokio::test(flavor = "multi_thread")]

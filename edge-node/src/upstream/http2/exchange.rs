@@ -20,9 +20,9 @@ use crate::upstream::interim::OnInterim;
 use crate::upstream::limits;
 
 /// A request that got no head; with itself, where nothing of it has gone out.
-pub(in crate::upstream) struct Lost {
-    pub(in crate::upstream) error: h2::Error,
-    pub(in crate::upstream) unsent: Option<Request<Outgoing>>,
+pub(crate) struct Lost {
+    pub(crate) error: h2::Error,
+    pub(crate) unsent: Option<Request<Outgoing>>,
 }
 
 impl From<h2::Error> for Lost {
@@ -33,11 +33,7 @@ impl From<h2::Error> for Lost {
 
 /// Sends a request; gives the final head of its answer. A server that takes nothing of the request's body for `stall` has lost the rest of it. Dropping the future resets
 /// the stream.
-pub(in crate::upstream) async fn ask(
-    connection: &Arc<Http2>,
-    request: Request<Outgoing>,
-    stall: Duration,
-) -> Result<Response<Incoming>, Lost> {
+pub(crate) async fn ask(connection: &Arc<Http2>, request: Request<Outgoing>, stall: Duration) -> Result<Response<Incoming>, Lost> {
     let (head, body) = request.into_parts();
     let interim = head.extensions.get::<OnInterim>().cloned();
     let bodiless = body.is_end_stream();
@@ -78,7 +74,7 @@ fn begin_upload(
         return Ok(None);
     }
     let connection = connection.clone();
-    Ok(Some(tasks::owned("upstream h2 body", async move {
+    Ok(Some(tasks::owned("h2 client body", async move {
         let _connection = connection;
         if upload(&mut stream, body, stall).await.is_err() {
             stream.send_reset(Reason::CANCEL);
@@ -120,7 +116,7 @@ async fn next_frame(stream: &mut SendStream<Bytes>, body: &mut Outgoing) -> Resu
 }
 
 /// An answer's body on its way in. Dropped before its end, it resets the stream.
-pub(in crate::upstream) struct Incoming {
+pub(crate) struct Incoming {
     received: Received,
     /// Goes on after the end of the answer: a server may answer before it has all of the request (RFC 9113, section 8.1).
     upload: Option<AbortOnDropHandle<()>>,
