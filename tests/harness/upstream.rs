@@ -9,9 +9,9 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
-/// A running server on a loopback port. Stopped when dropped.
+/// A running server on a loopback port. Stopped when dropped, with its connections.
 pub struct Upstream {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
@@ -27,7 +27,10 @@ impl Upstream {
         let answer = Arc::new(answer);
         let counter = asked.clone();
         let task = tokio::spawn(async move {
+            // They end with it.
+            let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
+                while connections.try_join_next().is_some() {}
                 let (answer, counter) = (answer.clone(), counter.clone());
                 let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                     let (answer, counter) = (answer.clone(), counter.clone());
@@ -38,7 +41,7 @@ impl Upstream {
                         Ok::<_, hyper::Error>(answer(Request::from_parts(parts, body)).map(Full::new))
                     }
                 });
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service));
+                connections.spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service));
             }
         });
         Self { address, asked, task }

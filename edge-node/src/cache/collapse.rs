@@ -16,12 +16,13 @@ use super::policy::Refusal;
 use super::purge::Stamp;
 use super::status::Detail;
 use super::vary::Variant;
-use crate::limits::FILLS_MAX;
 
 /// All fetches that fill the cache now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fills {
     by_key: Mutex<ByKey>,
+    keys_max: usize,
+    readers_max: usize,
 }
 
 /// Several for one key where responses vary, or where their answers are not shared.
@@ -65,6 +66,11 @@ pub struct Obligation {
 }
 
 impl Fills {
+    /// Of at most so many keys at one time, each with at most so many readers.
+    pub(super) fn bounded(keys_max: usize, readers_max: usize) -> Arc<Self> {
+        Arc::new(Self { by_key: Mutex::default(), keys_max, readers_max })
+    }
+
     /// Whether a fetch of this key is on its way.
     pub(super) fn runs(&self, key: &[u8]) -> bool {
         self.by_key.lock().contains_key(key)
@@ -91,13 +97,13 @@ impl Fills {
             && let Some(registered) =
                 by_key.get(key).and_then(|list| list.iter().find(|one| one.open && one.discriminator == discriminator && admits(&one.fill)))
         {
-            return registered.fill.reader(false).map_or(Duty::Refused(Detail::Waiters.name()), Duty::Follow);
+            return registered.fill.reader(false, self.readers_max).map_or(Duty::Refused(Detail::Waiters.name()), Duty::Follow);
         }
-        if by_key.len() >= FILLS_MAX {
+        if by_key.len() >= self.keys_max {
             return Duty::Refused(Detail::Fills.name());
         }
         let fill = Fill::new(stamp);
-        let Some(reader) = fill.reader(true) else { return Duty::Refused(Detail::Waiters.name()) };
+        let Some(reader) = fill.reader(true, self.readers_max) else { return Duty::Refused(Detail::Waiters.name()) };
         let registered = Registered { discriminator, open: company == Company::Open, fill: fill.clone() };
         by_key.entry(key.into()).or_default().push(registered);
         Duty::Fetch(Obligation { fills: self.clone(), key: key.into(), fill }, reader)
@@ -131,9 +137,9 @@ impl Obligation {
         self.fill.stamp()
     }
 
-    /// Whether others follow already.
+    /// Whether others follow, or have.
     pub fn has_company(&self) -> bool {
-        self.fill.readers() > 1
+        self.fill.is_followed()
     }
 
     /// Tells all what was found out.

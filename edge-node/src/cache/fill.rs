@@ -20,20 +20,21 @@ use smallvec::SmallVec;
 
 use super::disk::DiskBody;
 use super::entry::Entry;
+use super::keeping::Keeping;
 use super::policy::Refusal;
 use super::purge::Stamp;
 use super::tags::Tags;
 use super::vary::Variant;
-use crate::limits::{FILL_CHUNK_OVERHEAD_BYTES, FILL_READERS_MAX, FILL_WINDOW_BYTES};
+use crate::limits::{FILL_CHUNK_OVERHEAD_BYTES, FILL_WINDOW_BYTES};
 use crate::request::RequestError;
 
 /// What a fill has found out, for its readers.
 #[derive(Debug, Clone)]
 pub enum Head {
-    /// A response that is being stored: read on.
+    /// A response that is being stored, or goes by for want of room: read on.
     Streaming(Arc<StreamHead>),
-    /// A stored response that the upstream has confirmed.
-    Confirmed(Arc<Entry>),
+    /// A stored response that the upstream has confirmed, and whether it is stored anew.
+    Confirmed(Arc<Entry>, Keeping),
     /// A stored response in the place of an upstream that fails.
     Stale(Arc<Entry>),
     /// Not for the cache: whoever ordered the fill takes the response, the others fetch for themselves.
@@ -55,6 +56,8 @@ pub struct StreamHead {
     pub withheld: Vec<HeaderName>,
     /// Its length where it is known.
     pub length: Option<u64>,
+    /// What will become of it.
+    pub keeping: Keeping,
 }
 
 /// The meeting point of a fill and its readers.
@@ -86,6 +89,8 @@ struct State {
     /// No longer stored: chunks go when the slowest reader has them.
     paced: bool,
     readers: Slab<ReaderState>,
+    /// Somebody has joined whoever ordered it.
+    followed: bool,
     filler: Option<Waker>,
 }
 
@@ -113,17 +118,19 @@ impl Fill {
             stored: None,
             paced: false,
             readers: Slab::new(),
+            followed: false,
             filler: None,
         };
         Arc::new(Self { state: Mutex::new(state), stamp, discarded: AtomicBool::new(false) })
     }
 
-    /// A reader from the first byte; none where there are too many, or the first bytes have gone.
-    pub(super) fn reader(self: &Arc<Self>, owner: bool) -> Option<Reader> {
+    /// A reader from the first byte; none where there are `readers_max`, or the first bytes have gone.
+    pub(super) fn reader(self: &Arc<Self>, owner: bool, readers_max: usize) -> Option<Reader> {
         let mut state = self.state.lock();
-        if state.readers.len() >= FILL_READERS_MAX || state.paced {
+        if state.readers.len() >= readers_max || state.paced {
             return None;
         }
+        state.followed |= !owner;
         let id = state.readers.insert(ReaderState { waker: None, at: 0 });
         Some(Reader { fill: self.clone(), id, owner })
     }
@@ -151,9 +158,9 @@ impl Fill {
         self.discarded.load(Relaxed)
     }
 
-    /// Readers waiting now.
-    pub(super) fn readers(&self) -> usize {
-        self.state.lock().readers.len()
+    /// Whether somebody has joined whoever ordered it.
+    pub(super) fn is_followed(&self) -> bool {
+        self.state.lock().followed
     }
 
     pub(super) fn has_head(&self) -> bool {

@@ -19,6 +19,7 @@ mod doorkeeper;
 pub mod entry;
 pub mod fill;
 pub mod freshness;
+pub mod keeping;
 pub mod key;
 mod memory;
 pub mod negotiate;
@@ -48,7 +49,7 @@ use http::{HeaderName, HeaderValue};
 use selvedge_origin::registry::Coding;
 use smallvec::SmallVec;
 
-use crate::limits::{MEMORY_SHARE_MAX, UNCOLLAPSED_MS};
+use crate::limits::{FILL_READERS_MAX, FILLS_MAX, MEMORY_SHARE_MAX, UNCOLLAPSED_MS};
 use crate::metrics::{Metrics, Removal};
 
 use collapse::{Company, Duty, Fills, Obligation};
@@ -56,8 +57,10 @@ use disk::{Disk, DiskConfig, DiskUsage, Spill};
 use entry::{Encoding, Entry, Slot};
 use fill::Fill;
 use freshness::Standing;
+use keeping::{Keeping, Welcome};
 use key::CacheKey;
 use memory::Memory;
+use policy::Refusal;
 use purge::{Purges, Realm, Stamp, Verdict};
 use recall::Recalls;
 use refusals::Refusals;
@@ -144,6 +147,12 @@ impl Cache {
         Ok(Self::over(bytes_max, metrics, Some(Arc::new(disk))))
     }
 
+    /// The same with fetches of at most so many keys at one time, each with at most so many readers.
+    #[cfg(test)]
+    pub(crate) fn with_fills(self, keys_max: usize, readers_max: usize) -> Self {
+        Self { fills: Fills::bounded(keys_max, readers_max), ..self }
+    }
+
     fn over(bytes_max: u64, metrics: Arc<Metrics>, disk: Option<Arc<Disk>>) -> Self {
         let behind = disk.clone();
         let evicted = move |key: &[u8]| behind.iter().for_each(|disk| disk.left_memory(key));
@@ -156,7 +165,7 @@ impl Cache {
             memory_entry_max: bytes_max / MEMORY_SHARE_MAX,
             purges: Arc::default(),
             refusals: Refusals::default(),
-            fills: Arc::default(),
+            fills: Fills::bounded(FILLS_MAX, FILL_READERS_MAX),
             filling_bytes: Arc::default(),
             filling_bytes_max: bytes_max / 2,
         }
@@ -216,14 +225,38 @@ impl Cache {
         self.keep(key, entry, fits, || true);
     }
 
-    /// The same for what was fetched; nothing where it was invalidated meanwhile.
-    pub(crate) fn fulfil(&self, obligation: &Obligation, entry: Arc<Entry>) {
+    /// Whether there is room for a response that is being fetched: `length` bytes, where that is known, of at most so many in memory, and on disk in slices. To be
+    /// asked once for each fetch: it counts as being asked for.
+    pub(crate) fn welcome(&self, obligation: &Obligation, length: Option<u64>, memory_bytes_max: u64, sliced_bytes_max: u64) -> Welcome {
         let key = obligation.key();
-        if !self.is_gone(key, &entry) {
-            // Others that wait are as good as having been asked before.
-            let fits = self.fits(&entry) && (self.is_welcome(key, &entry) || obligation.has_company());
-            self.keep(key, entry, fits, || !obligation.is_discarded());
+        // One of unknown length may be as large as any.
+        let bytes = length.unwrap_or(self.memory_entry_max);
+        // Others that wait are as good as having been asked before.
+        let in_memory = self.is_welcome(key, bytes) || obligation.has_company();
+        let disk_takes = self.disk.as_ref().is_some_and(|disk| disk.has_room(bytes.min(memory_bytes_max)));
+        let largest = if disk_takes { memory_bytes_max.max(sliced_bytes_max) } else { memory_bytes_max };
+        // One of unknown length has a byte at least.
+        let keeping = match length.unwrap_or(1) > largest {
+            true => Keeping::Not(Some(Refusal::TooLarge)),
+            false if in_memory || disk_takes => Keeping::Stored,
+            false => Keeping::Stranger,
+        };
+        Welcome { in_memory, keeping }
+    }
+
+    /// Stores what was fetched, where it was welcome or is by now, unless it was invalidated meanwhile. Says what has become of it.
+    pub(crate) fn fulfil(&self, obligation: &Obligation, entry: Arc<Entry>, welcome: Welcome) -> Keeping {
+        let key = obligation.key();
+        if self.is_gone(key, &entry) {
+            return Keeping::Not(None);
         }
+        let fits = self.fits(&entry);
+        let in_memory = fits && (welcome.in_memory || obligation.has_company());
+        if self.keep(key, entry, in_memory, || !obligation.is_discarded()) {
+            return Keeping::Stored;
+        }
+        let refusal = if fits { Refusal::Admission } else { Refusal::TooLarge };
+        Keeping::Not((!obligation.is_discarded()).then_some(refusal))
     }
 
     /// Whether an entry is small enough for memory.
@@ -231,25 +264,29 @@ impl Cache {
         entry.weight() as u64 <= self.memory_entry_max
     }
 
-    /// Whether memory takes an entry: it has others of the key, or room, or was asked for it before.
-    fn is_welcome(&self, key: &[u8], entry: &Entry) -> bool {
-        self.tier.welcomes(key, entry.weight() as u64) || self.tier.holds(key)
+    /// Whether memory takes so many bytes of a key: it has others of the key, or room, or was asked for it before.
+    fn is_welcome(&self, key: &[u8], bytes: u64) -> bool {
+        self.tier.welcomes(key, bytes) || self.tier.holds(key)
     }
 
-    /// Puts an entry into all tiers (into memory where it `fits`), if `wanted` says so while nobody else changes the key: whoever invalidates it does so before that or after it, never in between.
-    fn keep(&self, key: &[u8], entry: Arc<Entry>, fits: bool, wanted: impl Fn() -> bool) {
+    /// Puts an entry into all tiers (into memory where it `fits`), if `wanted` says so while nobody else changes the key: whoever invalidates it does so before that or
+    /// after it, never in between. Gives whether any has it.
+    fn keep(&self, key: &[u8], entry: Arc<Entry>, fits: bool, wanted: impl Fn() -> bool) -> bool {
+        let mut kept = false;
         self.tier.change(key, &mut |slot| {
             let old = slot.cloned().unwrap_or_default();
             if !wanted() {
                 return (!old.is_empty()).then_some(old);
             }
-            self.disk.iter().for_each(|disk| disk.put(key, &entry));
+            let on_disk = self.disk.as_ref().is_some_and(|disk| disk.put(key, &entry));
+            kept = fits || on_disk;
             if fits {
                 old.crowded_out(&entry).for_each(|other| other.removed(Removal::Variants));
             }
             let new = if fits { old.with(entry.clone()) } else { old.without(&entry) };
             (!new.is_empty()).then_some(new)
         });
+        kept
     }
 
     /// Drops the responses of a key that were purged.
@@ -286,8 +323,12 @@ impl Cache {
         self.tier.change(key, &mut |slot| Some(slot?.with_encoding(&entry.body, coding, encoding)));
     }
 
-    /// Remembers that the answer of a key was not for the cache.
+    /// Remembers that the answer of a key was not for the cache. One that was said not long ago is not said again.
     pub(crate) fn mark_uncollapsed(&self, key: &[u8], now: Time) {
+        let long_enough = now.plus_ms(UNCOLLAPSED_MS / 2);
+        if self.tier.get(key).and_then(|slot| slot.uncollapsed_until).is_some_and(|until| until > long_enough) {
+            return;
+        }
         self.tier.change(key, &mut |slot| {
             let variants = slot.map(|slot| slot.variants.clone()).unwrap_or_default();
             Some(Slot { variants, uncollapsed_until: Some(now.plus_ms(UNCOLLAPSED_MS)) })
@@ -315,10 +356,14 @@ impl Cache {
         bytes_max.min(self.memory_entry_max)
     }
 
-    /// A way to disk for a body of at most so many bytes that is too large for memory; none where there is no disk. Gives the largest body that it takes, too.
-    pub(crate) fn spill(&self, bytes_max: u64) -> Option<(Spill, u64)> {
-        let disk = self.disk.as_ref()?;
-        Some((disk.spill(), bytes_max.min(disk.body_bytes_max())))
+    /// A way to disk for a body that is too large for memory; none where there is no disk.
+    pub(crate) fn spill(&self) -> Option<Spill> {
+        self.disk.as_ref().map(|disk| disk.spill())
+    }
+
+    /// The largest body that goes that way, in bytes, at most `bytes_max`; 0 where there is no disk.
+    pub(crate) fn sliced_bytes_max(&self, bytes_max: u64) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| bytes_max.min(disk.body_bytes_max()))
     }
 
     /// Waits until the disk has what was stored until now.

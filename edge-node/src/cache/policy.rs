@@ -52,15 +52,17 @@ pub enum Refusal {
     NoLifetime,
     /// It is stale at once, and has nothing to be validated by.
     Useless,
-    /// It is larger than the route stores.
+    /// It is larger than the route or this node stores.
     TooLarge,
     /// It stands in the place of a worker's that failed, and is not the worker's.
     PassThrough,
+    /// Nobody asked for it before, memory is full, and no disk takes it.
+    Admission,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Status,
         Self::Range,
         Self::NoStore,
@@ -74,6 +76,7 @@ impl Refusal {
         Self::Useless,
         Self::TooLarge,
         Self::PassThrough,
+        Self::Admission,
     ];
 
     /// The stable name.
@@ -92,13 +95,14 @@ impl Refusal {
             Self::Useless => "no-validator",
             Self::TooLarge => "too-large",
             Self::PassThrough => "pass-through",
+            Self::Admission => "admission",
         }
     }
 
     /// Whether the next request of the same key would be refused too, so that it need not wait for this one. (One that bad ranges could bring about would let any client
     /// end the waiting.)
     pub const fn lasts(self) -> bool {
-        !matches!(self, Self::Authorization | Self::Range | Self::PassThrough)
+        !matches!(self, Self::Authorization | Self::Range | Self::PassThrough | Self::Admission)
     }
 }
 

@@ -99,7 +99,7 @@ impl Cache {
 
     /// To memory, unless it was forgotten or replaced since it was read.
     fn promote(&self, disk: &Disk, key: &[u8], recalled: Recalled) -> Option<Arc<Entry>> {
-        let fits = self.fits(&recalled.entry) && self.is_welcome(key, &recalled.entry);
+        let fits = self.fits(&recalled.entry) && self.is_welcome(key, recalled.entry.weight() as u64);
         let mut is_current = false;
         self.tier.change(key, &mut |slot| {
             is_current = disk.is_current(&recalled);

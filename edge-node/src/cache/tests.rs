@@ -10,6 +10,7 @@ use super::control::Control;
 use super::entry::StoredBody;
 use super::fill::{Head, Reader, StreamHead};
 use super::freshness::Freshness;
+use super::keeping::Keeping;
 use super::key::Space;
 use super::policy::Refusal;
 use super::vary::{VARIANTS_MAX, Variant, Vary};
@@ -67,6 +68,7 @@ fn streaming() -> Head {
         variant: Variant::default(),
         withheld: Vec::new(),
         length: None,
+        keeping: Keeping::Stored,
     }))
 }
 

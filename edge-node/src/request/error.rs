@@ -67,6 +67,9 @@ pub enum RequestError {
     /// The upstream.
     #[error("upstream: {0}")]
     Upstream(#[from] UpstreamError),
+    /// The upstream, and what is stored must not be used without it.
+    #[error("upstream, without which what is stored must not be used: {0}")]
+    Unconfirmed(UpstreamError),
     /// The worker.
     #[error("worker {worker} version {version}: {error}")]
     Run {

@@ -21,8 +21,9 @@ use crate::cache::collapse::{Company, Duty};
 use crate::cache::control::Control;
 use crate::cache::entry::Entry;
 use crate::cache::fill::{Head, Reader};
+use crate::cache::keeping::Keeping;
 use crate::cache::key::CacheKey;
-use crate::cache::policy::{self, RequestFacts};
+use crate::cache::policy::{self, Refusal, RequestFacts};
 use crate::cache::status::{Detail, Forward};
 use crate::cache::time::Time;
 use crate::cache::vary::Variant;
@@ -295,7 +296,8 @@ pub(super) async fn fetch(
                 if question.begin(found, headers, &aim.route.cache, path.now()).is_err() {
                     continue;
                 }
-                store::begin(path, obligation, store::Order::new(question, headers, aim, beginning.stale, beginning.scope), trail.clone());
+                let order = store::Order::new(question, headers, aim, beginning.stale, beginning.scope).hinted(&hint);
+                store::begin(path, obligation, order, trail.clone());
                 (reader, true)
             }
         };
@@ -344,14 +346,14 @@ async fn settle(
             if !ours {
                 trail.served_from(Source::Memory);
             }
-            let status = path.name().forward(why, Some(stream.head.status), true, !ours, None);
+            let status = forwarded(path, why, stream.head.status, stream.keeping, ours);
             Settled::Response(compress::streaming(path, question, asked, &stream, reader, status).await)
         }
         Head::Streaming(stream) => other_variant(&stream.variant),
-        Head::Confirmed(entry) | Head::Stale(entry) if !entry.variant.matches(headers) => other_variant(&entry.variant),
-        Head::Confirmed(entry) => {
+        Head::Confirmed(entry, _) | Head::Stale(entry) if !entry.variant.matches(headers) => other_variant(&entry.variant),
+        Head::Confirmed(entry, keeping) => {
             trail.cached(if ours { CacheResult::Revalidated } else { CacheResult::Collapsed });
-            let status = path.name().forward(why, Some(StatusCode::NOT_MODIFIED), true, !ours, None);
+            let status = forwarded(path, why, StatusCode::NOT_MODIFIED, keeping, ours);
             Settled::Response(compress::stored(path, question, asked, &entry, respond::Say::As(status), path.now()).await)
         }
         Head::Stale(entry) => {
@@ -372,4 +374,10 @@ async fn settle(
         Head::Abandoned if ours => Settled::Alone(Detail::Abandoned.name()),
         Head::Abandoned => Settled::Again(None),
     }
+}
+
+/// What is said of a fetch that fills the cache, to whoever ordered it or to one who follows.
+fn forwarded(path: &RequestPath, why: Forward, status: StatusCode, keeping: Keeping, ours: bool) -> HeaderValue {
+    let keeping = if ours { keeping } else { keeping.shared() };
+    path.name().forward(why, Some(status), keeping == Keeping::Stored, !ours, keeping.refusal().map(Refusal::name))
 }

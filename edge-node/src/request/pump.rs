@@ -71,9 +71,8 @@ pub(super) async fn pump(obligation: &Obligation, mut body: Body, filling: &mut 
                 Held::InMemory
             }
             Held::InMemory if goes_on => {
-                let spilling = begin(obligation, room).await;
-                bytes_max = spilling.as_ref().map_or(0, |(_, bytes_max)| *bytes_max);
-                spilling.map(|(spill, _)| spill).filter(|_| read <= bytes_max).map_or(Held::Nowhere, Held::OnDisk)
+                bytes_max = room.sliced_bytes_max();
+                begin(obligation, room).await.filter(|_| read <= bytes_max).map_or(Held::Nowhere, Held::OnDisk)
             }
             Held::OnDisk(mut spill) if goes_on => {
                 let written = spill.push(data).await.is_ok() && filling.hold(obligation.spilled(spill.begin()));
@@ -88,19 +87,24 @@ pub(super) async fn pump(obligation: &Obligation, mut body: Body, filling: &mut 
     }
 }
 
-/// Takes what has arrived to disk, where there is one. Gives the largest body that it takes, too.
-async fn begin(obligation: &Obligation, room: Room<'_>) -> Option<(Spill, u64)> {
-    let (mut spill, bytes_max) = room.disk?.spill(room.bytes_max)?;
-    if room.length.is_some_and(|length| length > bytes_max) {
+/// Takes what has arrived to disk, where there is one that takes the whole.
+async fn begin(obligation: &Obligation, room: Room<'_>) -> Option<Spill> {
+    let mut spill = room.disk?.spill()?;
+    if room.length.is_some_and(|length| length > room.sliced_bytes_max()) {
         return None;
     }
     for chunk in obligation.all_chunks() {
         spill.push(chunk).await.ok()?;
     }
-    Some((spill, bytes_max))
+    Some(spill)
 }
 
 impl Room<'_> {
+    /// Bytes that go to disk in slices; 0 where none do.
+    pub(super) fn sliced_bytes_max(&self) -> u64 {
+        self.disk.map_or(0, |cache| cache.sliced_bytes_max(self.bytes_max))
+    }
+
     /// Whether it is known to be too large for memory.
     fn is_large(&self) -> bool {
         self.length.is_some_and(|length| length > self.memory_bytes_max)

@@ -361,6 +361,8 @@ fn row(error: &RequestError) -> Row {
             row(StatusCode::GATEWAY_TIMEOUT, "http_request_denied", "nothing is stored, and only-if-cached was asked".into())
         }
         RequestError::Upstream(error) => upstream_row(error),
+        // RFC 9111, sections 5.2.2.2, 5.2.2.8 and 5.2.2.10.
+        RequestError::Unconfirmed(error) => Row { status: StatusCode::GATEWAY_TIMEOUT, ..upstream_row(error) },
         RequestError::Run { worker, error, .. } => run_row(worker, error),
         RequestError::Body(error) => body_row(error),
     }

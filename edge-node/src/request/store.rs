@@ -27,6 +27,7 @@ use crate::cache::control::{self, Control};
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::fill::{Head, StreamHead};
 use crate::cache::freshness::{Freshness, Standing};
+use crate::cache::keeping::{Keeping, Welcome};
 use crate::cache::part::{ContentRange, Part};
 use crate::cache::policy::{self, Refusal, RequestFacts, Storable};
 use crate::cache::purge::Stamp;
@@ -46,6 +47,8 @@ pub(super) struct Order {
     stale: Option<(Arc<Entry>, u64)>,
     scope: Scope,
     begun: Instant,
+    /// An answer of the key was not for the cache a moment ago, and so it is fetched alone.
+    alone: bool,
 }
 
 /// What an upstream is asked for.
@@ -61,7 +64,13 @@ enum Ask<'a> {
 
 impl Order {
     pub(super) fn new(question: &Question, headers: &HeaderMap, aim: &Aim, stale: Option<(Arc<Entry>, u64)>, scope: Scope) -> Self {
-        Self { facts: question.facts, headers: headers.clone(), aim: aim.clone(), stale, scope, begun: Instant::now() }
+        let (facts, headers, aim) = (question.facts, headers.clone(), aim.clone());
+        Self { facts, headers, aim, stale, scope, begun: Instant::now(), alone: false }
+    }
+
+    /// The same, begun as this hint says.
+    pub(super) fn hinted(self, hint: &Hint) -> Self {
+        Self { alone: hint.alone, ..self }
     }
 }
 
@@ -105,7 +114,16 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
     let fresh_yet = |entry: &Entry| !entry.control.no_cache && matches!(entry.standing(received), Standing::Fresh(_));
     match (answer, stale) {
         (Err(error), Some((entry, stale))) if stale.if_error && is_unreachable(&error) => obligation.tell(Head::Stale(entry.clone())),
-        (Err(error), _) => obligation.tell(Head::Failed(Arc::new(error))),
+        (Err(error), stale) => {
+            let revalidates = |control: &Control| control.must_revalidate || control.proxy_revalidate || control.s_maxage.is_some();
+            let error = match error {
+                RequestError::Upstream(away) if away.is_of_the_server() && stale.is_some_and(|(entry, _)| revalidates(&entry.control)) => {
+                    RequestError::Unconfirmed(away)
+                }
+                error => error,
+            };
+            obligation.tell(Head::Failed(Arc::new(error)));
+        }
         // Stale beats a fresh error, and so does what is fresh yet and was to be refreshed.
         (Ok(response), Some((entry, stale))) if policy::is_upstream_error(response.status()) && (stale.if_error || fresh_yet(entry)) => {
             drop(response);
@@ -119,7 +137,7 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
         }
         (Ok(response), _) => match may_store(&order, &trail, &response, (requested, received)) {
             Ok(storable) => stream(&path, obligation, &order, response, storable).await,
-            Err(refusal) => decline(&path, obligation, response, refusal, received),
+            Err(refusal) => decline(&path, obligation, &order, response, refusal, received),
         },
     }
 }
@@ -235,11 +253,23 @@ fn confirm(
     let control = &confirmed.control;
     // What the 304 says now may forbid to keep it.
     let refusal = if control.no_store { Some(Refusal::NoStore) } else { control.private.then_some(Refusal::Private) };
-    match refusal {
-        Some(refusal) => path.cache().refusals().note(obligation.key(), refusal, received),
-        None => path.cache().fulfil(obligation, confirmed.clone()),
+    let keeping = match refusal {
+        Some(refusal) => Keeping::Not(Some(refusal)),
+        None => {
+            // Its bytes are where they were.
+            let welcome = path.cache().welcome(obligation, Some(confirmed.body.len()), u64::MAX, u64::MAX);
+            path.cache().fulfil(obligation, confirmed.clone(), welcome)
+        }
+    };
+    note(path, obligation, keeping, received);
+    obligation.tell(Head::Confirmed(confirmed, keeping));
+}
+
+/// Remembers why something is not stored, for whoever asks.
+fn note(path: &RequestPath, obligation: &Obligation, keeping: Keeping, now: Time) {
+    if let Keeping::Not(Some(refusal)) = keeping {
+        path.cache().refusals().note(obligation.key(), refusal, now);
     }
-    obligation.tell(Head::Confirmed(confirmed));
 }
 
 /// A stored response with the fields of a `304`, or of a `200` to HEAD, from now on.
@@ -262,10 +292,11 @@ pub(super) fn freshened(aim: &Aim, entry: &Entry, by: &HeaderMap, (requested, re
     entry.freshened(fields, control, jittered(freshness, settings), stamp).without(&withheld)
 }
 
-/// Not for the cache: to whoever ordered it. Others that wait already show that it is asked for often: the next ones shall not wait.
-fn decline(path: &RequestPath, obligation: Obligation, response: Response<Body>, refusal: Refusal, now: Time) {
+/// Not for the cache: to whoever ordered it. Others that wait already show that it is asked for often: the next ones shall not wait. While they do not, and the answers stay
+/// what they are, nobody could wait: that they go alone is enough then.
+fn decline(path: &RequestPath, obligation: Obligation, order: &Order, response: Response<Body>, refusal: Refusal, now: Time) {
     path.cache().refusals().note(obligation.key(), refusal, now);
-    if obligation.has_company() && refusal.lasts() {
+    if (obligation.has_company() || order.alone) && refusal.lasts() {
         path.cache().mark_uncollapsed(obligation.key(), now);
     }
     obligation.give(response, refusal);
@@ -278,29 +309,33 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
     let length = policy::stated_length(&head.headers).or_else(|| body.size_hint().exact());
     compress::prepare(&order.aim, head.status, &mut head.headers, length);
     let withheld = control::withheld(&head.headers);
-    let stream = Arc::new(StreamHead { head: head.clone(), variant: variant.clone(), withheld, length });
     let bytes_max = order.aim.route.cache.entry_bytes_max;
-    let mut filling = path.cache().filling();
-    // A body that is here already is stored before anyone is told, so that its readers get it whole.
-    if let Some(whole) = body.as_whole() {
-        if length.is_some_and(|length| length != whole.len() as u64) {
-            obligation.tell(Head::Streaming(stream));
-            obligation.end(Err(wrong_length()));
-            return;
-        }
-        if whole.len() as u64 > bytes_max {
-            return decline(path, obligation, Response::from_parts(head, body), Refusal::TooLarge, storable.freshness.received);
-        }
-        obligation.push(Bytes::copy_from_slice(&whole));
-        keep(path, &obligation, order, head, StoredBody::new(&obligation.all_chunks()), variant, storable);
-        obligation.finish(Head::Streaming(stream));
-        return;
-    }
-    obligation.tell(Head::Streaming(stream));
     // Parts are put together in memory; slices are not.
     let is_part = head.status == StatusCode::PARTIAL_CONTENT && order.aim.slice.is_none();
     let disk = if is_part { None } else { Some(path.cache()) };
     let room = Room { memory_bytes_max: path.cache().memory_entry_max(bytes_max), bytes_max, length, disk };
+    let welcome = path.cache().welcome(&obligation, length, room.memory_bytes_max, room.sliced_bytes_max());
+    let mut stream = StreamHead { head: head.clone(), variant: variant.clone(), withheld, length, keeping: welcome.keeping };
+    let arriving = Arriving { head, variant, storable, welcome };
+    let mut filling = path.cache().filling();
+    // A body that is here already is stored before anyone is told, so that its readers get it whole.
+    if let Some(whole) = body.as_whole() {
+        if length.is_some_and(|length| length != whole.len() as u64) {
+            stream.keeping = Keeping::Not(None);
+            obligation.tell(Head::Streaming(Arc::new(stream)));
+            obligation.end(Err(wrong_length()));
+            return;
+        }
+        if whole.len() as u64 > bytes_max {
+            let (response, now) = (Response::from_parts(arriving.head, body), arriving.storable.freshness.received);
+            return decline(path, obligation, order, response, Refusal::TooLarge, now);
+        }
+        obligation.push(Bytes::copy_from_slice(&whole));
+        stream.keeping = keep(path, &obligation, order, arriving, StoredBody::new(&obligation.all_chunks()));
+        obligation.finish(Head::Streaming(Arc::new(stream)));
+        return;
+    }
+    obligation.tell(Head::Streaming(Arc::new(stream)));
     let (read, held) = pump(&obligation, body, &mut filling, room).await;
     let end = match read {
         Ok(read) if length.is_some_and(|length| length != read) => Err(wrong_length()),
@@ -308,14 +343,14 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
     };
     match (held, end.is_ok()) {
         (Held::InMemory, true) => {
-            keep(path, &obligation, order, head, StoredBody::new(&obligation.all_chunks()), variant, storable);
+            keep(path, &obligation, order, arriving, StoredBody::new(&obligation.all_chunks()));
             obligation.end(end);
         }
         (Held::OnDisk(spill), true) => {
             // Readers need not wait for the last slices.
             obligation.arrived();
             if let Ok(body) = spill.finish().await {
-                keep(path, &obligation, order, head, StoredBody::sliced(body), variant, storable);
+                keep(path, &obligation, order, arriving, StoredBody::sliced(body));
             }
         }
         (Held::Nowhere, true) if !obligation.is_discarded() => {
@@ -330,30 +365,34 @@ fn wrong_length() -> BodyError {
     BodyError::Aborted("the body is not as long as it said".into())
 }
 
-fn keep(
-    path: &RequestPath,
-    obligation: &Obligation,
-    order: &Order,
+/// A response that may be stored, but for its body.
+struct Arriving {
     head: response::Parts,
-    body: StoredBody,
     variant: Variant,
     storable: Storable,
-) {
+    welcome: Welcome,
+}
+
+/// Stores it with its body. Says what has become of it.
+fn keep(path: &RequestPath, obligation: &Obligation, order: &Order, arriving: Arriving, body: StoredBody) -> Keeping {
     if obligation.is_discarded() {
-        return;
+        return Keeping::Not(None);
     }
+    let Arriving { head, variant, storable, welcome } = arriving;
     let range = if head.status == StatusCode::PARTIAL_CONTENT { ContentRange::of(&head.headers) } else { None };
-    let len = body.len();
+    let (len, received) = (body.len(), storable.freshness.received);
     let mut entry = Entry::of(head, body, storable, variant, obligation.stamp());
     let counters = &order.aim.route.counters;
     entry.count_by(counters);
     if let Some(range) = range {
         // Not the bytes that it said: the client has got them, nobody else shall.
-        let Some(part) = Part::of(range, len) else { return };
+        let Some(part) = Part::of(range, len) else { return Keeping::Not(Some(Refusal::Range)) };
         entry = partial::widened(entry.partial(part), part, &order.scope);
     }
     let entry = Arc::new(entry);
-    path.cache().fulfil(obligation, entry.clone());
+    let keeping = path.cache().fulfil(obligation, entry.clone(), welcome);
+    note(path, obligation, keeping, received);
     obligation.became(entry);
     counters.fill.observe(order.begun.elapsed());
+    keeping
 }

@@ -153,7 +153,9 @@ impl Capabilities {
                 let wish = wish(wishes.unwrap_or(&FetchCache::default()));
                 let answer = self.path.serve_outside(request, asked, wish, &self.trail);
                 Box::pin(answer).await.map_err(|error| match error {
-                    RequestError::Upstream(error) => FetchError { message: format!("fetch failed: {error}") },
+                    RequestError::Upstream(error) | RequestError::Unconfirmed(error) => {
+                        FetchError { message: format!("fetch failed: {error}") }
+                    }
                     error => refuse(&url, &error.to_string()),
                 })
             }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use selvedge_origin::api::wire::RouteSpec;
+use selvedge_origin::registry::{HealthCheck, Server};
 use selvedge_tests::client::{self, Over};
 use selvedge_tests::{Cluster, Upstream, fixture, route};
 
@@ -131,4 +133,41 @@ async fn a_worker_is_cached_only_where_its_route_says_so() {
     assert_ne!(first, second, "the worker ran twice");
     let (first, second) = asked_twice("kept.test").await;
     assert_eq!(first, second, "the second answer is the stored one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_all_servers_of_an_upstream_are_down_what_is_stored_stands_in_as_far_as_it_may() {
+    let answer = |request: http::Request<bytes::Bytes>| {
+        let control = if request.uri().path() == "/strict" { "max-age=1, must-revalidate" } else { "max-age=1" };
+        http::Response::builder().header("cache-control", control).body("page".into()).unwrap()
+    };
+    let (one, two) = (Upstream::start(answer).await, Upstream::start(answer).await);
+    let servers = [&one, &two].map(|server| Server::at(server.url())).to_vec();
+    let health = Some(HealthCheck { interval_ms: 100, up_after: 1, down_after: 1, ..HealthCheck::default() });
+    let upstream = selvedge_origin::registry::Upstream { name: Some("shop".into()), servers, health, ..Default::default() };
+    let cluster = Cluster::start(1).await;
+    cluster.apply(vec![RouteSpec { upstream: Some(upstream), ..route("site.test/*", None, None) }]).await;
+    for path in ["/strict", "/lenient"] {
+        assert_eq!(cluster.get("site.test", path).await.text(), "page");
+    }
+    drop(one);
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    for path in ["/strict", "/lenient"] {
+        assert_eq!(cluster.get("site.test", path).await.status, 200, "{path}: the other one answers");
+    }
+    drop(two);
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let mut said = std::collections::BTreeSet::new();
+    // While they are found out to be down, and when they are known to be.
+    for round in 0..20 {
+        let stale = cluster.get("site.test", "/lenient").await;
+        assert_eq!((stale.status, stale.text().as_str()), (200, "page"), "{round}");
+        assert!(stale.header("cache-status").ends_with("detail=stale-if-error"), "{round}: {:?}", stale.headers);
+        let strict = cluster.get("site.test", "/strict").await;
+        assert_eq!(strict.status, 504, "{round}: {:?}", strict.headers);
+        said.insert(strict.header("proxy-status").split("; ").nth(1).unwrap_or_default().to_owned());
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    assert!(said.contains("error=destination_unavailable"), "{said:?}");
+    assert_eq!(cluster.get("site.test", "/never").await.status, 503, "nothing is stored");
 }

@@ -143,15 +143,22 @@ impl Disk {
         let _ = self.shared.memory.set(Arc::downgrade(memory));
     }
 
-    /// Stores a response, in its turn; what is stored of its variant is not used any more where there is no room for it.
-    pub(super) fn put(&self, key: &[u8], entry: &Arc<Entry>) {
+    /// Stores a response, in its turn; what is stored of its variant is not used any more where there is no room for it. Gives whether there is.
+    pub(super) fn put(&self, key: &[u8], entry: &Arc<Entry>) -> bool {
         let name = self.shared.name(key);
         let order = Order::Put { name, key: key.into(), entry: entry.clone() };
-        if self.shared.queue.push(order).is_err() {
+        let has_room = self.shared.queue.push(order).is_ok();
+        if !has_room {
             self.shared.metrics.disk.skipped_queue.add(1);
             // Also what still waits to be written.
             self.forget(key);
         }
+        has_room
+    }
+
+    /// Whether so many bytes would find room among what waits to be written.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.shared.queue.has_room(bytes)
     }
 
     /// A body that is to be written while it arrives.

@@ -73,12 +73,18 @@ impl Order {
     }
 }
 
+impl State {
+    fn has_room(&self, bytes: u64) -> bool {
+        !self.closed && (self.bytes == 0 || self.bytes + bytes <= DISK_QUEUE_BYTES)
+    }
+}
+
 impl Queue {
     /// Orders something that may be left undone. Gives its number.
     pub(super) fn push(&self, order: Order) -> Result<u64, Full> {
         let bytes = order.bytes();
         let mut state = self.state.lock();
-        if state.closed || (state.bytes > 0 && state.bytes + bytes > DISK_QUEUE_BYTES) {
+        if !state.has_room(bytes) {
             return Err(Full(order));
         }
         state.bytes += bytes;
@@ -136,6 +142,11 @@ impl Queue {
             None if state.closed => Err(Closed),
             None => Ok(None),
         }
+    }
+
+    /// Whether so many bytes would find room.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.state.lock().has_room(bytes)
     }
 
     /// Bytes that wait.

@@ -15,6 +15,7 @@ use crate::cache::coding::encode_head;
 use crate::cache::collapse::{Duty, Obligation};
 use crate::cache::entry::{Encoding, Entry, StoredBody};
 use crate::cache::fill::{Fill, Head, Reader, StreamHead};
+use crate::cache::keeping::Keeping;
 
 /// A reader of the coded bytes of a stored body. None: no compressor is free.
 pub(super) async fn of_entry(
@@ -26,11 +27,11 @@ pub(super) async fn of_entry(
 ) -> Option<Reader> {
     let (obligation, reader) = match path.cache().enter_encoding(address(entry), coding) {
         Duty::Refused(_) => return None,
-        Duty::Follow(reader) => return matches!(reader.head().await, Head::Confirmed(_)).then_some(reader),
+        Duty::Follow(reader) => return matches!(reader.head().await, Head::Confirmed(..)).then_some(reader),
         Duty::Fetch(obligation, reader) => (obligation, reader),
     };
     let encoder = path.compressors().begin(coding, Some(entry.body.len()))?;
-    obligation.tell(Head::Confirmed(entry.clone()));
+    obligation.tell(Head::Confirmed(entry.clone(), Keeping::Stored));
     begin(path, question, aim, obligation, Source::Entry(entry.clone()), (coding, encoder, entry.body.whole()));
     Some(reader)
 }
@@ -58,6 +59,7 @@ pub(super) async fn of_stream(
         variant: stream.variant.clone(),
         withheld: Vec::new(),
         length: None,
+        keeping: stream.keeping,
     });
     obligation.tell(Head::Streaming(head.clone()));
     let source = Source::Fill(stream.clone(), plain.fill());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -13,6 +14,7 @@ use selvedge_runtime::{Body, BodyError};
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::world::*;
+use crate::cache::Cache;
 use crate::limits::FILL_WINDOW_BYTES;
 
 /// An upstream whose responses begin when the test says so.
@@ -163,6 +165,66 @@ async fn answers_that_are_not_for_the_cache_are_not_shared_and_not_waited_for() 
         gate.add_permits(2);
     };
     futures::join!(both, open);
+}
+
+/// Both requests are with the upstream at one time; gives whether they are.
+async fn go_at_once(world: &World, server: &Server, gate: &Semaphore) -> bool {
+    let before = server.requests();
+    let both = async { futures::join!(world.look("/"), world.look("/")) };
+    let open = async {
+        let both_came = async {
+            while server.requests() < before + 2 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let came = tokio::time::timeout(Duration::from_millis(500), both_came).await.is_ok();
+        gate.add_permits(2);
+        came
+    };
+    let (_, came) = futures::join!(both, open);
+    gate.forget_permits(usize::MAX);
+    came
+}
+
+#[tokio::test]
+async fn as_long_as_answers_are_not_for_the_cache_nobody_waits_for_anothers() {
+    let (server, gate, _) = gated(&[("cache-control", "private")], "mine").await;
+    let world = World::new(vec![to_upstream("/*", &server)]);
+    assert!(!go_at_once(&world, &server, &gate).await, "nothing is known yet: one waits");
+    // The first mark alone would be over after ten seconds.
+    for round in 0..5 {
+        assert!(go_at_once(&world, &server, &gate).await, "after {} s", round * 8);
+        world.pass(8);
+    }
+    world.pass(20);
+    assert!(!go_at_once(&world, &server, &gate).await, "nobody asked for long enough");
+}
+
+#[tokio::test]
+async fn followers_and_fetches_are_bounded_and_who_is_beyond_asks_for_itself() {
+    let (server, gate, _) = gated(&[("cache-control", "max-age=60")], "page").await;
+    let world = World::around(vec![to_upstream("/*", &server)], |metrics| Cache::new(64 << 20, metrics).with_fills(2, 2));
+    // Two fetches, one of them followed by one: as much as may be.
+    let mut within = [Box::pin(world.look("/a")), Box::pin(world.look("/b")), Box::pin(world.look("/b"))];
+    for request in &mut within {
+        assert!(futures::poll!(request).is_pending());
+    }
+    settle().await;
+    let beyond = futures::future::join(world.look("/b"), world.look("/c"));
+    let open = async {
+        while server.requests() < 4 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(4);
+    };
+    let ((reader, fetch), ()) = futures::join!(beyond, open);
+    assert_eq!(reader, (200, "edge-1; fwd=uri-miss; fwd-status=200; detail=waiters".into(), "page".into()));
+    assert_eq!(fetch, (200, "edge-1; fwd=uri-miss; fwd-status=200; detail=fills".into(), "page".into()));
+    let answers = join_all(within).await;
+    assert!(answers.iter().all(|(status, said, body)| *status == 200 && said.contains("; stored") && body == "page"), "{answers:?}");
+    assert_eq!(server.requests(), 4, "who follows asks nobody");
+    gate.add_permits(1);
+    assert!(world.look("/c").await.1.ends_with("; stored"), "there is room again");
 }
 
 /// A body that breaks off after `sent`.

@@ -22,6 +22,11 @@ async fn explain(world: &World, method: &str, path: &str, headers: &[(&str, &str
     }
 }
 
+/// Why the last answer of a path was not stored.
+pub(super) async fn last_refusal(world: &World, path: &str) -> Option<String> {
+    first(world, path).await.refusal.map(|refusal| refusal.reason)
+}
+
 async fn first(world: &World, path: &str) -> Layer {
     explain(world, "GET", path, &[]).await.layers.remove(0)
 }

@@ -6,6 +6,7 @@ mod collapsing;
 mod compressing;
 mod counting;
 mod explaining;
+mod keeping;
 mod on_disk;
 mod parts;
 mod passing;

@@ -29,7 +29,7 @@ fn begin(bytes: usize) -> Vec<u8> {
 type Sender = mpsc::Sender<Bytes>;
 
 /// An upstream whose one body comes as the test sends it; later requests get nothing.
-async fn fed() -> (Server, Sender) {
+pub(super) async fn fed() -> (Server, Sender) {
     let (sender, receiver) = mpsc::channel::<Bytes>(1);
     let receiver = Arc::new(Mutex::new(Some(receiver)));
     let server = Server::start(move |_| {
@@ -135,6 +135,32 @@ async fn a_restarted_node_answers_head_range_and_conditions_from_its_disk() {
         world.rest().await;
     }
     assert_eq!(server.requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_reads_none_of_what_is_stored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(|_| async {
+        http::Response::builder().header("cache-control", "max-age=600").body(Body::full(vec![b'x'; 40 << 10])).expect("a response")
+    })
+    .await;
+    let world = || World::on_disk(vec![to_upstream("/*", &server)], 16 * MIB as u64, folder.path());
+    let before = world();
+    for number in 0..100 {
+        before.look(&format!("/{number}")).await;
+    }
+    before.rest().await;
+    drop(before);
+    let after = world();
+    after.path.cache().settled().await;
+    let disk = &after.metrics.disk;
+    assert_eq!((after.path.cache().disk_usage().entries, disk.reads.get(), disk.read_bytes.get()), (100, 0, 0));
+    for number in 1..=3 {
+        assert!(after.look(&format!("/{number}")).await.1.ends_with("detail=disk"));
+        assert_eq!(disk.reads.get(), number, "each is read when it is asked for");
+        assert!((number * (40 << 10)..number * (44 << 10)).contains(&disk.read_bytes.get()), "{}", disk.read_bytes.get());
+    }
+    assert_eq!(server.requests(), 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -165,9 +165,14 @@ impl World {
 
     /// With these routes, no workers, this much memory, and a disk.
     pub(super) fn on_disk(routes: Vec<Route>, memory_bytes: u64, folder: &std::path::Path) -> Self {
-        let metrics = Arc::new(Metrics::default());
         let disk = DiskConfig { folder: folder.to_owned(), bytes_max: 512 << 20 };
-        let cache = Cache::with_disk(memory_bytes, &disk, metrics.clone()).expect("a folder");
+        Self::around(routes, |metrics| Cache::with_disk(memory_bytes, &disk, metrics).expect("a folder"))
+    }
+
+    /// With these routes, no workers, and this cache.
+    pub(super) fn around(routes: Vec<Route>, cache: impl FnOnce(Arc<Metrics>) -> Cache) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let cache = cache(metrics.clone());
         Self::over("192.0.2.0/24", routes, |_| async { panic!("no worker is routed") }, cache, metrics)
     }
 
