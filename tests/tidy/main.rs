@@ -157,12 +157,52 @@ fn the_caches_reference_names_all_that_it_can_say_and_be_told() {
     let settings = serde_json::to_value(selvedge_origin::registry::CacheSettings::default()).expect("settings are JSON");
     let compress = serde_json::to_value(selvedge_origin::registry::CompressSettings::default()).expect("settings are JSON");
     let keys = [&settings, &compress].into_iter().flat_map(|table| table.as_object().expect("settings are a table").keys().cloned());
+    let route: selvedge_origin::api::wire::RouteSpec =
+        serde_json::from_value(serde_json::json!({ "pattern": "a.org/*" })).expect("a route");
+    let of_route = serde_json::to_value(route).expect("a route is JSON").as_object().expect("a table").keys().cloned().collect::<Vec<_>>();
+    let of_upstream = names(&serde_json::to_value(whole_upstream()).expect("an upstream is JSON"));
+    let keys = keys.chain(of_route).chain(of_upstream);
     let refusals = Refusal::ALL.iter().map(|refusal| refusal.name().to_owned());
     let details = Detail::ALL.iter().map(|detail| detail.name().to_owned());
     let reasons = Forward::ALL.iter().map(|forward| forward.name().to_owned());
     let missing: Vec<String> =
         keys.chain(refusals).chain(details).chain(reasons).filter(|name| !page.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "edge-node/CACHE.md does not name {missing:?}");
+}
+
+/// The keys of a table: those of the tables in it after a dot, those of what is listed in it as they are.
+fn names(table: &serde_json::Value) -> Vec<String> {
+    use serde_json::Value;
+    let of = |(key, value): (&String, &Value)| match value {
+        Value::Object(inner) => inner.keys().map(|under| format!("{key}.{under}")).collect(),
+        Value::Array(list) => list.iter().flat_map(names).chain([key.clone()]).collect(),
+        _ => vec![key.clone()],
+    };
+    table.as_object().into_iter().flatten().flat_map(of).collect()
+}
+
+/// An upstream that says everything.
+fn whole_upstream() -> selvedge_origin::registry::Upstream {
+    use selvedge_origin::registry::{Ejection, HealthCheck, KeepAlive, Protocol, Retries, Server, Upstream};
+    let (text, number) = (|| Some("x".to_owned()), Some(1));
+    Upstream {
+        name: text(),
+        servers: vec![Server { address: "http://a.org".to_owned(), weight: 2, backup: true }],
+        protocol: Protocol::H1,
+        host: text(),
+        server_name: text(),
+        authority: text(),
+        requests_max: number,
+        queue_max: number,
+        queue_wait_ms: number,
+        connect_timeout_ms: number,
+        head_timeout_ms: number,
+        body_idle_timeout_ms: number,
+        keep_alive: KeepAlive { idle_ms: number, requests_max: number },
+        health: Some(HealthCheck::default()),
+        ejection: Ejection { failures: 1, ms: 1 },
+        retries: Retries { max: 1, ..Retries::default() },
+    }
 }
 
 #[test]
