@@ -8,6 +8,7 @@ use http::{StatusCode, response};
 use selvedge_origin::registry::{Coding, CompressSettings};
 
 use super::control::Control;
+use super::lines::Lines;
 use super::negotiate::weight;
 
 /// Members of `Accept-Encoding` that are looked at. Browsers send four or five.
@@ -84,14 +85,14 @@ fn quality(parameter: &[u8]) -> Option<u16> {
 
 /// Whether a response may be given a coding on this route: it has content without one, of a type and length that is worth it, and nobody forbids it.
 /// `length` is that of its content, where it is known. Clients without any coding get it as it is, and learn by `Vary` that there are others.
-pub fn encodable(settings: &CompressSettings, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> bool {
+pub fn encodable(settings: &CompressSettings, status: StatusCode, headers: &impl Lines, length: Option<u64>) -> bool {
     settings.enabled
         && has_whole_content(status)
         && length.is_none_or(|length| length >= settings.min_bytes && length > 0)
-        && !headers.contains_key(CONTENT_ENCODING)
-        && !headers.contains_key(CONTENT_RANGE)
-        && headers.get(CONTENT_TYPE).is_some_and(|value| is_listed(settings, value))
-        && !(headers.contains_key(CACHE_CONTROL) && Control::of(headers).no_transform)
+        && headers.first(&CONTENT_TYPE).is_some_and(|value| is_listed(settings, value))
+        && !headers.has(&CONTENT_ENCODING)
+        && !headers.has(&CONTENT_RANGE)
+        && !(headers.has(&CACHE_CONTROL) && Control::of(headers).no_transform)
 }
 
 /// RFC 9110, section 6.4.1; a part and the answer to a bad range are of the bytes as they are.
@@ -107,8 +108,8 @@ fn has_whole_content(status: StatusCode) -> bool {
         )
 }
 
-fn is_listed(settings: &CompressSettings, content_type: &HeaderValue) -> bool {
-    let kind = content_type.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+fn is_listed(settings: &CompressSettings, content_type: &[u8]) -> bool {
+    let kind = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
     let ends_with = |suffix: &[u8]| {
         kind.len()
             .checked_sub(suffix.len())

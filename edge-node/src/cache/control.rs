@@ -2,6 +2,8 @@
 
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 
+use super::lines::Lines;
+
 /// Larger numbers of seconds mean this one (RFC 9111, section 1.2.2).
 pub const SECONDS_MAX: u64 = 1 << 31;
 
@@ -39,10 +41,10 @@ pub struct Control {
 
 impl Control {
     /// What `Cache-Control` says.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &impl Lines) -> Self {
         let mut control = Self::default();
-        for line in headers.get_all(CACHE_CONTROL) {
-            control.parse(line.as_bytes());
+        for line in headers.all(&CACHE_CONTROL) {
+            control.parse(line);
         }
         control
     }

@@ -24,8 +24,8 @@ const MONTHS: [(&[u8], u64, u64); 12] = [
 /// Parses one of the three formats, strictly but for two things: case says nothing (RFC 9111, section 4.2), and a day of the week that is not that date's is taken for a
 /// slip of the pen (the RFC encourages recipients to be robust; the day adds nothing to the date). What is no date, or before 1970, is none: for `Expires` that means "in
 /// the past".
-pub fn parse_date(value: &HeaderValue) -> Option<Time> {
-    let text = value.as_bytes();
+pub fn parse_date(value: impl AsRef<[u8]>) -> Option<Time> {
+    let text = value.as_ref();
     let seconds = fixed(text).or_else(|| rfc_850(text)).or_else(|| asctime(text))?;
     Some(Time(seconds.saturating_mul(1000)))
 }

@@ -21,6 +21,7 @@ pub mod fill;
 pub mod freshness;
 pub mod keeping;
 pub mod key;
+pub mod lines;
 mod memory;
 pub mod negotiate;
 pub mod part;

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use http::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue};
 
+use super::lines::Lines;
 use super::range::{self, Selected};
 use super::validate::strong_date;
 
@@ -130,15 +131,15 @@ impl Missing {
 }
 
 /// The validator by which parts may be put together: a strong tag, or a date that is strong (RFC 9110, sections 8.8.1 and 8.8.2.2).
-pub fn strong_validator(headers: &HeaderMap) -> Option<&HeaderValue> {
-    if let Some(tag) = headers.get(ETAG) {
-        return tag.as_bytes().starts_with(b"\"").then_some(tag);
+pub fn strong_validator(headers: &impl Lines) -> Option<&[u8]> {
+    if let Some(tag) = headers.first(&ETAG) {
+        return tag.starts_with(b"\"").then_some(tag);
     }
     strong_date(headers)
 }
 
 /// Whether both are of one representation (RFC 9111, section 3.4): they share a strong validator.
-pub fn same_representation(one: &HeaderMap, other: &HeaderMap) -> bool {
+pub fn same_representation(one: &impl Lines, other: &impl Lines) -> bool {
     strong_validator(one).is_some_and(|validator| strong_validator(other) == Some(validator))
 }
 

@@ -400,7 +400,7 @@ mod tests {
     fn requests_are_followed_as_far_as_the_route_says() {
         use RequestDirectives::{All, None as Not, Safe};
         let request =
-            |line: &'static str| Control::of(&[(http::header::CACHE_CONTROL, HeaderValue::from_static(line))].into_iter().collect());
+            |line: &'static str| Control::of(&HeaderMap::from_iter([(http::header::CACHE_CONTROL, HeaderValue::from_static(line))]));
         let newer = |line, directives| !meets(&request(line), &HeaderMap::new(), directives, 5_000, 10_000);
         for line in ["no-cache", "max-age=4", "max-age=0", "min-fresh=11"] {
             assert!(newer(line, All), "{line}");

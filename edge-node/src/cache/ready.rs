@@ -1,15 +1,14 @@
 //! A stored response on its way to a client, as it is: all that differs from one client to the next are two fields. HTTP/1.1 sends the others as they were
-//! written for the first client; other protocols make a response of it.
+//! stored; other protocols make a response of it.
 
 use std::sync::Arc;
-use std::sync::OnceLock;
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use http::header::{AGE, CONTENT_LENGTH, HeaderValue};
 use http::{Response, StatusCode};
 use selvedge_runtime::Body;
 
-use super::entry::Entry;
+use super::entry::{Entry, FIELDS_OF_A_HIT};
 use super::status::{CACHE_STATUS, push_decimal};
 use super::time::Time;
 
@@ -21,10 +20,6 @@ pub struct Ready {
     cache_status: HeaderValue,
     body: Bytes,
 }
-
-/// The fields of a stored response as HTTP/1.1 sends them, but for those that differ. Written when they are first sent.
-#[derive(Debug, Default)]
-pub(super) struct Written(OnceLock<Box<[u8]>>);
 
 impl Ready {
     /// Of a stored response; none where it takes more than its two fields to send it.
@@ -56,10 +51,12 @@ impl Ready {
 
     /// Writes its fields, `Content-Length` and `Date` among them, each with its line's end.
     pub fn write_fields(&self, out: &mut Vec<u8>) {
-        let written = self.entry.written().0.get_or_init(|| write(self.entry.fields(), self.entry.body.len()));
-        out.reserve(written.len() + self.cache_status.len() + self.body.len() + 256);
-        out.extend_from_slice(written);
-        out.extend_from_slice(b"age: ");
+        let lines = self.entry.fields().lines_without_length();
+        out.reserve(lines.len() + self.cache_status.len() + self.body.len() + 256);
+        out.extend_from_slice(lines);
+        out.extend_from_slice(b"content-length: ");
+        push_decimal(out, self.entry.body.len());
+        out.extend_from_slice(b"\r\nage: ");
         push_decimal(out, self.age_s);
         out.extend_from_slice(b"\r\ncache-status: ");
         out.extend_from_slice(self.cache_status.as_bytes());
@@ -68,7 +65,7 @@ impl Ready {
 
     /// The same as a response.
     pub fn into_response(self) -> Response<Body> {
-        let mut headers = self.entry.fields().clone();
+        let mut headers = self.entry.fields().to_map(FIELDS_OF_A_HIT);
         headers.insert(AGE, HeaderValue::from(self.age_s));
         headers.insert(CACHE_STATUS, self.cache_status);
         headers.insert(CONTENT_LENGTH, HeaderValue::from(self.entry.body.len()));
@@ -76,20 +73,6 @@ impl Ready {
         (*response.status_mut(), *response.headers_mut()) = (self.entry.status, headers);
         response
     }
-}
-
-/// The fields that every client gets. No field's value can have a line's end in it.
-fn write(fields: &HeaderMap, length: u64) -> Box<[u8]> {
-    let mut out = Vec::with_capacity(fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + 40);
-    for (name, value) in fields.iter().filter(|(name, _)| **name != AGE && **name != CACHE_STATUS && **name != CONTENT_LENGTH) {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            out.extend_from_slice(part);
-        }
-    }
-    out.extend_from_slice(b"content-length: ");
-    push_decimal(&mut out, length);
-    out.extend_from_slice(b"\r\n");
-    out.into()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::part::{ContentRange, Part, strong_validator};
 pub struct Whole {
     /// Its length in bytes.
     pub total: u64,
-    validator: HeaderValue,
+    validator: Box<[u8]>,
     coding: Option<HeaderValue>,
 }
 
@@ -36,7 +36,7 @@ impl Whole {
         let range = ContentRange::of(headers).filter(|range| status == StatusCode::PARTIAL_CONTENT && range.first == 0)?;
         let total = range.total.filter(|total| range.bytes() == length.min(*total))?;
         let coding = headers.get(CONTENT_ENCODING).cloned();
-        Some(Self { total, validator: strong_validator(headers)?.clone(), coding })
+        Some(Self { total, validator: strong_validator(headers)?.into(), coding })
     }
 
     /// What the stored first slice, of so many bytes, says; none where others could not be told from those of another representation.
@@ -82,7 +82,7 @@ impl Slice {
     /// Under which key it is stored, where this is the key of the whole.
     pub fn key(&self, whole: CacheKey) -> CacheKey {
         match &self.of {
-            Some(of) if self.number > 0 => whole.of_slice(self.number, self.length, of.validator.as_bytes()),
+            Some(of) if self.number > 0 => whole.of_slice(self.number, self.length, &of.validator),
             _ => whole,
         }
     }
@@ -100,7 +100,7 @@ impl Slice {
             && range.is_some_and(|range| {
                 range.first == bytes.start && range.last.saturating_add(1) == bytes.end && range.total == Some(of.total)
             })
-            && strong_validator(headers) == Some(&of.validator)
+            && strong_validator(headers) == Some(&*of.validator)
             && headers.get(CONTENT_ENCODING) == of.coding.as_ref()
     }
 }
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn slices_of_different_wholes_have_different_keys_and_the_same_address() {
         let base = CacheKey::new(Space::Upstream, "https", "a.org", "/film");
-        let other = Whole { validator: HeaderValue::from_static("\"b\""), ..whole() };
+        let other = Whole { validator: b"\"b\"".as_slice().into(), ..whole() };
         assert_eq!(Slice::first(10).key(base.clone()), base);
         assert_eq!(whole().slice_at(0, 10).key(base.clone()), base, "the first is the whole's");
         let keys = [

@@ -6,34 +6,37 @@ use http::header::{
 };
 
 use super::date::parse_date;
+use super::lines::Lines;
 use super::time::Time;
 
 /// Fields by which a client asks only for what it does not have. A fill asks for all of it.
 const CONDITIONS: [HeaderName; 6] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE];
 
-/// Makes a client's fields those of a fill: without conditions and ranges, and with those that validate `stored` (the fields of a stored response), where there
-/// is one.
-pub fn ask(request: &mut HeaderMap, stored: Option<&HeaderMap>) {
+/// Makes a client's fields those of a fill: without conditions and ranges.
+pub fn ask_for_all(request: &mut HeaderMap) {
     for name in CONDITIONS {
         request.remove(name);
     }
-    let Some(stored) = stored else { return };
-    if let Some(etag) = stored.get(ETAG) {
-        request.insert(IF_NONE_MATCH, etag.clone());
-    }
-    if let Some(modified) = stored.get(LAST_MODIFIED) {
-        request.insert(IF_MODIFIED_SINCE, modified.clone());
+}
+
+/// Makes a client's fields those of a fill that validates a stored response with these fields.
+pub fn ask_since(request: &mut HeaderMap, stored: &impl Lines) {
+    ask_for_all(request);
+    for (condition, validator) in [(IF_NONE_MATCH, ETAG), (IF_MODIFIED_SINCE, LAST_MODIFIED)] {
+        if let Some(value) = stored.first(&validator).and_then(|value| HeaderValue::from_bytes(value).ok()) {
+            request.insert(condition, value);
+        }
     }
 }
 
 /// Whether a `304` to our own condition speaks of the stored response (RFC 9111, section 4.3.4): tags that both have must agree; without one it must not have been changed
 /// after the stored one was. (An upstream of several servers may say an earlier date for the same bytes.)
-pub fn confirms(not_modified: &HeaderMap, stored: &HeaderMap) -> bool {
-    if let (Some(told), Some(stored)) = (not_modified.get(ETAG), stored.get(ETAG)) {
-        return weakly_equal(told.as_bytes(), stored.as_bytes());
+pub fn confirms(not_modified: &HeaderMap, stored: &impl Lines) -> bool {
+    if let (Some(told), Some(stored)) = (not_modified.first(&ETAG), stored.first(&ETAG)) {
+        return weakly_equal(told, stored);
     }
-    let modified = |headers: &HeaderMap| headers.get(LAST_MODIFIED).and_then(parse_date);
-    !matches!((modified(not_modified), modified(stored)), (Some(told), Some(stored)) if told > stored)
+    let modified = [not_modified.first(&LAST_MODIFIED), stored.first(&LAST_MODIFIED)].map(|date| date.and_then(parse_date));
+    !matches!(modified, [Some(told), Some(stored)] if told > stored)
 }
 
 /// The stored fields with those of a `304` (RFC 9111, section 3.2): each that is there replaces all stored ones of its name, but for those that describe the stored
@@ -63,10 +66,10 @@ pub fn freshen(stored: &mut HeaderMap, not_modified: &HeaderMap) {
 
 /// Whether a GET or HEAD with these fields is answered by `304` from a response with those (RFC 9110, section 13.2.2, steps 3 and 4): whether the client has what
 /// it would get.
-pub fn client_has(request: &HeaderMap, stored: &HeaderMap) -> bool {
+pub fn client_has(request: &HeaderMap, stored: &impl Lines) -> bool {
     let mut tags = request.get_all(IF_NONE_MATCH).iter().peekable();
     if tags.peek().is_some() {
-        let stored = stored.get(ETAG).map(HeaderValue::as_bytes);
+        let stored = stored.first(&ETAG);
         return tags.any(|line| names_tag(line.as_bytes(), stored));
     }
     let Some(since) = only_date(request, &IF_MODIFIED_SINCE) else { return false };
@@ -80,8 +83,8 @@ fn only_date(request: &HeaderMap, name: &HeaderName) -> Option<Time> {
 }
 
 /// When a stored response was last changed; one that does not say it, not after its `Date` (RFC 9111, section 4.3.2).
-fn modified(stored: &HeaderMap) -> Option<Time> {
-    stored.get(LAST_MODIFIED).or(stored.get(DATE)).and_then(parse_date)
+fn modified(stored: &impl Lines) -> Option<Time> {
+    stored.first(&LAST_MODIFIED).or(stored.first(&DATE)).and_then(parse_date)
 }
 
 /// Whether a client asks on a condition that only the upstream can find unfulfilled: what is stored may be older than what is there.
@@ -91,19 +94,19 @@ pub fn has_precondition(request: &HeaderMap) -> bool {
 
 /// Whether a stored response fulfils `If-Match` and `If-Unmodified-Since` (RFC 9110, section 13.2.2, steps 1 and 2). Where it does not, the upstream is asked: it may have
 /// what the client means.
-pub fn fulfils(request: &HeaderMap, stored: &HeaderMap) -> bool {
+pub fn fulfils(request: &HeaderMap, stored: &impl Lines) -> bool {
     let mut tags = request.get_all(IF_MATCH).iter().peekable();
     if tags.peek().is_some() {
-        let strong = stored.get(ETAG).map(HeaderValue::as_bytes).filter(|tag| tag.starts_with(b"\""));
+        let strong = stored.first(&ETAG).filter(|tag| tag.starts_with(b"\""));
         return tags.any(|line| line.as_bytes().trim_ascii() == b"*" || strong.is_some_and(|strong| names_strong(line.as_bytes(), strong)));
     }
     let Some(unless) = only_date(request, &IF_UNMODIFIED_SINCE) else { return true };
-    stored.get(LAST_MODIFIED).and_then(parse_date).is_some_and(|modified| modified <= unless)
+    stored.first(&LAST_MODIFIED).and_then(parse_date).is_some_and(|modified| modified <= unless)
 }
 
 /// Whether a `200` to HEAD speaks of the stored response to GET (RFC 9111, section 4.3.5): what both say of the bytes is the same.
-pub fn head_confirms(head: &HeaderMap, stored: &HeaderMap) -> bool {
-    [ETAG, LAST_MODIFIED, CONTENT_LENGTH, CONTENT_ENCODING].iter().all(|name| match (head.get(name), stored.get(name)) {
+pub fn head_confirms(head: &HeaderMap, stored: &impl Lines) -> bool {
+    [ETAG, LAST_MODIFIED, CONTENT_LENGTH, CONTENT_ENCODING].iter().all(|name| match (head.first(name), stored.first(name)) {
         (Some(head), Some(stored)) => head == stored,
         // A tag or a length that only one of them has says nothing; a coding does.
         (None, None) => true,
@@ -112,21 +115,21 @@ pub fn head_confirms(head: &HeaderMap, stored: &HeaderMap) -> bool {
 }
 
 /// Whether `If-Range` lets a range of the response be sent (RFC 9110, section 13.1.5): a strong tag, or the exact date of a response that is not weaker than it.
-pub fn range_applies(request: &HeaderMap, stored: &HeaderMap) -> bool {
+pub fn range_applies(request: &HeaderMap, stored: &impl Lines) -> bool {
     let Some(condition) = request.get(IF_RANGE).map(HeaderValue::as_bytes) else { return true };
     if condition.starts_with(b"\"") {
-        return stored.get(ETAG).is_some_and(|tag| tag.as_bytes() == condition);
+        return stored.first(&ETAG).is_some_and(|tag| tag == condition);
     }
     if condition.starts_with(b"W/") {
         return false;
     }
-    strong_date(stored).is_some_and(|modified| modified.as_bytes() == condition)
+    strong_date(stored).is_some_and(|modified| modified == condition)
 }
 
 /// `Last-Modified` where it is strong: at least a second before the response's own date (section 8.8.2.2).
-pub(super) fn strong_date(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let modified = headers.get(LAST_MODIFIED)?;
-    let date = headers.get(DATE).and_then(parse_date)?;
+pub(super) fn strong_date(headers: &impl Lines) -> Option<&[u8]> {
+    let modified = headers.first(&LAST_MODIFIED)?;
+    let date = headers.first(&DATE).and_then(parse_date)?;
     (date.ms_since(parse_date(modified)?) >= 1000).then_some(modified)
 }
 
@@ -240,9 +243,9 @@ mod tests {
     #[test]
     fn a_fill_asks_by_the_stored_validators_only() {
         let mut request = headers(&[("if-none-match", "\"client\""), ("range", "bytes=0-1"), ("if-match", "\"x\""), ("accept", "*/*")]);
-        ask(&mut request, Some(&headers(&[("etag", "\"a\""), ("last-modified", DATE)])));
+        ask_since(&mut request, &headers(&[("etag", "\"a\""), ("last-modified", DATE)]));
         assert_eq!(request, headers(&[("if-none-match", "\"a\""), ("accept", "*/*"), ("if-modified-since", DATE)]));
-        ask(&mut request, None);
+        ask_for_all(&mut request);
         assert_eq!(request, headers(&[("accept", "*/*")]));
     }
 

@@ -1,6 +1,6 @@
 //! Parts of responses on their way into the cache: asking for what a stored part lacks, and putting parts together (RFC 9111, section 3.4).
 
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use http::{Response, StatusCode};
 use selvedge_runtime::Body;
 
@@ -16,8 +16,8 @@ use crate::cache::validate::freshen;
 pub(super) fn ask_for_rest(request: &mut HeaderMap, stored: &Entry) {
     let Some(range) = missing(stored).and_then(Missing::range) else { return };
     request.insert(RANGE, range);
-    if let Some(validator) = strong_validator(stored.fields()) {
-        request.insert(IF_RANGE, validator.clone());
+    if let Some(validator) = strong_validator(stored.fields()).and_then(|validator| HeaderValue::from_bytes(validator).ok()) {
+        request.insert(IF_RANGE, validator);
     }
 }
 
@@ -48,9 +48,8 @@ pub(super) fn completed(stored: &Entry, rest: Response<Body>) -> Completed {
     if !same_representation(stored.fields(), &head.headers) || !(tags_are_there || stored.purgeable.tags == Tags::default()) {
         return Completed::Other;
     }
-    let mut fields = stored.fields().clone();
-    // Places that a hit fills: they say nothing of the new response.
-    fields.remove(AGE);
+    let mut fields = stored.fields().to_map(head.headers.len());
+    // What a cache has said of the part says nothing of the new response.
     fields.remove(CACHE_STATUS);
     freshen(&mut fields, &head.headers);
     fields.remove(CONTENT_RANGE);

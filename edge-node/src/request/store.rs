@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AGE, COOKIE, HeaderMap, RANGE};
+use http::header::{COOKIE, HeaderMap, RANGE};
 use http::{Method, Request, Response, StatusCode, Uri, response};
 use http_body::Body as HttpBody;
 use selvedge_origin::registry::CacheSettings;
@@ -208,8 +208,10 @@ async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::GET;
     *request.headers_mut() = order.headers.clone();
-    let stored = if let Ask::Since(entry) = what { Some(entry.fields()) } else { None };
-    validate::ask(request.headers_mut(), stored);
+    match what {
+        Ask::Since(entry) => validate::ask_since(request.headers_mut(), entry.fields()),
+        _ => validate::ask_for_all(request.headers_mut()),
+    }
     match (what, &order.scope) {
         (Ask::Rest(part), _) => partial::ask_for_rest(request.headers_mut(), part),
         (Ask::All | Ask::Since(_), Scope::Range(_)) => {
@@ -275,13 +277,8 @@ fn note(path: &RequestPath, obligation: &Obligation, keeping: Keeping, now: Time
 /// A stored response with the fields of a `304`, or of a `200` to HEAD, from now on.
 pub(super) fn freshened(aim: &Aim, entry: &Entry, by: &HeaderMap, (requested, received): (Time, Time), stamp: Stamp) -> Entry {
     let settings = &aim.route.cache;
-    let mut fields = entry.fields().clone();
+    let mut fields = entry.fields().to_map(by.len());
     validate::freshen(&mut fields, by);
-    // The stored Age was for the response before; this one's is in the new fields or is nothing.
-    fields.remove(AGE);
-    if let Some(age) = by.get(AGE) {
-        fields.insert(AGE, age.clone());
-    }
     compress::prepare(aim, entry.status, &mut fields, Some(entry.body.len()));
     let judged = judged(aim, entry.status, &fields);
     let control = Control::of_response(&judged);

@@ -114,11 +114,11 @@ pub(super) fn encode(key: &[u8], entry: &Entry, body: BodyPlace) -> Option<Vec<u
     out.0.extend_from_slice(&u16::try_from(tags.names().len()).ok()?.to_le_bytes());
     tags.names().iter().for_each(|tag| out.0.extend_from_slice(&tag.0.to_le_bytes()));
     out.text(tags.texts_stored());
-    let count = u16::try_from(entry.own_fields().count()).ok()?;
+    let count = u16::try_from(entry.fields().len()).ok()?;
     out.0.extend_from_slice(&count.to_le_bytes());
-    for (name, value) in entry.own_fields() {
-        out.text(name.as_str().as_bytes());
-        out.text(value.as_bytes());
+    for (name, value) in entry.fields().iter() {
+        out.text(name);
+        out.text(value);
     }
     (out.0.len() <= META_BYTES_MAX).then_some(out.0)
 }

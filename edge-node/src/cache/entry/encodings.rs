@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::header::CONTENT_LENGTH;
 use selvedge_origin::registry::Coding;
 use smallvec::SmallVec;
 
 use super::super::coding::encode_fields;
-use super::{Entry, Slot, StoredBody};
+use super::{Entry, Slot, StoredBody, StoredFields};
 
 /// What came of giving a stored response a coding.
 #[derive(Debug, Clone)]
@@ -26,26 +26,26 @@ impl Entry {
 
     /// This response in a coding: with these coded bytes, or as a head whose body comes from elsewhere.
     pub fn coded(&self, coding: Coding, body: Option<StoredBody>) -> Self {
-        let mut headers = self.headers.clone();
+        let mut headers = self.fields.to_map(3);
         encode_fields(&mut headers, coding);
         if let Some(body) = &body {
             headers.insert(CONTENT_LENGTH, body.len().into());
         }
-        self.like(headers, body.unwrap_or_default())
+        self.like(StoredFields::new(&headers, &[]), body.unwrap_or_default())
     }
 
     /// This response and what its bytes are in one more coding.
     fn with_encoding(&self, coding: Coding, encoding: &Encoding) -> Self {
         let mut encodings: SmallVec<_> = self.encodings.iter().filter(|(other, _)| *other != coding).cloned().collect();
         encodings.push((coding, encoding.clone()));
-        Self { encodings, ..self.like(self.headers.clone(), self.body.clone()) }
+        Self { encodings, ..self.like(self.fields.clone(), self.body.clone()) }
     }
 
     /// One with these fields and bytes, in no other coding, and like this one in all else.
-    pub(super) fn like(&self, headers: HeaderMap, body: StoredBody) -> Self {
+    pub(super) fn like(&self, fields: StoredFields, body: StoredBody) -> Self {
         Self {
             status: self.status,
-            headers,
+            fields,
             foreign_status: self.foreign_status,
             body,
             part: self.part,
@@ -54,7 +54,6 @@ impl Entry {
             variant: self.variant.clone(),
             purgeable: self.purgeable.clone(),
             encodings: SmallVec::new(),
-            written: Default::default(),
             counters: self.counters.clone(),
         }
     }

@@ -1,6 +1,6 @@
 //! What is stored, as it is shown: cut to bounds, and without what is secret. Pure.
 
-use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION, SET_COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION, SET_COOKIE};
 use selvedge_origin::api::wire::{ExplainVerdict, FieldTold, LastRefusal, Layer, PurgeTold, RouteTold, Stored, TagsTold, UpstreamServer};
 use selvedge_origin::registry::CacheSettings;
 
@@ -8,6 +8,7 @@ use crate::cache::control::CDN_CACHE_CONTROL;
 use crate::cache::entry::Entry;
 use crate::cache::freshness::Source;
 use crate::cache::key::CacheKey;
+use crate::cache::lines::Lines;
 use crate::cache::peek::Sight;
 use crate::cache::policy::{self, Refusal};
 use crate::cache::purge::Verdict;
@@ -67,20 +68,20 @@ pub(super) fn stored(entry: &Entry, sight: &Sight, (verdict, latest): (Verdict, 
         slices: None,
         tags: tags(&entry.purgeable.tags),
         purge: purge(entry, verdict, latest, now),
-        headers: entry.own_fields().take(EXPLAINED_FIELDS_MAX).map(|(name, value)| field(name, value)).collect(),
-        headers_more: entry.own_fields().count().saturating_sub(EXPLAINED_FIELDS_MAX),
+        headers: entry.fields().iter().take(EXPLAINED_FIELDS_MAX).map(|(name, value)| field(name, value)).collect(),
+        headers_more: entry.fields().len().saturating_sub(EXPLAINED_FIELDS_MAX),
     }
 }
 
 /// What says how long it is fresh, by the rule that decided when it was stored; the route's settings are those of now.
 fn lifetime_from(entry: &Entry, settings: &CacheSettings) -> String {
     let control = &entry.control;
-    let Some((_, source)) = policy::lifetime(entry.status, entry.fields(), control, settings, entry.freshness.received) else {
+    let Some((_, source)) = policy::lifetime(entry.status, &entry.fields().to_map(0), control, settings, entry.freshness.received) else {
         return "settings that the route had".to_owned();
     };
     match source {
         Source::SMaxage | Source::MaxAge | Source::NoCache if control.targeted => {
-            let field = if entry.fields().contains_key(CDN_CACHE_CONTROL) { "CDN-Cache-Control" } else { "Surrogate-Control" };
+            let field = if entry.fields().has(&CDN_CACHE_CONTROL) { "CDN-Cache-Control" } else { "Surrogate-Control" };
             format!("{} of {field}", source.name())
         }
         source => source.name().to_owned(),
@@ -132,16 +133,16 @@ fn purge(entry: &Entry, verdict: Verdict, latest: u64, now: Time) -> PurgeTold {
     PurgeTold { verdict: name.to_owned(), soft_ms, stamp: entry.purgeable.stamp.number, latest }
 }
 
-fn field(name: &HeaderName, value: &HeaderValue) -> FieldTold {
+fn field(name: &[u8], value: &[u8]) -> FieldTold {
     let value = match name {
-        name if *name == SET_COOKIE => {
-            let cookie = value.as_bytes().split(|b| *b == b'=').next().unwrap_or_default();
+        name if *name == *SET_COOKIE.as_str().as_bytes() => {
+            let cookie = value.split(|b| *b == b'=').next().unwrap_or_default();
             let is_named = cookie.len() < value.len();
-            if is_named { format!("{}=...", cut(cookie, EXPLAINED_VALUE_BYTES_MAX)) } else { hidden(value.as_bytes()) }
+            if is_named { format!("{}=...", cut(cookie, EXPLAINED_VALUE_BYTES_MAX)) } else { hidden(value) }
         }
-        _ => cut(value.as_bytes(), EXPLAINED_VALUE_BYTES_MAX),
+        _ => cut(value, EXPLAINED_VALUE_BYTES_MAX),
     };
-    FieldTold { name: name.to_string(), value: Some(value) }
+    FieldTold { name: String::from_utf8_lossy(name).into_owned(), value: Some(value) }
 }
 
 /// Whether what a client sent in a field is its own.
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_is_secret_is_not_shown() {
-        let shown = |name: HeaderName, value: &'static str| field(&name, &HeaderValue::from_static(value)).value.expect("a value");
+        let shown = |name: HeaderName, value: &str| field(name.as_str().as_bytes(), value.as_bytes()).value.expect("a value");
         assert_eq!(shown(SET_COOKIE, "session=0123; Path=/"), "session=...");
         assert_eq!(shown(SET_COOKIE, "0123"), "(4 bytes)");
         assert_eq!(shown(http::header::SERVER, "x=y"), "x=y");

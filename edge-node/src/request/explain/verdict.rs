@@ -7,6 +7,7 @@ use selvedge_runtime::Body;
 
 use crate::cache::Found;
 use crate::cache::entry::Entry;
+use crate::cache::lines::Lines;
 use crate::cache::peek::Sight;
 use crate::cache::status::{Detail, Forward};
 use crate::cache::time::Time;
@@ -70,7 +71,7 @@ fn forward(path: &RequestPath, why: Forward, detail: Option<&str>) -> HeaderValu
 }
 
 fn has_validator(entry: &Entry) -> bool {
-    entry.fields().contains_key(ETAG) || entry.fields().contains_key(LAST_MODIFIED)
+    entry.fields().has(&ETAG) || entry.fields().has(&LAST_MODIFIED)
 }
 
 /// Why whoever answers is asked.
