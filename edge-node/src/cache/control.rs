@@ -1,5 +1,7 @@
 //! `Cache-Control` and `CDN-Cache-Control`, parsed. Pure; takes any bytes.
 
+use std::num::NonZeroU32;
+
 use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 
 use super::lines::Lines;
@@ -28,15 +30,42 @@ pub struct Control {
     pub no_transform: bool,
     pub immutable: bool,
     pub only_if_cached: bool,
-    pub max_age: Option<u64>,
-    pub s_maxage: Option<u64>,
-    pub stale_while_revalidate: Option<u64>,
-    pub stale_if_error: Option<u64>,
-    pub min_fresh: Option<u64>,
+    pub max_age: Option<Seconds>,
+    pub s_maxage: Option<Seconds>,
+    pub stale_while_revalidate: Option<Seconds>,
+    pub stale_if_error: Option<Seconds>,
+    pub min_fresh: Option<Seconds>,
     /// Without a number: any age.
-    pub max_stale: Option<u64>,
+    pub max_stale: Option<Seconds>,
     /// It came from `CDN-Cache-Control`: `Expires` and `Cache-Control` say nothing here (RFC 9213, section 2.2).
     pub targeted: bool,
+}
+
+/// A number of seconds, at most [`SECONDS_MAX`]. (One more than it, so that no number needs no place: every stored response has six.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seconds(NonZeroU32);
+
+impl Seconds {
+    /// So many, or [`SECONDS_MAX`].
+    pub fn new(number: u64) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(u32::try_from(number.min(SECONDS_MAX)).unwrap_or(u32::MAX)))
+    }
+
+    /// How many.
+    pub fn get(self) -> u64 {
+        u64::from(self.0.get() - 1)
+    }
+
+    /// In milliseconds.
+    pub fn ms(self) -> u64 {
+        self.get() * 1000
+    }
+}
+
+impl Default for Seconds {
+    fn default() -> Self {
+        Self(NonZeroU32::MIN)
+    }
 }
 
 impl Control {
@@ -74,27 +103,27 @@ impl Control {
         // With names that can be read it is about those fields; a list that cannot be read is about all.
         let unlisted = |flag: &mut bool| *flag |= argument.and_then(field_names).is_none();
         // A number that is none makes the response stale at once (section 4.2.1).
-        let seconds = |slot: &mut Option<u64>, without: u64| {
-            slot.get_or_insert_with(|| argument.map_or(without, |argument| parse_seconds(argument).unwrap_or(0)));
+        let seconds = |slot: &mut Option<Seconds>, without: Seconds| {
+            slot.get_or_insert_with(|| argument.map_or(without, |argument| parse_seconds(argument).unwrap_or_default()));
         };
         // By length first: names have few in common.
         match name.len() {
             6 if name.eq_ignore_ascii_case(b"public") => flag(&mut self.public),
             7 if name.eq_ignore_ascii_case(b"private") => unlisted(&mut self.private),
-            7 if name.eq_ignore_ascii_case(b"max-age") => seconds(&mut self.max_age, 0),
+            7 if name.eq_ignore_ascii_case(b"max-age") => seconds(&mut self.max_age, Seconds::default()),
             8 if name.eq_ignore_ascii_case(b"no-store") => flag(&mut self.no_store),
             8 if name.eq_ignore_ascii_case(b"no-cache") => unlisted(&mut self.no_cache),
-            8 if name.eq_ignore_ascii_case(b"s-maxage") => seconds(&mut self.s_maxage, 0),
+            8 if name.eq_ignore_ascii_case(b"s-maxage") => seconds(&mut self.s_maxage, Seconds::default()),
             9 if name.eq_ignore_ascii_case(b"immutable") => flag(&mut self.immutable),
-            9 if name.eq_ignore_ascii_case(b"min-fresh") => seconds(&mut self.min_fresh, 0),
-            9 if name.eq_ignore_ascii_case(b"max-stale") => seconds(&mut self.max_stale, SECONDS_MAX),
+            9 if name.eq_ignore_ascii_case(b"min-fresh") => seconds(&mut self.min_fresh, Seconds::default()),
+            9 if name.eq_ignore_ascii_case(b"max-stale") => seconds(&mut self.max_stale, Seconds::new(SECONDS_MAX)),
             12 if name.eq_ignore_ascii_case(b"no-transform") => flag(&mut self.no_transform),
             14 if name.eq_ignore_ascii_case(b"only-if-cached") => flag(&mut self.only_if_cached),
-            14 if name.eq_ignore_ascii_case(b"stale-if-error") => seconds(&mut self.stale_if_error, 0),
+            14 if name.eq_ignore_ascii_case(b"stale-if-error") => seconds(&mut self.stale_if_error, Seconds::default()),
             15 if name.eq_ignore_ascii_case(b"must-revalidate") => flag(&mut self.must_revalidate),
             15 if name.eq_ignore_ascii_case(b"must-understand") => flag(&mut self.must_understand),
             16 if name.eq_ignore_ascii_case(b"proxy-revalidate") => flag(&mut self.proxy_revalidate),
-            22 if name.eq_ignore_ascii_case(b"stale-while-revalidate") => seconds(&mut self.stale_while_revalidate, 0),
+            22 if name.eq_ignore_ascii_case(b"stale-while-revalidate") => seconds(&mut self.stale_while_revalidate, Seconds::default()),
             _ => {}
         }
     }
@@ -178,12 +207,12 @@ fn next_directive(line: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
 }
 
 /// Digits only; more than fit mean [`SECONDS_MAX`].
-pub(super) fn parse_seconds(text: &[u8]) -> Option<u64> {
+pub(super) fn parse_seconds(text: &[u8]) -> Option<Seconds> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let number = text.iter().fold(0u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
-    Some(number.min(SECONDS_MAX))
+    Some(Seconds::new(number))
 }
 
 /// For tests/fuzz: any bytes are a field value or are none; parsing neither panics nor makes numbers beyond the bound.
@@ -202,7 +231,7 @@ pub fn fuzz(bytes: &[u8]) {
             control.min_fresh,
             control.max_stale,
         ] {
-            assert!(seconds.is_none_or(|seconds| seconds <= SECONDS_MAX));
+            assert!(seconds.is_none_or(|seconds| seconds.get() <= SECONDS_MAX));
         }
     }
 }
@@ -223,11 +252,11 @@ mod tests {
     fn directives_are_read_in_any_case_and_over_lines() {
         let read = control(&["Max-Age=60,PUBLIC ,, s-maxage=\"120\"", "must-revalidate, Stale-While-Revalidate=5"]);
         let expected = Control {
-            max_age: Some(60),
+            max_age: Some(Seconds::new(60)),
             public: true,
-            s_maxage: Some(120),
+            s_maxage: Some(Seconds::new(120)),
             must_revalidate: true,
-            stale_while_revalidate: Some(5),
+            stale_while_revalidate: Some(Seconds::new(5)),
             ..Control::default()
         };
         assert_eq!(read, expected);
@@ -245,7 +274,7 @@ mod tests {
             ("max-age=99999999999999999999999", SECONDS_MAX),
             ("max-age=1, max-age=2", 1),
         ] {
-            assert_eq!(control(&[line]).max_age, Some(expected), "{line}");
+            assert_eq!(control(&[line]).max_age, Some(Seconds::new(expected)), "{line}");
         }
     }
 
@@ -253,10 +282,10 @@ mod tests {
     fn nothing_inside_a_quoted_string_is_a_directive() {
         let read = control(&["private=\"set-cookie, no-store, max-age=9\", max-age=60"]);
         assert!(read.private && !read.no_store, "max-age=9 is no field's name, so it is about all");
-        assert_eq!(read.max_age, Some(60));
+        assert_eq!(read.max_age, Some(Seconds::new(60)));
         let read = control(&["ext=\"a\\\", no-store\", max-age=5"]);
         assert!(!read.no_store);
-        assert_eq!(read.max_age, Some(5));
+        assert_eq!(read.max_age, Some(Seconds::new(5)));
         assert!(!control(&["ext=\"no end, no-store"]).no_store);
     }
 
@@ -265,7 +294,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(CACHE_CONTROL, HeaderValue::from_static("private=\"Set-Cookie, x-user\", max-age=60"));
         headers.append(CACHE_CONTROL, HeaderValue::from_static("no-cache=\"x-a\""));
-        assert_eq!(Control::of(&headers), Control { max_age: Some(60), ..Control::default() });
+        assert_eq!(Control::of(&headers), Control { max_age: Some(Seconds::new(60)), ..Control::default() });
         assert_eq!(withheld(&headers), ["set-cookie", "x-user", "x-a"]);
         for all in ["private", "private=\"\"", "private=\" , \"", "private=\"a b\"", "private, private=\"a\""] {
             assert!(control(&[all]).private, "{all}");
@@ -279,9 +308,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.append("surrogate-control", HeaderValue::from_static("max-age=5"));
-        assert_eq!(Control::of_response(&headers).max_age, Some(5));
+        assert_eq!(Control::of_response(&headers).max_age, Some(Seconds::new(5)));
         headers.append(CDN_CACHE_CONTROL, HeaderValue::from_static("max-age=7"));
-        assert_eq!(Control::of_response(&headers).max_age, Some(7));
+        assert_eq!(Control::of_response(&headers).max_age, Some(Seconds::new(7)));
     }
 
     #[test]
@@ -297,11 +326,11 @@ mod tests {
             headers.append(CDN_CACHE_CONTROL, HeaderValue::from_static(cdn));
             Control::of_response(&headers)
         };
-        assert_eq!(read("max-age=60"), Control { max_age: Some(60), targeted: true, ..Control::default() });
+        assert_eq!(read("max-age=60"), Control { max_age: Some(Seconds::new(60)), targeted: true, ..Control::default() });
         assert!(read("max-age=").no_store, "an invalid dictionary is not there");
         assert!(read("").no_store, "nor is an empty one");
         assert_eq!(read("max-age=\"60\", public").max_age, None, "a string is no integer");
-        assert_eq!(read("max-age=60, max-age=1").max_age, Some(1), "a dictionary's last key counts");
+        assert_eq!(read("max-age=60, max-age=1").max_age, Some(Seconds::new(1)), "a dictionary's last key counts");
     }
 
     #[test]

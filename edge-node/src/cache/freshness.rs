@@ -3,7 +3,7 @@
 use http::StatusCode;
 use http::header::{AGE, DATE, EXPIRES, HeaderMap, LAST_MODIFIED};
 
-use super::control::{Control, parse_seconds};
+use super::control::{Control, Seconds, parse_seconds};
 use super::date::parse_date;
 use super::time::Time;
 
@@ -103,7 +103,7 @@ impl Source {
 pub(super) fn explicit_ms(headers: &HeaderMap, control: &Control, received: Time) -> Option<(u64, Source)> {
     let stated = control.s_maxage.map(|seconds| (seconds, Source::SMaxage)).or(control.max_age.map(|seconds| (seconds, Source::MaxAge)));
     if let Some((seconds, source)) = stated {
-        return Some((seconds.saturating_mul(1000), source));
+        return Some((seconds.ms(), source));
     }
     let mut expires = headers.get_all(EXPIRES).iter();
     if let Some(first) = expires.next().filter(|_| !control.targeted) {
@@ -140,7 +140,7 @@ fn initial_age_ms(headers: &HeaderMap, requested: Time, received: Time) -> u64 {
 pub fn age_of(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(AGE)?.as_bytes();
     let first = value.split(|b| *b == b',').next()?;
-    parse_seconds(first.trim_ascii())
+    parse_seconds(first.trim_ascii()).map(Seconds::get)
 }
 
 #[cfg(test)]

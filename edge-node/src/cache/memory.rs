@@ -14,14 +14,14 @@ use crate::limits::MEMORY_RESERVE_SHARE;
 use crate::metrics::{Metrics, Removal};
 
 /// What moka and the key's own structures take for each key, in bytes.
-const KEY_OVERHEAD_BYTES: usize = 250;
+const KEY_OVERHEAD_BYTES: usize = 400;
 
 /// The part of its bytes by which the store may be over its bound before it evicts.
 const UNBOUNDED_SHARE_MAX: u64 = 64;
 
 /// Responses in memory.
 pub(super) struct Memory {
-    slots: Cache<Box<[u8]>, Arc<Slot>>,
+    slots: Cache<Box<[u8]>, Slot>,
     /// Bytes that were put in since the store was last brought within its bound, and how many may be.
     since: AtomicU64,
     since_max: u64,
@@ -39,13 +39,13 @@ impl Memory {
         let counted = metrics.clone();
         let slots = Cache::builder()
             .max_capacity(bytes_max)
-            .weigher(|key: &Box<[u8]>, slot: &Arc<Slot>| {
+            .weigher(|key: &Box<[u8]>, slot: &Slot| {
                 u32::try_from(key.len().saturating_add(KEY_OVERHEAD_BYTES).saturating_add(slot.weight())).unwrap_or(u32::MAX)
             })
-            .eviction_listener(move |key: Arc<Box<[u8]>>, slot: Arc<Slot>, cause| {
+            .eviction_listener(move |key: Arc<Box<[u8]>>, slot: Slot, cause| {
                 if cause == RemovalCause::Size {
                     counted.cache_evictions.add(1);
-                    slot.variants.iter().for_each(|entry| entry.removed(Removal::Evicted));
+                    slot.variants().iter().for_each(|entry| entry.removed(Removal::Evicted));
                     evicted(&key);
                 }
             })
@@ -62,7 +62,7 @@ impl Memory {
 }
 
 impl Tier for Memory {
-    fn get(&self, key: &[u8]) -> Option<Arc<Slot>> {
+    fn get(&self, key: &[u8]) -> Option<Slot> {
         self.slots.get(key)
     }
 
@@ -70,10 +70,10 @@ impl Tier for Memory {
         let mut put = 0;
         self.slots.entry(key.into()).and_compute_with(|old| {
             let old = old.map(|entry| entry.into_value());
-            match (change(old.as_deref()), old) {
+            match (change(old.as_ref()), old) {
                 (Some(slot), _) => {
                     put = slot.weight() as u64;
-                    Op::Put(Arc::new(slot))
+                    Op::Put(slot)
                 }
                 (None, Some(_)) => Op::Remove,
                 (None, None) => Op::Nop,
@@ -101,7 +101,7 @@ impl Tier for Memory {
         welcome
     }
 
-    fn peek(&self, key: &[u8]) -> Option<Arc<Slot>> {
+    fn peek(&self, key: &[u8]) -> Option<Slot> {
         // moka counts each look for one key; it does not where all are gone through.
         self.slots.iter().find(|(other, _)| ***other == *key).map(|(_, slot)| slot)
     }

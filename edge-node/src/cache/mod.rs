@@ -3,7 +3,7 @@
 //! Reading order: a [`key`] names a response, [`control`] and [`freshness`] read what it says of itself, [`policy`] decides what may be stored and used,
 //! [`vary`] which of a key's variants answers, [`validate`], [`range`] and [`part`] what a client gets of it. An [`entry`] is what is stored, in a [`tier`]; a
 //! [`fill`] is a fetch that others follow, and [`collapse`] sees to it that there is one for each key. [`status`] says what happened.
-//! Operators take back what is stored by [`purge`], also by its [`tags`].
+//! Operators take back what is stored by [`purge`], also by its [`tags`]. The rules ask for fields by [`lines`], of a map or of what is stored.
 //!
 //! The request path asks [`Cache::find`] first: one look-up in memory, no lock beyond the store's, no waiting. Where that finds nothing, and the [`disk`] may have it, it
 //! asks [`Cache::recall`], before it asks an upstream.
@@ -48,7 +48,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use http::header::{HeaderMap, RANGE};
 use http::{HeaderName, HeaderValue};
 use selvedge_origin::registry::Coding;
-use smallvec::SmallVec;
 
 use crate::limits::{FILL_READERS_MAX, FILLS_MAX, MEMORY_SHARE_MAX, UNCOLLAPSED_MS};
 use crate::metrics::{Metrics, Removal};
@@ -176,7 +175,7 @@ impl Cache {
     pub fn find(&self, key: &CacheKey, request: &HeaderMap, now: Time) -> Found {
         let Some(slot) = self.tier.get(key.as_bytes()) else { return Found::nothing() };
         let found = self.among(&slot, key, request, now);
-        if matches!(found, Found::Nothing(..)) && slot.variants.iter().any(|entry| self.is_gone(key.as_bytes(), entry)) {
+        if matches!(found, Found::Nothing(..)) && slot.variants().iter().any(|entry| self.is_gone(key.as_bytes(), entry)) {
             self.sweep(key.as_bytes());
         }
         found
@@ -190,19 +189,19 @@ impl Cache {
     /// Which of a key's responses answers a request, and how it stands.
     fn among(&self, slot: &Slot, key: &CacheKey, request: &HeaderMap, now: Time) -> Found {
         let hint = |slot: &Slot| Hint {
-            names: slot.variants.first().and_then(|entry| entry.variant.names().cloned()),
-            alone: slot.uncollapsed_until.is_some_and(|until| now < until),
+            names: slot.variants().first().and_then(|entry| entry.variant.names().cloned()),
+            alone: slot.uncollapsed_until().is_some_and(|until| now < until),
             range: None,
         };
         let is_gone = |entry: &Arc<Entry>| self.is_gone(key.as_bytes(), entry);
         let mut answering = slot.select(request).filter(|entry| !is_gone(entry));
         let Some(first) = answering.next() else {
-            let why = if slot.variants.iter().all(is_gone) { Forward::UriMiss } else { Forward::VaryMiss };
+            let why = if slot.variants().iter().all(is_gone) { Forward::UriMiss } else { Forward::VaryMiss };
             return Found::Nothing(why, hint(slot));
         };
         // Section 4.1: the newest by Date. Several answer one request only where they vary on different fields.
         let alike = |entry: &Arc<Entry>| entry.variant.names() == first.variant.names();
-        let entry = match slot.variants.len() > 1 && !slot.variants.iter().all(alike) {
+        let entry = match slot.variants().len() > 1 && !slot.variants().iter().all(alike) {
             true => answering.fold(first, |best, other| if other.date() > best.date() { other } else { best }),
             false => first,
         };
@@ -293,12 +292,11 @@ impl Cache {
     /// Drops the responses of a key that were purged.
     fn sweep(&self, key: &[u8]) {
         self.tier.change(key, &mut |slot| {
-            let Slot { variants, uncollapsed_until } = slot?;
-            let (gone, left) = variants.iter().cloned().partition(|entry| self.is_gone(key, entry));
-            let gone: SmallVec<[Arc<Entry>; 1]> = gone;
+            let slot = slot?;
+            let (gone, left): (Vec<_>, Vec<_>) = slot.variants().iter().cloned().partition(|entry| self.is_gone(key, entry));
             gone.iter().for_each(|entry| entry.removed(Removal::Purged));
-            let left = Slot { variants: left, uncollapsed_until: *uncollapsed_until };
-            (!left.variants.is_empty() || left.uncollapsed_until.is_some()).then_some(left)
+            let left = Slot::new(left, slot.uncollapsed_until());
+            (!left.is_empty()).then_some(left)
         });
     }
 
@@ -327,13 +325,10 @@ impl Cache {
     /// Remembers that the answer of a key was not for the cache. One that was said not long ago is not said again.
     pub(crate) fn mark_uncollapsed(&self, key: &[u8], now: Time) {
         let long_enough = now.plus_ms(UNCOLLAPSED_MS / 2);
-        if self.tier.get(key).and_then(|slot| slot.uncollapsed_until).is_some_and(|until| until > long_enough) {
+        if self.tier.get(key).and_then(|slot| slot.uncollapsed_until()).is_some_and(|until| until > long_enough) {
             return;
         }
-        self.tier.change(key, &mut |slot| {
-            let variants = slot.map(|slot| slot.variants.clone()).unwrap_or_default();
-            Some(Slot { variants, uncollapsed_until: Some(now.plus_ms(UNCOLLAPSED_MS)) })
-        });
+        self.tier.change(key, &mut |slot| Some(slot.cloned().unwrap_or_default().uncollapsed(now.plus_ms(UNCOLLAPSED_MS))));
     }
 
     /// Forgets what is stored for a key, and what is being fetched for it (RFC 9111, section 4.4).
@@ -341,7 +336,7 @@ impl Cache {
         // First the fetches: one that ends in between must not store again.
         self.fills.discard(key.as_bytes());
         self.tier.change(key.as_bytes(), &mut |slot| {
-            slot.iter().flat_map(|slot| &slot.variants).for_each(|entry| entry.removed(Removal::Invalidated));
+            slot.iter().flat_map(|slot| slot.variants()).for_each(|entry| entry.removed(Removal::Invalidated));
             self.disk.iter().for_each(|disk| disk.forget(key.as_bytes()));
             None
         });

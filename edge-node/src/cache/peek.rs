@@ -46,9 +46,9 @@ impl Cache {
         };
         let is_used = |entry: &Arc<Entry>| used.as_ref().is_some_and(|used| used.variant.same(&entry.variant));
         Sight {
-            in_memory: slot.variants.iter().any(&is_used),
+            in_memory: slot.variants().iter().any(&is_used),
             on_disk: on_disk.iter().any(is_used) || used.as_ref().is_some_and(|entry| entry.body.on_disk().is_some()),
-            others: slot.variants.iter().filter(|entry| !is_used(entry)).cloned().collect(),
+            others: slot.variants().iter().filter(|entry| !is_used(entry)).cloned().collect(),
             fetching: self.fills.runs(key.as_bytes()),
             entry: used,
             found,
@@ -77,6 +77,6 @@ impl Cache {
         }
         let (cache, key) = (self.clone(), key.to_boxed());
         let searched = tokio::task::spawn_blocking(move || cache.tier.peek(&key)).await;
-        searched.ok().flatten().map(Arc::unwrap_or_clone)
+        searched.ok().flatten()
     }
 }

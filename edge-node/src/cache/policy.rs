@@ -4,7 +4,7 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LAST_MODIFIED
 use http::{Method, StatusCode};
 use selvedge_origin::registry::{CacheSettings, RequestDirectives, VaryRule};
 
-use super::control::{self, Control};
+use super::control::{self, Control, Seconds};
 use super::freshness::{self, Freshness, Source};
 use super::part::ContentRange;
 use super::time::Time;
@@ -163,7 +163,7 @@ pub fn may_store(
     let freshness = freshness(status, headers, &control, settings, requested, received).ok_or(Refusal::NoLifetime)?;
     let lives = freshness.lifetime_ms > freshness.initial_age_ms && !control.no_cache;
     let validates = headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED);
-    let stale_use = control.stale_while_revalidate.unwrap_or(0) > 0 || control.stale_if_error.unwrap_or(0) > 0;
+    let stale_use = [control.stale_while_revalidate, control.stale_if_error].into_iter().flatten().any(|seconds| seconds.get() > 0);
     if !(lives || validates || stale_use) {
         return Err(Refusal::Useless);
     }
@@ -240,7 +240,7 @@ pub fn stale_use(control: &Control, stale_ms: u64, undirected_s: u32) -> StaleUs
     if control.must_revalidate || control.proxy_revalidate || control.no_cache || stale_ms == u64::MAX {
         return StaleUse { while_revalidate: false, if_error: false, if_asked: false };
     }
-    let within = |seconds: Option<u64>| seconds.is_some_and(|seconds| stale_ms < seconds.saturating_mul(1000));
+    let within = |seconds: Option<Seconds>| seconds.is_some_and(|seconds| stale_ms < seconds.ms());
     let undirected = control.s_maxage.is_none() && control.stale_if_error.is_none() && stale_ms < u64::from(undirected_s) * 1000;
     StaleUse {
         while_revalidate: within(control.stale_while_revalidate),
@@ -258,14 +258,14 @@ pub fn meets(request: &Control, headers: &HeaderMap, directives: RequestDirectiv
     }
     // Section 5.4: Pragma counts where there is no Cache-Control; a request with both says no-cache in both.
     let pragma_no_cache = headers.get(PRAGMA).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"no-cache"));
-    let older = request.max_age.is_some_and(|seconds| age_ms > seconds.saturating_mul(1000));
-    let ends = request.min_fresh.is_some_and(|seconds| left_ms < seconds.saturating_mul(1000));
+    let older = request.max_age.is_some_and(|seconds| age_ms > seconds.ms());
+    let ends = request.min_fresh.is_some_and(|seconds| left_ms < seconds.ms());
     !(request.no_cache || pragma_no_cache || older || ends)
 }
 
 /// Whether a client takes a response that is stale for `stale_ms`.
 pub fn takes_stale(request: &Control, directives: RequestDirectives, stale_ms: u64) -> bool {
-    directives != RequestDirectives::None && request.max_stale.is_some_and(|seconds| stale_ms <= seconds.saturating_mul(1000))
+    directives != RequestDirectives::None && request.max_stale.is_some_and(|seconds| stale_ms <= seconds.ms())
 }
 
 /// Whether RFC 5861, section 4 counts the status as an error that a stale response may stand in for.

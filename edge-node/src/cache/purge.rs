@@ -96,6 +96,9 @@ pub struct Stamp {
     pub realm: Realm,
 }
 
+/// Stronger than soft: no time is as late.
+const UNPROVEN: u64 = u64::MAX;
+
 /// What a stored response needs to be judged by purges.
 #[derive(Debug, Default)]
 pub struct Purgeable {
@@ -105,10 +108,8 @@ pub struct Purgeable {
     pub tags: Tags,
     /// The latest purge that it was judged by: the next one begins there.
     seen: AtomicU64,
-    /// Since when it is soft; 0: it is not.
+    /// Since when it is soft; 0: it is not; [`UNPROVEN`]: it is not to be used before it is confirmed.
     soft_since: AtomicU64,
-    /// It is not to be used before it is confirmed.
-    unproven: AtomicU64,
 }
 
 /// What purges say of a response.
@@ -176,9 +177,9 @@ impl Purges {
             Verdict::Gone => return Verdict::Gone,
             Verdict::Valid => {}
             Verdict::Soft(since) => {
-                let _ = of.soft_since.compare_exchange(0, since.0.max(1), AcqRel, Acquire);
+                let _ = of.soft_since.compare_exchange(0, since.0.clamp(1, UNPROVEN - 1), AcqRel, Acquire);
             }
-            Verdict::Unproven => of.unproven.store(1, Release),
+            Verdict::Unproven => of.soft_since.store(UNPROVEN, Release),
         }
         of.seen.fetch_max(table.newest(), AcqRel);
         of.standing()
@@ -195,9 +196,8 @@ impl Purges {
 
 impl Clone for Purgeable {
     fn clone(&self) -> Self {
-        let [seen, soft_since, unproven] =
-            [&self.seen, &self.soft_since, &self.unproven].map(|number| AtomicU64::new(number.load(Acquire)));
-        Self { stamp: self.stamp, tags: self.tags.clone(), seen, soft_since, unproven }
+        let [seen, soft_since] = [&self.seen, &self.soft_since].map(|number| AtomicU64::new(number.load(Acquire)));
+        Self { stamp: self.stamp, tags: self.tags.clone(), seen, soft_since }
     }
 }
 
@@ -209,11 +209,9 @@ impl Purgeable {
 
     /// What the purges that it was judged by say; never [`Verdict::Gone`].
     pub fn standing(&self) -> Verdict {
-        if self.unproven.load(Acquire) != 0 {
-            return Verdict::Unproven;
-        }
         match self.soft_since.load(Acquire) {
             0 => Verdict::Valid,
+            UNPROVEN => Verdict::Unproven,
             since => Verdict::Soft(Time(since)),
         }
     }

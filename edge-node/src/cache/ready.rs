@@ -25,7 +25,7 @@ impl Ready {
     /// Of a stored response; none where it takes more than its two fields to send it.
     pub fn new(entry: &Arc<Entry>, now: Time, cache_status: HeaderValue) -> Option<Self> {
         let bodiless = entry.status.is_informational() || matches!(entry.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if entry.part.is_some() || entry.has_foreign_status() || bodiless {
+        if entry.part().is_some() || entry.has_foreign_status() || bodiless {
             return None;
         }
         let body = entry.body.one_piece()?.clone();

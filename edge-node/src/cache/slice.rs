@@ -45,7 +45,7 @@ impl Whole {
             None => length,
             Some(part) => part.total.filter(|_| part.first == 0)?,
         };
-        Some(Self { total, validator: strong_validator(headers)?.clone(), coding: headers.get(CONTENT_ENCODING).cloned() })
+        Some(Self { total, validator: strong_validator(headers)?.into(), coding: headers.get(CONTENT_ENCODING).cloned() })
     }
 
     /// All slices, in order.

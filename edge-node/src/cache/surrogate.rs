@@ -33,7 +33,7 @@ pub fn control(headers: &HeaderMap) -> Option<Control> {
         {
             // `max-age=600+30`: fresh for 600 seconds, and for 30 more while it is validated.
             let mut numbers = value.splitn(2, |b| *b == b'+').map(parse_seconds);
-            found.max_age = Some(numbers.next().flatten().unwrap_or(0));
+            found.max_age = Some(numbers.next().flatten().unwrap_or_default());
             found.stale_while_revalidate = numbers.next().flatten();
             says = true;
         }
@@ -46,19 +46,21 @@ pub fn fuzz(bytes: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
     let headers: HeaderMap = [(SURROGATE_CONTROL, value)].into_iter().collect();
     if let Some(control) = control(&headers) {
-        assert!(control.no_store || control.max_age.is_some_and(|seconds| seconds <= super::control::SECONDS_MAX));
+        assert!(control.no_store || control.max_age.is_some_and(|seconds| seconds.get() <= super::control::SECONDS_MAX));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::control::Seconds;
     use super::*;
 
     #[test]
     fn members_for_all_and_for_us_count() {
         let read = |text: &'static str| {
             let headers: HeaderMap = [(SURROGATE_CONTROL, HeaderValue::from_static(text))].into_iter().collect();
-            control(&headers).map(|control| (control.no_store, control.max_age, control.stale_while_revalidate))
+            control(&headers)
+                .map(|control| (control.no_store, control.max_age.map(Seconds::get), control.stale_while_revalidate.map(Seconds::get)))
         };
         assert_eq!(read("max-age=60"), Some((false, Some(60), None)));
         assert_eq!(read("MaX-aGe=60+5, content=\"ESI/1.0\""), Some((false, Some(60), Some(5))));

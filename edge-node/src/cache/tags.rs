@@ -162,7 +162,8 @@ impl Tags {
 
     /// Bytes that they take.
     pub fn weight(&self) -> usize {
-        self.0.as_ref().map_or(0, |kept| size_of::<Kept>() + size_of_val(&*kept.names) + kept.texts.len())
+        // With what the allocator needs for three blocks.
+        self.0.as_ref().map_or(0, |kept| size_of::<Kept>() + size_of_val(&*kept.names) + kept.texts.len() + 48)
     }
 }
 

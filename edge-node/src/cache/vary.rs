@@ -60,12 +60,19 @@ impl Vary {
 
 /// The fields that a stored response varies on, and what they were in the request that it answered.
 #[derive(Debug, Clone, Default)]
-pub struct Variant {
-    names: Option<Arc<[HeaderName]>>,
-    values: Box<[Option<Box<[u8]>>]>,
-    /// Their single lines as they were sent: most requests are the same to the byte, and need no normalising.
-    sent: Box<[Option<HeaderValue>]>,
+pub struct Variant(Option<Arc<Varied>>);
+
+#[derive(Debug)]
+struct Varied {
+    names: Arc<[HeaderName]>,
+    values: Box<[Value]>,
+    /// Their single lines as they were sent, where that is known: most requests are the same to the byte, and need no normalising. (Copies: a request's own would hold
+    /// the buffer that it was read into.)
+    sent: Box<[Value]>,
 }
+
+/// What a field was; none: it was not there.
+type Value = Option<Box<[u8]>>;
 
 impl Variant {
     /// Of a response whose `Vary` names these fields, to this request.
@@ -73,21 +80,21 @@ impl Variant {
         let values = names.iter().map(|name| normalised(request, name)).collect();
         let single = |name: &HeaderName| {
             let mut lines = request.get_all(name).iter();
-            lines.next().filter(|_| lines.next().is_none()).cloned()
+            lines.next().filter(|_| lines.next().is_none()).map(|line| line.as_bytes().into())
         };
         let sent = names.iter().map(single).collect();
-        Self { names: Some(names.clone()), values, sent }
+        Self(Some(Arc::new(Varied { names: names.clone(), values, sent })))
     }
 
     /// Whether the response answers a request with these fields too.
     pub fn matches(&self, request: &HeaderMap) -> bool {
-        let Some(names) = &self.names else { return true };
-        names.iter().zip(&self.values).enumerate().all(|(at, (name, stored))| {
+        let Some(Varied { names, values, sent }) = self.0.as_deref() else { return true };
+        names.iter().zip(values).enumerate().all(|(at, (name, stored))| {
             let mut lines = request.get_all(name).iter();
             match (lines.next(), lines.next(), stored) {
                 (None, _, None) => true,
                 // The usual case, without an allocation.
-                (Some(only), None, Some(_)) if self.sent.get(at).is_some_and(|sent| sent.as_ref() == Some(only)) => true,
+                (Some(only), None, Some(_)) if sent.get(at).is_some_and(|sent| sent.as_deref() == Some(only.as_bytes())) => true,
                 (Some(_), _, Some(stored)) => normalised(request, name).is_some_and(|value| value == *stored),
                 _ => false,
             }
@@ -96,28 +103,28 @@ impl Variant {
 
     /// The fields, where there are some.
     pub fn names(&self) -> Option<&Arc<[HeaderName]>> {
-        self.names.as_ref()
+        self.0.as_ref().map(|varied| &varied.names)
     }
 
     /// What the fields were in the request, in the order of [`Self::names`].
     pub fn values(&self) -> &[Option<Box<[u8]>>] {
-        &self.values
+        self.0.as_ref().map_or(&[], |varied| &varied.values)
     }
 
     /// As it was stored: `values` in the order of `names`.
     pub(super) fn stored(names: Arc<[HeaderName]>, values: Box<[Option<Box<[u8]>>]>) -> Self {
-        Self { names: Some(names), values, sent: Box::default() }
+        Self(Some(Arc::new(Varied { names, values, sent: Box::default() })))
     }
 
     /// Whether both stand for the same requests.
     pub fn same(&self, other: &Self) -> bool {
-        self.names == other.names && self.values == other.values
+        self.names() == other.names() && self.values() == other.values()
     }
 
     /// One byte string for it, to find a fill by.
     pub fn discriminator(&self) -> Box<[u8]> {
         let mut bytes = Vec::new();
-        for (name, value) in self.names.iter().flat_map(|names| names.iter()).zip(&self.values) {
+        for (name, value) in self.names().into_iter().flat_map(|names| names.iter()).zip(self.values()) {
             bytes.extend_from_slice(name.as_str().as_bytes());
             // No field value has a line end in it, so no value can pass for another field.
             bytes.push(if value.is_some() { b'=' } else { b'-' });
@@ -129,7 +136,13 @@ impl Variant {
 
     /// Bytes that it takes.
     pub fn weight(&self) -> usize {
-        self.values.iter().map(|value| 24 + value.as_ref().map_or(0, |value| value.len())).sum()
+        // What the allocator needs for each block is in these.
+        let value = |value: &Value| 16 + value.as_ref().map_or(0, |value| value.len() + 16);
+        let name = |name: &HeaderName| 32 + name.as_str().len() + 16;
+        self.0.as_ref().map_or(0, |varied| {
+            let values: usize = varied.values.iter().chain(&varied.sent).map(value).sum();
+            160 + values + varied.names.iter().map(name).sum::<usize>()
+        })
     }
 }
 

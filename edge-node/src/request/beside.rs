@@ -88,7 +88,7 @@ impl Beside {
         }
         let now = path.now();
         let Found::Stale(entry, stale_ms, _) = question.find(path, &self.headers, now) else { return Err(error) };
-        if entry.part.is_some() || !policy::stale_use(&entry.control, stale_ms, aim.route.cache.stale_if_error_s).if_error {
+        if entry.part().is_some() || !policy::stale_use(&entry.control, stale_ms, aim.route.cache.stale_if_error_s).if_error {
             return Err(error);
         }
         trail.cached(CacheResult::Stale);
@@ -99,7 +99,7 @@ impl Beside {
     fn of_head(self, path: &RequestPath, question: &Question, aim: &Aim, head: &HeaderMap) {
         let now = path.now();
         let (Found::Fresh(entry, _) | Found::Stale(entry, ..)) = question.find(path, &self.headers, now) else { return };
-        if entry.part.is_some() || entry.status != StatusCode::OK {
+        if entry.part().is_some() || entry.status != StatusCode::OK {
             return;
         }
         if !validate::head_confirms(head, entry.fields()) {

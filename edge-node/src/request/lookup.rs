@@ -135,7 +135,7 @@ impl Question {
         let (method, headers) = (request.method(), request.headers());
         let conditional = validate::has_precondition(headers);
         if let Found::Fresh(entry, _) | Found::Stale(entry, ..) = found {
-            let usable = (!conditional || validate::fulfils(headers, entry.fields())) && (entry.part.is_none() || *method == Method::GET);
+            let usable = (!conditional || validate::fulfils(headers, entry.fields())) && (entry.part().is_none() || *method == Method::GET);
             if usable && let Some(lookup) = self.use_stored(found, headers, settings, now) {
                 return Ok(lookup);
             }
@@ -153,7 +153,7 @@ impl Question {
         if *method == Method::HEAD {
             return Ok(Lookup::Bypass(Forward::Bypass, Detail::Head));
         }
-        let whole_is_stored = matches!(found, Found::Fresh(entry, _) | Found::Stale(entry, ..) if entry.part.is_none());
+        let whole_is_stored = matches!(found, Found::Fresh(entry, _) | Found::Stale(entry, ..) if entry.part().is_none());
         let in_slices = settings.slice_bytes > 0 && headers.get(RANGE).is_some_and(range::is_single);
         if headers.contains_key(RANGE) && !whole_is_stored && single_range(headers).is_none() && !in_slices {
             return Ok(Lookup::Bypass(Forward::Bypass, Detail::RequestRange));
@@ -197,7 +197,7 @@ impl Question {
         now: Time,
     ) -> Result<Beginning, (Arc<Entry>, u64)> {
         let range = single_range(headers);
-        let of_part = |entry: &Arc<Entry>| if entry.part.is_some() { Scope::Range(None) } else { Scope::Whole };
+        let of_part = |entry: &Arc<Entry>| if entry.part().is_some() { Scope::Range(None) } else { Scope::Whole };
         let from_nothing = || if range.is_some() { Scope::Range(None) } else { Scope::Whole };
         let (why, stale, scope, mut hint) = match found {
             Found::Fresh(entry, left_ms) if self.is_met(&entry, left_ms, headers, settings, now) => return Err((entry, left_ms)),
@@ -205,7 +205,7 @@ impl Question {
             Found::Stale(entry, stale_ms, hint) => (Forward::Stale, Some((entry.clone(), stale_ms)), of_part(&entry), hint),
             Found::Incomplete(entry, hint) if range.is_some() => (Forward::Partial, None, Scope::Range(Some(entry)), hint),
             Found::Incomplete(entry, hint) => {
-                let rest = entry.part.and_then(|part| part.missing(entry.body.len())).is_some();
+                let rest = entry.part().and_then(|part| part.missing(entry.body.len())).is_some();
                 (Forward::Partial, None, if rest { Scope::Rest(entry) } else { Scope::Whole }, hint)
             }
             Found::Nothing(why, hint) => (why, None, from_nothing(), hint),

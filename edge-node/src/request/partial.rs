@@ -22,7 +22,7 @@ pub(super) fn ask_for_rest(request: &mut HeaderMap, stored: &Entry) {
 }
 
 fn missing(stored: &Entry) -> Option<Missing> {
-    stored.part?.missing(stored.body.len())
+    stored.part()?.missing(stored.body.len())
 }
 
 /// What became of asking for the rest of a part.
@@ -41,7 +41,7 @@ pub(super) fn completed(stored: &Entry, rest: Response<Body>) -> Completed {
         _ => return Completed::Whole(rest),
     }
     let (mut head, body) = rest.into_parts();
-    let (Some(missing), Some(part)) = (missing(stored), stored.part) else { return Completed::Other };
+    let (Some(missing), Some(part)) = (missing(stored), stored.part()) else { return Completed::Other };
     let Some(range) = ContentRange::of(&head.headers).filter(|range| missing.is(*range, part.total)) else { return Completed::Other };
     let tags_are_there = Tags::are_said(&head.headers);
     // The stored fields have no tags any more: without new ones a purge would not find the whole.
@@ -70,7 +70,7 @@ pub(super) fn widened(new: Entry, part: Part, scope: &Scope) -> Entry {
     // What is on disk is not brought back for this.
     let in_memory = stored.body.on_disk().is_none() && new.body.on_disk().is_none();
     let same = |old: &Part| in_memory && old.total == part.total && same_representation(stored.fields(), new.fields());
-    let Some(old) = stored.part.filter(same) else {
+    let Some(old) = stored.part().filter(same) else {
         return new;
     };
     let (ours, theirs) = (part.bytes(new.body.len()), old.bytes(stored.body.len()));

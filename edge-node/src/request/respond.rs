@@ -135,7 +135,7 @@ pub(super) fn from_entry(path: &RequestPath, entry: &Entry, request: &HeaderMap,
             }
         }
     }
-    if let Some(part) = entry.part {
+    if let Some(part) = entry.part() {
         return of_part(headers, entry, part, request);
     }
     let body = if trail.context.method == Method::HEAD { Body::empty() } else { entry.body.whole() };

@@ -89,7 +89,7 @@ pub(super) fn refresh(
     stale: (Arc<Entry>, u64),
     trail: &Trail,
 ) {
-    let (scope, range) = match stale.0.part {
+    let (scope, range) = match stale.0.part() {
         Some(_) => (Scope::Range(None), headers.get(RANGE).cloned()),
         None => (Scope::Whole, None),
     };

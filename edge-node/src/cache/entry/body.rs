@@ -18,15 +18,19 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// The bytes of a response.
 #[derive(Debug, Clone)]
-pub struct StoredBody {
-    pieces: Pieces,
-    len: u64,
+pub struct StoredBody(Kept);
+
+/// Small for the small bodies: there are many of them.
+#[derive(Debug, Clone)]
+enum Kept {
+    One(Bytes),
+    Else(Arc<Large>),
 }
 
-#[derive(Debug, Clone)]
-enum Pieces {
-    One(Bytes),
-    Many(Arc<[Bytes]>),
+#[derive(Debug)]
+enum Large {
+    /// Pieces, and how many bytes they have together.
+    Many(Box<[Bytes]>, u64),
     Disk(DiskBody),
 }
 
@@ -35,7 +39,7 @@ impl StoredBody {
     pub fn new(came: &[Bytes]) -> Self {
         let len: u64 = came.iter().map(|piece| piece.len() as u64).sum();
         if let [only] = came {
-            return Self { pieces: Pieces::One(only.clone()), len };
+            return Self(Kept::One(only.clone()));
         }
         let whole = if len <= ONE_PIECE_BYTES_MAX { len as usize } else { PIECE_BYTES };
         let mut pieces = Vec::new();
@@ -56,41 +60,41 @@ impl StoredBody {
             pieces.push(piece.freeze());
         }
         match pieces.as_slice() {
-            [] => Self { pieces: Pieces::One(Bytes::new()), len },
-            [only] => Self { pieces: Pieces::One(only.clone()), len },
-            _ => Self { pieces: Pieces::Many(pieces.into()), len },
+            [] => Self::default(),
+            [only] => Self(Kept::One(only.clone())),
+            _ => Self(Kept::Else(Arc::new(Large::Many(pieces.into(), len)))),
         }
     }
 
     /// Of bytes that are on disk, in slices.
     pub(crate) fn sliced(body: DiskBody) -> Self {
-        let len = body.len();
-        Self { pieces: Pieces::Disk(body), len }
+        Self(Kept::Else(Arc::new(Large::Disk(body))))
     }
 
     /// The body on disk, where it is not in memory.
     pub(crate) fn on_disk(&self) -> Option<&DiskBody> {
-        match &self.pieces {
-            Pieces::Disk(body) => Some(body),
-            Pieces::One(_) | Pieces::Many(_) => None,
+        match &self.0 {
+            Kept::One(_) => None,
+            Kept::Else(large) => large.on_disk(),
         }
     }
 
     /// The bytes that are in memory.
     pub(in crate::cache) fn in_memory(&self) -> &[Bytes] {
-        match &self.pieces {
-            Pieces::One(bytes) => std::slice::from_ref(bytes),
-            Pieces::Many(pieces) => pieces,
-            Pieces::Disk(_) => &[],
+        match &self.0 {
+            Kept::One(bytes) => std::slice::from_ref(bytes),
+            Kept::Else(large) => large.pieces(),
         }
     }
 
-    /// Whether these are the very same bytes in memory, not just equal ones.
+    /// Whether these are the very same bytes, not just equal ones.
     pub fn is(&self, other: &Self) -> bool {
-        match (&self.pieces, &other.pieces) {
-            (Pieces::One(ours), Pieces::One(theirs)) => ours.as_ptr() == theirs.as_ptr() && ours.len() == theirs.len(),
-            (Pieces::Many(ours), Pieces::Many(theirs)) => Arc::ptr_eq(ours, theirs),
-            (Pieces::Disk(ours), Pieces::Disk(theirs)) => ours.is(theirs),
+        match (&self.0, &other.0) {
+            (Kept::One(ours), Kept::One(theirs)) => ours.as_ptr() == theirs.as_ptr() && ours.len() == theirs.len(),
+            (Kept::Else(ours), Kept::Else(theirs)) => {
+                let same_file = ours.on_disk().zip(theirs.on_disk()).is_some_and(|(ours, theirs)| ours.is(theirs));
+                same_file || Arc::ptr_eq(ours, theirs)
+            }
             _ => false,
         }
     }
@@ -110,59 +114,76 @@ impl StoredBody {
 
     /// Its length, in bytes.
     pub fn len(&self) -> u64 {
-        self.len
+        match &self.0 {
+            Kept::One(bytes) => bytes.len() as u64,
+            Kept::Else(large) => large.len(),
+        }
     }
 
     /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// The bytes, where they are in memory in one piece.
     pub(in crate::cache) fn one_piece(&self) -> Option<&Bytes> {
-        match &self.pieces {
-            Pieces::One(bytes) => Some(bytes),
-            Pieces::Many(_) | Pieces::Disk(_) => None,
+        match &self.0 {
+            Kept::One(bytes) => Some(bytes),
+            Kept::Else(_) => None,
         }
     }
 
     /// All of it.
     pub fn whole(&self) -> Body {
-        match &self.pieces {
-            Pieces::One(bytes) => Body::full(bytes.clone()),
-            Pieces::Many(pieces) => Body::stream(PiecesBody { pieces: pieces.clone(), at: 0, skip: 0, left: self.len }),
-            Pieces::Disk(body) => body.part(0..self.len),
-        }
+        self.part(0..self.len())
     }
 
     /// A part of it; what lies beyond its end is left out.
     pub fn part(&self, range: Range<u64>) -> Body {
-        let end = range.end.min(self.len);
+        let end = range.end.min(self.len());
         let start = range.start.min(end);
-        match &self.pieces {
-            Pieces::Disk(body) => body.part(start..end),
-            Pieces::One(bytes) => Body::full(bytes.slice(start as usize..end as usize)),
-            Pieces::Many(pieces) => {
-                let (mut at, mut skip) = (0, start);
-                while let Some(piece) = pieces.get(at).filter(|piece| piece.len() as u64 <= skip) {
-                    skip -= piece.len() as u64;
-                    at += 1;
-                }
-                Body::stream(PiecesBody { pieces: pieces.clone(), at, skip: skip as usize, left: end - start })
-            }
+        let large = match &self.0 {
+            Kept::One(bytes) => return Body::full(bytes.slice(start as usize..end as usize)),
+            Kept::Else(large) => large,
+        };
+        if let Large::Disk(body) = &**large {
+            return body.part(start..end);
         }
+        let (mut at, mut skip) = (0, start);
+        while let Some(piece) = large.pieces().get(at).filter(|piece| piece.len() as u64 <= skip) {
+            skip -= piece.len() as u64;
+            at += 1;
+        }
+        Body::stream(PiecesBody { body: large.clone(), at, skip: skip as usize, left: end - start })
     }
 }
 
 impl Default for StoredBody {
     fn default() -> Self {
-        Self { pieces: Pieces::One(Bytes::new()), len: 0 }
+        Self(Kept::One(Bytes::new()))
+    }
+}
+
+impl Large {
+    fn on_disk(&self) -> Option<&DiskBody> {
+        if let Self::Disk(body) = self { Some(body) } else { None }
+    }
+
+    fn pieces(&self) -> &[Bytes] {
+        if let Self::Many(pieces, _) = self { pieces } else { &[] }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Many(_, len) => *len,
+            Self::Disk(body) => body.len(),
+        }
     }
 }
 
 /// Sends pieces one by one.
 struct PiecesBody {
-    pieces: Arc<[Bytes]>,
+    body: Arc<Large>,
     at: usize,
     skip: usize,
     left: u64,
@@ -177,7 +198,9 @@ impl HttpBody for PiecesBody {
             return Poll::Ready(None);
         }
         let skip = std::mem::take(&mut self.skip);
-        let Some(piece) = self.pieces.get(self.at).map(|piece| piece.slice(skip.min(piece.len())..)) else { return Poll::Ready(None) };
+        let Some(piece) = self.body.pieces().get(self.at).map(|piece| piece.slice(skip.min(piece.len())..)) else {
+            return Poll::Ready(None);
+        };
         let piece = piece.slice(..piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX)));
         self.at += 1;
         self.left -= piece.len() as u64;

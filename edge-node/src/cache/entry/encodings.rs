@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::header::CONTENT_LENGTH;
 use selvedge_origin::registry::Coding;
-use smallvec::SmallVec;
 
 use super::super::coding::encode_fields;
 use super::{Entry, Slot, StoredBody, StoredFields};
@@ -36,8 +35,8 @@ impl Entry {
 
     /// This response and what its bytes are in one more coding.
     fn with_encoding(&self, coding: Coding, encoding: &Encoding) -> Self {
-        let mut encodings: SmallVec<_> = self.encodings.iter().filter(|(other, _)| *other != coding).cloned().collect();
-        encodings.push((coding, encoding.clone()));
+        let others = self.encodings.iter().filter(|(other, _)| *other != coding).cloned();
+        let encodings = others.chain([(coding, encoding.clone())]).collect();
         Self { encodings, ..self.like(self.fields.clone(), self.body.clone()) }
     }
 
@@ -48,31 +47,31 @@ impl Entry {
             fields,
             foreign_status: self.foreign_status,
             body,
-            part: self.part,
+            part: self.part.clone(),
             control: self.control,
             freshness: self.freshness,
             variant: self.variant.clone(),
             purgeable: self.purgeable.clone(),
-            encodings: SmallVec::new(),
+            encodings: Box::default(),
             counters: self.counters.clone(),
         }
     }
 
     /// This response, which has the bytes of `other`: the same bytes are the same bytes in every coding.
     pub(super) fn with_encodings_of(mut self, other: &Self) -> Self {
-        for (coding, encoding) in &other.encodings {
-            let encoding = match encoding {
-                Encoding::Smaller(coded) => Encoding::Smaller(Arc::new(self.coded(*coding, Some(coded.body.clone())))),
-                Encoding::NotSmaller => Encoding::NotSmaller,
-            };
-            self.encodings.push((*coding, encoding));
-        }
+        let again = |(coding, encoding): &(Coding, Encoding)| match encoding {
+            Encoding::Smaller(coded) => (*coding, Encoding::Smaller(Arc::new(self.coded(*coding, Some(coded.body.clone()))))),
+            Encoding::NotSmaller => (*coding, Encoding::NotSmaller),
+        };
+        self.encodings = other.encodings.iter().map(again).collect();
         self
     }
 
     /// Bytes that they take.
     pub(super) fn encodings_weight(&self) -> usize {
-        self.encodings.iter().fold(0, |sum, (_, encoding)| match encoding {
+        // One more block, where there is any.
+        let own = if self.encodings.is_empty() { 0 } else { size_of_val(&*self.encodings) + 32 };
+        self.encodings.iter().fold(own, |sum, (_, encoding)| match encoding {
             Encoding::Smaller(coded) => sum.saturating_add(coded.weight()),
             Encoding::NotSmaller => sum,
         })
@@ -82,15 +81,15 @@ impl Entry {
 impl Slot {
     /// The entry of these bytes, if it is still here.
     pub fn of(&self, body: &StoredBody) -> Option<&Arc<Entry>> {
-        self.variants.iter().find(|entry| entry.body.is(body))
+        self.variants().iter().find(|entry| entry.body.is(body))
     }
 
     /// This slot, in which the entry of these bytes knows one more coding; the same slot where they are gone.
     pub fn with_encoding(&self, body: &StoredBody, coding: Coding, encoding: &Encoding) -> Self {
-        let mut slot = self.clone();
-        for entry in slot.variants.iter_mut().filter(|entry| entry.body.is(body)) {
-            *entry = Arc::new(entry.with_encoding(coding, encoding));
-        }
-        slot
+        let knowing = |entry: &Arc<Entry>| match entry.body.is(body) {
+            true => Arc::new(entry.with_encoding(coding, encoding)),
+            false => entry.clone(),
+        };
+        Self::new(self.variants().iter().map(knowing), self.uncollapsed_until())
     }
 }

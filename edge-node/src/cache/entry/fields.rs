@@ -34,7 +34,11 @@ pub struct StoredFields {
 
 /// One line.
 struct Line<'a> {
-    place: u8,
+    /// Its name, where that is in the table.
+    known: Option<&'static HeaderName>,
+    is_sensitive: bool,
+    /// Where it begins in the block.
+    at: usize,
     /// Without its end.
     text: &'a [u8],
 }
@@ -88,12 +92,13 @@ impl StoredFields {
         let block = Bytes::from_owner(self.block.clone());
         let mut map = HeaderMap::try_with_capacity(self.len() + more).unwrap_or_default();
         for line in self.walk() {
+            let name_len = line.name_len();
             // What was a name is one, and so is a value.
-            let Some(name) = names::known(line.number()).cloned().or_else(|| HeaderName::from_lowercase(line.name()).ok()) else {
-                continue;
-            };
-            let Ok(mut value) = HeaderValue::from_maybe_shared(block.slice_ref(line.value())) else { continue };
-            value.set_sensitive(line.place & SENSITIVE != 0);
+            let other = || line.text.get(..name_len).and_then(|name| HeaderName::from_lowercase(name).ok());
+            let Some(name) = line.known.cloned().or_else(other) else { continue };
+            let value = block.slice(line.at + name_len + COLON.len()..line.at + line.text.len());
+            let Ok(mut value) = HeaderValue::from_maybe_shared(value) else { continue };
+            value.set_sensitive(line.is_sensitive);
             // A map that held them all had room for them.
             let _ = map.try_append(name, value);
         }
@@ -114,8 +119,8 @@ impl StoredFields {
         self.places().iter().filter_map(move |[place, end @ ..]| {
             let (begin, end) = (at, u32::from_le_bytes(*end) as usize);
             at = end;
-            let text = self.block.get(begin..end)?.strip_suffix(LINE_END)?;
-            Some(Line { place: *place, text })
+            let text = self.block.get(begin..end.checked_sub(LINE_END.len())?)?;
+            Some(Line { known: names::known(place & !SENSITIVE), is_sensitive: place & SENSITIVE != 0, at: begin, text })
         })
     }
 }
@@ -138,19 +143,15 @@ impl std::fmt::Debug for StoredFields {
 }
 
 impl<'a> Line<'a> {
-    fn number(&self) -> u8 {
-        self.place & !SENSITIVE
-    }
-
     fn is_of(&self, name: &HeaderName) -> bool {
-        match names::known(self.number()) {
+        match self.known {
             Some(known) => known == name,
             None => self.text.strip_prefix(name.as_str().as_bytes()).is_some_and(|rest| rest.starts_with(COLON)),
         }
     }
 
     fn name_len(&self) -> usize {
-        match names::known(self.number()) {
+        match self.known {
             Some(known) => known.as_str().len(),
             None => memchr::memchr(b':', self.text).unwrap_or(self.text.len()),
         }

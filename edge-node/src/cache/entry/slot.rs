@@ -9,56 +9,95 @@ use super::Entry;
 use crate::cache::time::Time;
 use crate::cache::vary::VARIANTS_MAX;
 
-/// All that is stored under one key: the variants, newest first, or the mark that its responses are not for the cache.
+/// What more than one variant, or the mark, takes beside the variants.
+const SEVERAL_BYTES: usize = 200;
+
+/// All that is stored under one key: the variants, newest first, or the mark that its responses are not for the cache. Small, and quickly cloned, for the usual one.
 #[derive(Debug, Clone, Default)]
-pub struct Slot {
-    /// Newest first, at most [`VARIANTS_MAX`].
-    pub variants: SmallVec<[Arc<Entry>; 1]>,
-    /// Until then nobody waits for another's fetch of this key: its answer was not for the cache ("hit for miss").
-    pub uncollapsed_until: Option<Time>,
+pub struct Slot(Kept);
+
+#[derive(Debug, Clone, Default)]
+enum Kept {
+    #[default]
+    Nothing,
+    One(Arc<Entry>),
+    Else(Arc<Several>),
 }
 
+#[derive(Debug)]
+struct Several {
+    variants: Variants,
+    uncollapsed_until: Option<Time>,
+}
+
+type Variants = SmallVec<[Arc<Entry>; 1]>;
+
 impl Slot {
+    /// Of variants, newest first, at most [`VARIANTS_MAX`].
+    pub fn new(variants: impl IntoIterator<Item = Arc<Entry>>, uncollapsed_until: Option<Time>) -> Self {
+        let mut variants: Variants = variants.into_iter().collect();
+        if uncollapsed_until.is_none() && variants.len() < 2 {
+            return Self(variants.pop().map_or(Kept::Nothing, Kept::One));
+        }
+        variants.shrink_to_fit();
+        Self(Kept::Else(Arc::new(Several { variants, uncollapsed_until })))
+    }
+
+    /// The variants, newest first.
+    pub fn variants(&self) -> &[Arc<Entry>] {
+        match &self.0 {
+            Kept::Nothing => &[],
+            Kept::One(entry) => std::slice::from_ref(entry),
+            Kept::Else(several) => &several.variants,
+        }
+    }
+
+    /// Until then nobody waits for another's fetch of this key: its answer was not for the cache ("hit for miss").
+    pub fn uncollapsed_until(&self) -> Option<Time> {
+        if let Kept::Else(several) = &self.0 { several.uncollapsed_until } else { None }
+    }
+
+    /// The same key's answers are not for the cache, until then.
+    pub fn uncollapsed(&self, until: Time) -> Self {
+        Self::new(self.variants().iter().cloned(), Some(until))
+    }
+
     /// The responses that answer a request with these fields, newest first.
     pub fn select<'a>(&'a self, request: &'a HeaderMap) -> impl Iterator<Item = &'a Arc<Entry>> {
-        self.variants.iter().filter(|entry| entry.variant.matches(request))
+        self.variants().iter().filter(|entry| entry.variant.matches(request))
     }
 
     /// This slot with one more entry, which takes the place of those for the same requests.
     pub fn with(&self, entry: Arc<Entry>) -> Self {
-        let mut variants: SmallVec<[Arc<Entry>; 1]> = SmallVec::new();
-        variants.push(entry.clone());
-        variants.extend(self.variants.iter().filter(|other| !other.variant.same(&entry.variant)).take(VARIANTS_MAX - 1).cloned());
-        Self { variants, uncollapsed_until: None }
+        let others = self.variants().iter().filter(|other| !other.variant.same(&entry.variant)).take(VARIANTS_MAX - 1).cloned();
+        Self::new(std::iter::once(entry.clone()).chain(others), None)
     }
 
     /// Those of its entries that go where this one comes, because there are too many variants.
     pub(in crate::cache) fn crowded_out(&self, by: &Entry) -> impl Iterator<Item = &Arc<Entry>> {
-        self.variants.iter().filter(|other| !other.variant.same(&by.variant)).skip(VARIANTS_MAX - 1)
+        self.variants().iter().filter(|other| !other.variant.same(&by.variant)).skip(VARIANTS_MAX - 1)
     }
 
     /// This slot with one more entry, older than those that it has; the same where one of them is for the same requests.
     pub fn with_older(&self, entry: Arc<Entry>) -> Self {
-        let mut variants = self.variants.clone();
-        if variants.len() < VARIANTS_MAX && !variants.iter().any(|other| other.variant.same(&entry.variant)) {
-            variants.push(entry);
-        }
-        Self { variants, uncollapsed_until: self.uncollapsed_until }
+        let is_welcome = self.variants().len() < VARIANTS_MAX && !self.variants().iter().any(|other| other.variant.same(&entry.variant));
+        Self::new(self.variants().iter().cloned().chain(is_welcome.then_some(entry)), self.uncollapsed_until())
     }
 
     /// This slot without the entry for the same requests as this one.
     pub fn without(&self, entry: &Entry) -> Self {
-        let variants = self.variants.iter().filter(|other| !other.variant.same(&entry.variant)).cloned().collect();
-        Self { variants, uncollapsed_until: self.uncollapsed_until }
+        let others = self.variants().iter().filter(|other| !other.variant.same(&entry.variant)).cloned();
+        Self::new(others, self.uncollapsed_until())
     }
 
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.variants.is_empty() && self.uncollapsed_until.is_none()
+        matches!(self.0, Kept::Nothing)
     }
 
     /// Bytes that it takes.
     pub fn weight(&self) -> usize {
-        self.variants.iter().map(|entry| entry.weight()).fold(200, usize::saturating_add)
+        let own = if let Kept::Else(_) = self.0 { SEVERAL_BYTES } else { 0 };
+        self.variants().iter().map(|entry| entry.weight()).fold(own, usize::saturating_add)
     }
 }

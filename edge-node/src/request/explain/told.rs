@@ -57,7 +57,7 @@ pub(super) fn stored(entry: &Entry, sight: &Sight, (verdict, latest): (Verdict, 
         tiers: tiers.into_iter().filter(|(_, there)| *there).map(|(tier, _)| tier.to_owned()).collect(),
         status: entry.status.as_u16(),
         body_bytes: entry.body.len(),
-        range: entry.part.map(|part| {
+        range: entry.part().map(|part| {
             let last = part.first.saturating_add(entry.body.len()).saturating_sub(1);
             format!("{}-{last}/{}", part.first, part.total.map_or("*".to_owned(), |total| total.to_string()))
         }),
