@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use selvedge_tests::{Busy, Crossing};
 
-use crate::load::median;
 use crate::ours::Ours;
 use crate::table::Table;
 
@@ -29,7 +28,7 @@ const ENDLESS: [(&str, &str); 5] = [
     ("recursion", "const f = () => { try { return f() } catch { return f() } }; f()"),
 ];
 
-/// What is allocated `n` times and held, or without end where there is no `n`.
+/// What is allocated and held, again and again.
 const HELD: [(&str, &str); 5] = [
     ("objects", "{ n: held.length, text: 'x'.repeat(100) + held.length }"),
     ("arrays of 1 MiB", "new Array(131072).fill(0.5)"),
@@ -37,6 +36,29 @@ const HELD: [(&str, &str); 5] = [
     ("buffers of 1 MiB", "new Uint8Array(1 << 20).fill(1)"),
     ("wasm memories of 8 MiB", "(m => (new Uint8Array(m.buffer).fill(1), m))(new WebAssembly.Memory({ initial: 128 }))"),
 ];
+
+/// What else the machine does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Busy,
+}
+
+impl State {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "all cores busy",
+        }
+    }
+}
 
 /// An answer: its status, what it says of the outcome, and when it began to come.
 struct Answer {
@@ -46,30 +68,16 @@ struct Answer {
     began: Instant,
 }
 
-/// Milliseconds that each offender's answer comes after its limit, and what the neighbours notice.
+/// How late each offender's answer is, and what the neighbours notice.
 pub(crate) fn measure(table: &mut Table) -> anyhow::Result<()> {
     let ours = Ours::start_on_all_cores()?;
-    for (index, (name, body)) in ENDLESS.into_iter().enumerate() {
-        let script = endless(body);
-        let answers =
-            (0..ROUNDS).map(|round| once(&ours, &format!("endless-{index}-{round}"), &script, "")).collect::<Result<Vec<_>, _>>()?;
-        row(table, name, &answers, None);
-    }
-    for (index, (name, piece)) in HELD.into_iter().enumerate() {
-        let script = holding(piece);
-        let most = most_that_fits(&ours, &format!("fits-{index}"), &script)?;
-        let (mut fits, mut answers) = (Vec::new(), Vec::new());
-        for round in 0..ROUNDS {
-            fits.push(once(&ours, &format!("held-{index}-{round}"), &script, &format!("?n={most}"))?.ms);
-            answers.push(once(&ours, &format!("more-{index}-{round}"), &script, "")?);
-        }
-        row(table, name, &answers, Some(median(fits)));
-    }
     let scripts = ENDLESS.map(|(name, body)| (name, endless(body))).into_iter().chain(HELD.map(|(name, piece)| (name, holding(piece))));
     for (index, (name, script)) in scripts.enumerate() {
-        let late = (0..ROUNDS).map(|round| once_while_busy(&ours, &format!("busy-{index}-{round}"), &script));
-        let longest = late.collect::<Result<Vec<_>, _>>()?.into_iter().fold(0.0, f64::max);
-        table.within(&format!("{name}: the same with all cores busy"), "ms", longest, LATE_BUSY_MS);
+        for (state, bound) in [(State::Idle, LATE_MS), (State::Busy, LATE_BUSY_MS)] {
+            let late = (0..ROUNDS).map(|round| late(&ours, &format!("{}-{index}-{round}", state.word()), &script, state));
+            let longest = late.collect::<Result<Vec<_>, _>>()?.into_iter().fold(0.0, f64::max);
+            table.within(&format!("{name}: longest until the answer after the limit, {}", state.name()), "ms", longest, bound);
+        }
     }
     neighbours::measure(table, &ours)
 }
@@ -79,51 +87,14 @@ fn endless(body: &str) -> String {
 }
 
 fn holding(piece: &str) -> String {
-    format!(
-        "export default {{ fetch(request) {{ const n = Number(new URL(request.url).searchParams.get('n') ?? Infinity); \
-         const held = []; for (let i = 0; i < n; i++) held.push({piece}); return new Response('' + held.length) }} }}"
-    )
+    endless(&format!("const held = []; while (true) held.push({piece})"))
 }
 
-/// `fits_ms` is how long it takes to hold nearly as much as is allowed.
-fn row(table: &mut Table, name: &str, answers: &[Answer], fits_ms: Option<f64>) {
-    let by = |outcome: &str| answers.iter().filter(|answer| answer.text.contains(outcome)).count();
-    // Memory or CPU time, whichever comes first on this machine.
-    let (outcome, begun_ms) = match fits_ms {
-        Some(fits_ms) if by("exceededMemory") > by("exceededCpu") => ("exceededMemory", fits_ms),
-        _ if by("exceededCpu") > 0 => ("exceededCpu", CPU_MS),
-        _ => ("exception, as a whole", 0.0),
-    };
-    let longest = answers.iter().map(|answer| answer.ms - begun_ms).fold(0.0, f64::max);
-    table.within(&format!("{name}: longest until the answer after the limit ({outcome})"), "ms", longest, LATE_MS);
-}
-
-/// The largest number of pieces that a worker can hold, within one in 64.
-fn most_that_fits(ours: &Ours, name: &str, script: &str) -> anyhow::Result<u64> {
-    ours.deploy(name, script)?;
-    let fits = |n: u64| Ok::<_, anyhow::Error>(ask(&ours.http, name, &format!("?n={n}"))?.status == 200);
-    let (mut most, mut too_many) = (0, 1);
-    while fits(too_many)? {
-        most = too_many;
-        too_many *= 2;
-    }
-    while too_many - most > 1.max(most / 64) {
-        let middle = most.midpoint(too_many);
-        if fits(middle)? { most = middle } else { too_many = middle }
-    }
-    Ok(most)
-}
-
-fn once(ours: &Ours, name: &str, script: &str, query: &str) -> anyhow::Result<Answer> {
-    ours.deploy(name, script)?;
-    ask(&ours.http, name, query)
-}
-
-/// Milliseconds that a worker's answer comes after its limit while all cores are busy.
-fn once_while_busy(ours: &Ours, name: &str, script: &str) -> anyhow::Result<f64> {
+/// Milliseconds that a worker's answer comes after it has crossed its limit, as the kernel sees that; after it was asked, where it crosses none.
+fn late(ours: &Ours, name: &str, script: &str, state: State) -> anyhow::Result<f64> {
     ours.deploy(name, script)?;
     Crossing::wait_until_calm(ours.edge.pid());
-    let _busy = Busy::all_cores();
+    let _busy = (state == State::Busy).then(Busy::all_cores);
     let crossing = Crossing::watch(ours.edge.pid());
     let answer = ask(&ours.http, name, "")?;
     anyhow::ensure!(answer.status >= 500, "{name}: {}", answer.text);

@@ -1,5 +1,6 @@
 //! Selvedge under measurement: the release binary as an origin and one edge node, workers deployed through the API.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ const ACTIVE_WAIT: Duration = Duration::from_secs(30);
 pub(crate) struct Ours {
     /// The node under measurement.
     pub(crate) edge: Server,
-    /// Its cleartext address.
+    /// Its cleartext address, and that of its metrics.
     pub(crate) http: String,
+    admin: String,
     client: Client,
     runtime: tokio::runtime::Runtime,
     dir: tempfile::TempDir,
@@ -58,8 +60,8 @@ impl Ours {
         let origin_url = format!("http://{listen}");
         let client = Client::connect(&origin_url, &TokenFile::read(&data.join("admin.token"))?)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (edge, http) = start_edge(cores, dir.path(), &origin_url, config.as_deref())?;
-        let ours = Self { edge, http, client, runtime, dir, origin, origin_url, cores, config };
+        let (edge, http, admin) = start_edge(cores, dir.path(), &origin_url, config.as_deref())?;
+        let ours = Self { edge, http, admin, client, runtime, dir, origin, origin_url, cores, config };
         ours.wait_for_node()?;
         Ok(ours)
     }
@@ -68,8 +70,8 @@ impl Ours {
     pub(crate) fn restart_edge(self) -> anyhow::Result<Self> {
         let Self { edge, client, runtime, dir, origin, origin_url, cores, config, .. } = self;
         drop(edge);
-        let (edge, http) = start_edge(cores, dir.path(), &origin_url, config.as_deref())?;
-        Ok(Self { edge, http, client, runtime, dir, origin, origin_url, cores, config })
+        let (edge, http, admin) = start_edge(cores, dir.path(), &origin_url, config.as_deref())?;
+        Ok(Self { edge, http, admin, client, runtime, dir, origin, origin_url, cores, config })
     }
 
     fn wait_for_node(&self) -> anyhow::Result<()> {
@@ -142,6 +144,16 @@ impl Ours {
         })
     }
 
+    /// A figure of the node's metrics.
+    pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let mut socket = std::net::TcpStream::connect(&self.admin)?;
+        socket.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin).as_bytes())?;
+        let mut page = String::new();
+        socket.read_to_string(&mut page)?;
+        let figure = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        figure.and_then(|figure| figure.trim().parse().ok()).ok_or_else(|| anyhow::anyhow!("no metric {name}"))
+    }
+
     fn until(&self, what: &str, mut ask: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
         let deadline = std::time::Instant::now() + ACTIVE_WAIT;
         while !self.runtime.block_on(ask())? {
@@ -152,8 +164,9 @@ impl Ours {
     }
 }
 
-fn start_edge(cores: &str, dir: &Path, origin_url: &str, config: Option<&Path>) -> anyhow::Result<(Server, String)> {
-    let http = format!("127.0.0.1:{}", free_port()?);
+/// The node, its cleartext address and its metrics'.
+fn start_edge(cores: &str, dir: &Path, origin_url: &str, config: Option<&Path>) -> anyhow::Result<(Server, String, String)> {
+    let (http, admin) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
     let (data, token) = (dir.join("edge"), dir.join("origin/node.token"));
     let arguments = [
         "edge",
@@ -168,13 +181,13 @@ fn start_edge(cores: &str, dir: &Path, origin_url: &str, config: Option<&Path>) 
         "--http",
         &http,
         "--admin",
-        "127.0.0.1:0",
+        &admin,
     ];
     let config = config.map(|config| config.to_string_lossy().into_owned());
     let arguments: Vec<&str> = arguments.into_iter().chain(config.iter().flat_map(|config| ["--config", config])).collect();
     let mut edge = Server::start_on(cores, "selvedge edge", &binary()?, &arguments, &dir.join("edge.log"))?;
     edge.wait_for(&http)?;
-    Ok((edge, http))
+    Ok((edge, http, admin))
 }
 
 fn route(pattern: &str, worker: Option<&str>, upstream: Option<&str>) -> anyhow::Result<RouteSpec> {

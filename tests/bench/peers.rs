@@ -26,7 +26,7 @@ fn npm_workerd() -> anyhow::Result<PathBuf> {
     Ok(root)
 }
 
-/// nginx with one worker process and `proxy_cache` in /dev/shm, in front of `upstream`.
+/// nginx with one worker process and `proxy_cache` in /dev/shm, in front of `upstream`; `sendfile` and `tcp_nopush` as in Debian's own configuration.
 pub(crate) fn nginx(dir: &Path, upstream: &str, port: u16) -> anyhow::Result<Server> {
     let program = find("nginx").or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file()));
     let program = program.ok_or_else(|| anyhow::anyhow!("nginx is not installed: apt-get install nginx-light"))?;
@@ -34,7 +34,7 @@ pub(crate) fn nginx(dir: &Path, upstream: &str, port: u16) -> anyhow::Result<Ser
     let config = format!(
         "daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/nginx.err; user root;\n\
          events {{ worker_connections 1024; }}\n\
-         http {{ access_log off; keepalive_requests 1000000; proxy_cache_path {cache} keys_zone=z:10m inactive=1h; \
+         http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; proxy_cache_path {cache} keys_zone=z:10m inactive=1h; \
          server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {upstream}; proxy_cache z; proxy_http_version 1.1; }} }} }}\n",
         dir = dir.display(),
         cache = cache.display(),

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const CONNECTIONS: u32 = 16;
 /// Requests that each sends before it reads.
 const PIPELINED: u32 = 8;
+/// How many others a steady load asks for before it asks for an object the second time.
+const LATER: u32 = 64;
 
 /// Asks for `/SIZE/0` to `/SIZE/COUNT-1`.
 pub(super) fn all(address: SocketAddr, size: usize, count: u32) -> anyhow::Result<()> {
@@ -33,7 +35,8 @@ pub(super) fn all(address: SocketAddr, size: usize, count: u32) -> anyhow::Resul
     workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a filler panicked"))?)
 }
 
-/// Asks for objects that were never asked for, about so many in a second, until it is dropped.
+/// Asks for objects that were never asked for, about so many in a second, until it is dropped; and for each once more a little later, because a memory that is full takes
+/// only what is asked for again.
 pub(super) struct Steady {
     stop: Arc<AtomicBool>,
     worker: Option<std::thread::JoinHandle<anyhow::Result<u32>>>,
@@ -49,7 +52,11 @@ impl Steady {
             while !stopped.load(Relaxed) {
                 let due = (start.elapsed().as_secs_f64() * f64::from(per_second)) as u32;
                 if sent < due {
-                    connection.get(size, first + sent..first + sent + 1)?;
+                    let number = first + sent;
+                    connection.get(size, number..number + 1)?;
+                    if let Some(again) = sent.checked_sub(LATER) {
+                        connection.get(size, first + again..first + again + 1)?;
+                    }
                     sent += 1;
                 } else {
                     std::thread::sleep(Duration::from_micros(200));

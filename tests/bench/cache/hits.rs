@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use super::load::{self, Paced};
-use super::setting;
 use super::stage::{Over, Stage, Subject};
+use super::{setting, upstream};
 use crate::load::{Sample, median};
 use crate::table::Table;
 
@@ -60,6 +60,7 @@ pub(super) fn peaks(table: &mut Table) -> anyhow::Result<()> {
             let all: Vec<&Subject> = std::iter::once(&bench.ours).chain(peers).collect();
             let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); all.len()];
             for run in 0..=runs {
+                let asked = upstream::asked();
                 for (subject, samples) in all.iter().zip(&mut samples) {
                     let sample = load::peak(subject, over, &path, seconds)?;
                     // The first run warms up.
@@ -67,6 +68,7 @@ pub(super) fn peaks(table: &mut Table) -> anyhow::Result<()> {
                         samples.push(sample);
                     }
                 }
+                anyhow::ensure!(run == 0 || upstream::asked() == asked, "not all of these were hits");
             }
             show(table, over, called, &all, &samples, seconds);
         }
@@ -109,12 +111,12 @@ pub(super) fn at_half(table: &mut Table) -> anyhow::Result<()> {
             rates.push(load::peak(subject, over, &path, seconds)?.per_second);
         }
         let same = rates.iter().copied().fold(f64::INFINITY, f64::min) / 2.0;
-        let measure = |subject: &Subject, rate: f64| -> anyhow::Result<Vec<Paced>> {
-            (0..runs).map(|_| load::paced(subject, over, &path, rate, seconds)).collect()
-        };
-        let mut half = Vec::new();
-        for (subject, rate) in all.iter().zip(&rates) {
-            half.push((measure(subject, rate / 2.0)?, measure(subject, same)?));
+        let mut half = vec![(Vec::new(), Vec::new()); all.len()];
+        for _ in 0..runs {
+            for ((subject, rate), (half, at_same)) in all.iter().zip(&rates).zip(&mut half) {
+                half.push(load::paced(subject, over, &path, rate / 2.0, seconds)?);
+                at_same.push(load::paced(subject, over, &path, same, seconds)?);
+            }
         }
         let of = |runs: &[Paced], figure: fn(&Paced) -> f64| median(runs.iter().map(figure).collect());
         let what = format!("1 KiB hit, {}", over.name());
@@ -128,29 +130,37 @@ pub(super) fn at_half(table: &mut Table) -> anyhow::Result<()> {
             let (our, their) = (of(&ours.1, |run| run.cpu_per_million), of(&theirs.1, |run| run.cpu_per_million));
             let reached = of(&ours.1, |run| run.per_second);
             table.beside(&format!("{what}: at {reached:.0}/s"), "CPU seconds per million", our, (peer.name, their), their / our, "");
+            if over == Over::H3 {
+                let busy = |runs: &[Paced]| of(runs, |run| run.generator_cpu) / f64::from(seconds);
+                let what = format!("{what}: at {reached:.0}/s, of a core for the generator");
+                table.beside(&what, "quinn and h3", busy(&ours.1), (peer.name, busy(&theirs.1)), f64::NAN, "below 1");
+            }
         }
     }
     Ok(())
 }
 
-/// Time to the first byte of a miss, one after the other on one connection.
+/// Time to the first byte of a miss, one after the other on one connection to each.
 pub(super) fn misses(table: &mut Table) -> anyhow::Result<()> {
     let bench = Bench::start()?;
-    let time = |subject: &Subject| -> anyhow::Result<f64> {
+    let mut timed = Vec::new();
+    for subject in [&bench.ours, &bench.nginx, &bench.varnish] {
         let address = subject.at(Over::H1).ok_or_else(|| anyhow::anyhow!("no cleartext"))?;
-        let mut times = Vec::new();
-        let mut socket = TcpStream::connect(address)?;
+        let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
-        for number in 0..MISSES {
-            times.push(first_byte(&mut socket, address, number)?);
+        timed.push((subject, address, socket, Vec::new()));
+    }
+    for number in 0..MISSES {
+        for (_, address, socket, times) in &mut timed {
+            times.push(first_byte(socket, *address, number)?);
         }
-        // The first ones open connections to the upstream.
-        Ok(median(times.split_off(MISSES / 10)))
-    };
-    let ours = time(&bench.ours)?;
-    for peer in [&bench.nginx, &bench.varnish] {
-        let theirs = time(peer)?;
-        table.beside("1 KiB miss, h1: first byte", "µs", ours, (peer.name, theirs), theirs / ours, "");
+    }
+    // The first ones open connections to the upstream.
+    let typical: Vec<_> =
+        timed.into_iter().map(|(subject, _, _, mut times)| (subject.name, median(times.split_off(MISSES / 10)))).collect();
+    let [(_, ours), peers @ ..] = typical.as_slice() else { return Ok(()) };
+    for (name, theirs) in peers {
+        table.beside("1 KiB miss, h1: first byte", "µs", *ours, (name, *theirs), theirs / ours, "");
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ pub(super) struct Paced {
     pub(super) p99_us: f64,
     /// CPU of the server, in seconds per million requests.
     pub(super) cpu_per_million: f64,
+    /// CPU of the generator, in seconds.
+    pub(super) generator_cpu: f64,
 }
 
 /// As fast as it goes.
@@ -56,7 +58,7 @@ pub(super) fn peak(subject: &Subject, over: Over, path: &str, seconds: u32) -> a
 /// At `rate` requests per second in all.
 pub(super) fn paced(subject: &Subject, over: Over, path: &str, rate: f64, seconds: u32) -> anyhow::Result<Paced> {
     let url = subject.url(over, path).ok_or_else(|| anyhow::anyhow!("{} does not speak {}", subject.name, over.name()))?;
-    let before = subject.server().cpu();
+    let (before, generator) = (subject.server().cpu(), crate::process::children_cpu());
     let (requests, p50_us, p99_us) = match over {
         Over::H3 => {
             let told = h3::generate(subject, path, seconds, Some(rate))?;
@@ -68,7 +70,8 @@ pub(super) fn paced(subject: &Subject, over: Over, path: &str, rate: f64, second
         }
     };
     let cpu = (subject.server().cpu() - before).as_secs_f64();
-    Ok(Paced { per_second: requests / f64::from(seconds), p50_us, p99_us, cpu_per_million: cpu / requests * 1e6 })
+    let generator_cpu = (crate::process::children_cpu() - generator).as_secs_f64();
+    Ok(Paced { per_second: requests / f64::from(seconds), p50_us, p99_us, cpu_per_million: cpu / requests * 1e6, generator_cpu })
 }
 
 struct Told {

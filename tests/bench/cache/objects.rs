@@ -1,6 +1,6 @@
 //! A million objects of 1 KiB: memory for each, hits from disk, and how long a start takes with them on disk.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -91,7 +91,7 @@ fn random_of(count: u32) -> anyhow::Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
-/// From starting the process to the first hit from disk.
+/// From starting the process until it listens, and to the first hit from disk.
 pub(super) fn start(table: &mut Table) -> anyhow::Result<()> {
     let stage = Stage::new()?;
     let count = objects();
@@ -100,33 +100,40 @@ pub(super) fn start(table: &mut Table) -> anyhow::Result<()> {
     fill::all(address, BYTES, count)?;
     // What was asked for last is the last to be written.
     std::thread::sleep(Duration::from_secs(3));
-    let ours = subject.ours.take().ok_or_else(|| anyhow::anyhow!("it is ours"))?;
+    let node = subject.ours.take().ok_or_else(|| anyhow::anyhow!("it is ours"))?;
     let begun = Instant::now();
-    let ours = ours.restart_edge()?;
-    let http = ours.http.clone();
-    let listens = begun.elapsed();
-    let mut number = 0;
-    let hit = loop {
-        anyhow::ensure!(begun.elapsed() < START_WAIT, "no hit within {START_WAIT:?} of its start");
-        // Not the same one again: a miss is stored.
-        if cache_status(&http, address, &format!("/{BYTES}/{number}"))?.contains("; hit") {
-            break begun.elapsed();
-        }
-        number = (number + 1) % count;
-    };
-    table.alone(&format!("start with {count} objects on disk: until it listens"), "ms", listens.as_secs_f64() * 1e3, "");
-    table.alone(&format!("start with {count} objects on disk: until the first hit"), "ms", hit.as_secs_f64() * 1e3, "");
+    let node = node.restart_edge()?;
+    let ours = until_hit(&node.http, address, begun)?;
+    drop(node);
+    let cache = tempfile::tempdir()?;
+    let nginx = stage.nginx(cache.path())?;
+    fill::all(nginx.at(Over::H1).ok_or_else(|| anyhow::anyhow!("no cleartext"))?, BYTES, count)?;
+    drop(nginx);
+    let begun = Instant::now();
+    let nginx = stage.nginx(cache.path())?;
+    let address = nginx.at(Over::H1).ok_or_else(|| anyhow::anyhow!("no cleartext"))?;
+    let theirs = until_hit(&address.to_string(), address, begun)?;
+    let what = format!("start with {count} objects on disk");
+    table.beside(&format!("{what}: until it listens"), "ms", ours.0, ("nginx", theirs.0), theirs.0 / ours.0, "");
+    table.beside(&format!("{what}: until the first hit"), "ms", ours.1, ("nginx", theirs.1), theirs.1 / ours.1, "");
     Ok(())
 }
 
-/// Asks at an address by the name that was asked before: what is stored is stored under it.
-fn cache_status(address: &str, name: SocketAddr, path: &str) -> anyhow::Result<String> {
-    use std::io::Read as _;
-    let mut socket = std::net::TcpStream::connect(address)?;
-    socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").as_bytes())?;
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer)?;
-    let text = String::from_utf8_lossy(&answer).to_ascii_lowercase();
-    let line = text.lines().find_map(|line| line.strip_prefix("cache-status: "));
-    Ok(line.unwrap_or_default().to_owned())
+/// Milliseconds since `begun` until now, when it listens, and until it first answers without asking its upstream. Asks at an address by the name that was asked before: what is
+/// stored is stored under it.
+fn until_hit(http: &str, name: SocketAddr, begun: Instant) -> anyhow::Result<(f64, f64)> {
+    let listens = begun.elapsed();
+    // Not the same one again: a miss is stored.
+    for number in 0..objects() {
+        anyhow::ensure!(begun.elapsed() < START_WAIT, "no hit within {START_WAIT:?} of its start");
+        let asked = upstream::asked();
+        let mut socket = std::net::TcpStream::connect(http)?;
+        socket.write_all(format!("GET /{BYTES}/{number} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").as_bytes())?;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer)?;
+        if upstream::asked() == asked && answer.starts_with(b"HTTP/1.1 200") {
+            return Ok((listens.as_secs_f64() * 1e3, begun.elapsed().as_secs_f64() * 1e3));
+        }
+    }
+    anyhow::bail!("no hit among all objects")
 }

@@ -102,14 +102,14 @@ impl Stage {
         Ok(Subject { name: "Selvedge", cleartext: Some(cleartext), tls: Some(https), h3: Some(https), ours: Some(ours), peer: None })
     }
 
-    /// nginx with one worker process and `proxy_cache` in `cache` (a folder in /dev/shm, or on disk).
+    /// nginx with one worker process and `proxy_cache` in `cache` (a folder in /dev/shm, or on disk); `sendfile` and `tcp_nopush` as in Debian's own configuration.
     pub(super) fn nginx(&self, cache: &Path) -> anyhow::Result<Subject> {
         let dir = self.folder("nginx")?;
         let (cleartext, tls) = (free_port()?, free_port()?);
         let config = format!(
             "daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/nginx.err; user root;\n\
              events {{ worker_connections 4096; }}\n\
-             http {{ access_log off; keepalive_requests 100000000; proxy_cache_path {cache} levels=1:2 keys_zone=z:256m inactive=1d max_size=64g;\n\
+             http {{ access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; proxy_cache_path {cache} levels=1:2 keys_zone=z:256m inactive=1d max_size=64g;\n\
              upstream up {{ server {upstream}; keepalive 64; }}\n\
              server {{ listen 127.0.0.1:{cleartext}; listen 127.0.0.1:{tls} ssl http2; ssl_certificate {certificate}; ssl_certificate_key {key};\n\
              http2_max_requests 100000000; location / {{ proxy_pass http://up; proxy_cache z; proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n",
