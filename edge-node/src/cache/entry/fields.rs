@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! lines:   "name: value\r\n", in the order in which they came, those of Content-Length last
-//! places:  for each line the number of its name (see [`super::names`]; the highest bit: its value is sensitive) u8, and where it ends u32
+//! places:  for each line the number of its name (see [`super::names`]; the highest bit: its value is sensitive) u8, and where it ends: u16 where that is enough for all,
+//!          else u32
 //! ```
 
 use std::sync::Arc;
@@ -17,7 +18,6 @@ use crate::cache::lines::Lines;
 /// What is between a name and its value, and behind a value. No name and no value can have either in it.
 const COLON: &[u8] = b": ";
 const LINE_END: &[u8] = b"\r\n";
-const PLACE_BYTES: usize = 5;
 const SENSITIVE: u8 = 0x80;
 /// What the block needs beside its bytes: the counts of those who share it, and the allocator's own.
 const BLOCK_OVERHEAD_BYTES: usize = 16 + 16;
@@ -48,18 +48,21 @@ impl StoredFields {
     pub fn new(headers: &HeaderMap, left_out: &[HeaderName]) -> Self {
         let kept = || headers.iter().filter(|(name, _)| !left_out.contains(name));
         let is_length = |name: &HeaderName| *name == CONTENT_LENGTH;
-        let bytes = kept().map(|(name, value)| line_len(name, value) + PLACE_BYTES).sum();
-        let mut block = Vec::with_capacity(bytes);
-        let mut places = Vec::with_capacity(headers.len() * PLACE_BYTES);
+        let bytes: usize = kept().map(|(name, value)| line_len(name, value)).sum();
+        let place_len = place_len(bytes);
+        let mut block = Vec::with_capacity(bytes + headers.len() * place_len);
+        let mut places = Vec::with_capacity(headers.len() * place_len);
         let (mut lines_len, mut shared_len) = (0, 0);
-        for (name, value) in kept().filter(|(name, _)| !is_length(name)).chain(kept().filter(|(name, _)| is_length(name))) {
-            // A head of 4 GiB does not come this far.
-            let Ok(end) = u32::try_from(block.len() + line_len(name, value)) else { continue };
+        // A head of 4 GiB does not come this far.
+        let fits = u32::try_from(bytes).is_ok();
+        let ordered = kept().filter(|(name, _)| !is_length(name)).chain(kept().filter(|(name, _)| is_length(name)));
+        for (name, value) in ordered.filter(|_| fits) {
             for part in [name.as_str().as_bytes(), COLON, value.as_bytes(), LINE_END] {
                 block.extend_from_slice(part);
             }
+            let end = block.len() as u32;
             places.push(names::number(name) | if value.is_sensitive() { SENSITIVE } else { 0 });
-            places.extend_from_slice(&end.to_le_bytes());
+            places.extend(end.to_le_bytes().iter().take(place_len - 1));
             lines_len = end;
             shared_len = if is_length(name) { shared_len } else { end };
         }
@@ -96,7 +99,8 @@ impl StoredFields {
             // What was a name is one, and so is a value.
             let other = || line.text.get(..name_len).and_then(|name| HeaderName::from_lowercase(name).ok());
             let Some(name) = line.known.cloned().or_else(other) else { continue };
-            let value = block.slice(line.at + name_len + COLON.len()..line.at + line.text.len());
+            let value_at = (name_len + COLON.len()).min(line.text.len());
+            let value = block.slice(line.at + value_at..line.at + line.text.len());
             let Ok(mut value) = HeaderValue::from_maybe_shared(value) else { continue };
             value.set_sensitive(line.is_sensitive);
             // A map that held them all had room for them.
@@ -110,15 +114,17 @@ impl StoredFields {
         self.block.len() + BLOCK_OVERHEAD_BYTES
     }
 
-    fn places(&self) -> &[[u8; PLACE_BYTES]] {
-        self.block.get(self.lines_len as usize..).unwrap_or_default().as_chunks().0
+    fn places(&self) -> std::slice::ChunksExact<'_, u8> {
+        let lines_len = self.lines_len as usize;
+        self.block.get(lines_len..).unwrap_or_default().chunks_exact(place_len(lines_len))
     }
 
     fn walk(&self) -> impl Iterator<Item = Line<'_>> {
         let mut at = 0;
-        self.places().iter().filter_map(move |[place, end @ ..]| {
-            let (begin, end) = (at, u32::from_le_bytes(*end) as usize);
-            at = end;
+        self.places().filter_map(move |place| {
+            let (place, end) = place.split_first()?;
+            let end = end.iter().rev().fold(0, |end, byte| end << 8 | usize::from(*byte));
+            let begin = std::mem::replace(&mut at, end);
             let text = self.block.get(begin..end.checked_sub(LINE_END.len())?)?;
             Some(Line { known: names::known(place & !SENSITIVE), is_sensitive: place & SENSITIVE != 0, at: begin, text })
         })
@@ -164,6 +170,11 @@ impl<'a> Line<'a> {
     fn value(&self) -> &'a [u8] {
         self.text.get(self.name_len() + COLON.len()..).unwrap_or_default()
     }
+}
+
+/// Bytes of a place, where all lines have so many.
+fn place_len(lines_len: usize) -> usize {
+    if lines_len <= usize::from(u16::MAX) { 3 } else { 5 }
 }
 
 fn line_len(name: &HeaderName, value: &HeaderValue) -> usize {
@@ -244,6 +255,18 @@ mod tests {
             map.insert(HeaderName::try_from(format!("x-field-{number}")).unwrap(), HeaderValue::from(number));
         }
         round(&map);
+    }
+
+    #[test]
+    fn places_are_small_as_long_as_that_is_enough() {
+        for length in 65_500..65_560 {
+            let value = HeaderValue::try_from("v".repeat(length)).unwrap();
+            let mut map = headers(&[("x-b", "1"), ("content-length", "1")]);
+            map.insert("x-a", value);
+            let stored = round(&map);
+            let lines: usize = map.iter().map(|(name, value)| line_len(name, value)).sum();
+            assert_eq!(stored.block.len(), lines + 3 * if lines < 1 << 16 { 3 } else { 5 });
+        }
     }
 
     #[test]
