@@ -384,6 +384,9 @@ pub const DISK_BATCH_BYTES: usize = 1 << 20;
 /// Bodies up to this many bytes are stored with their head, and come back to memory whole; larger ones are sliced, and sent from disk (or from the kernel's memory).
 pub const DISK_INLINE_BYTES_MAX: u64 = 256 << 10;
 
+/// Routes whose responses the disk tier counts when they go: as many as there are, as a rule; of further ones nothing is counted.
+pub const DISK_ROUTES_MAX: usize = 16_384;
+
 /// Part of the disk tier that one body may take: an eighth, for the same reason as in memory.
 pub const DISK_SHARE_MAX: u64 = 8;
 

@@ -60,7 +60,7 @@ pub struct Entry {
     /// What its bytes are in other codings: made when a client first wanted them, and gone with it.
     encodings: Box<[(Coding, Encoding)]>,
     /// Its route's, where it has one.
-    counters: Option<Arc<RouteCounters>>,
+    pub(super) counters: Option<Arc<RouteCounters>>,
 }
 
 impl Entry {

@@ -19,6 +19,8 @@ pub struct RouteCounters {
     workers: [Counter; CacheResult::ALL.len()],
     peers: [Counter; CacheResult::ALL.len()],
     removals: [Counter; Removal::ALL.len()],
+    /// Responses that the disk had no room for.
+    pub disk_evictions: Counter,
     waits: Counter,
     waiting: Gauge,
     /// From the begin of a fill to its response's head.
@@ -168,6 +170,7 @@ impl RouteCounters {
         let any = |counters: &[Counter]| counters.iter().any(|counter| counter.get() > 0);
         Asker::ALL.iter().any(|asker| any(self.requests(*asker)))
             || any(&self.removals)
+            || self.disk_evictions.get() > 0
             || self.waits.get() > 0
             || self.fill_first_byte.count() > 0
     }
@@ -237,6 +240,9 @@ pub(super) fn render(page: &mut Page, routes: &[Arc<RouteCounters>], max: usize)
             page.line(name, &[("route", &route.pattern), ("cause", why.name())], count.get());
         }
     }
+    let name = "selvedge_route_disk_evictions_total";
+    page.head(name, "counter", "Stored responses that the disk had no room for; counted where the route has stored something since the node started, slices apart.");
+    used.iter().for_each(|route| page.line(name, &[("route", &route.pattern)], route.disk_evictions.get()));
     let name = "selvedge_route_waits_total";
     page.head(name, "counter", "Requests that waited for another's fetch.");
     used.iter().for_each(|route| page.line(name, &[("route", &route.pattern)], route.waits.get()));

@@ -43,7 +43,11 @@ impl DiskCounters {
             ("selvedge_cache_disk_write_errors_total", "Writes that failed; a full disk is one.", self.write_errors.get()),
             ("selvedge_cache_disk_read_errors_total", "Reads that failed.", self.read_errors.get()),
             ("selvedge_cache_disk_damaged_total", "Records with a wrong checksum; none of them was served.", self.damaged.get()),
-            ("selvedge_cache_disk_evictions_total", "Responses and slices evicted for want of room.", self.evictions.get()),
+            (
+                "selvedge_cache_disk_evictions_total",
+                "Responses and slices evicted for want of room; of each route: selvedge_route_disk_evictions_total.",
+                self.evictions.get(),
+            ),
             ("selvedge_cache_disk_kept_total", "Responses and slices written again because they are used.", self.kept.get()),
         ]
     }

@@ -20,6 +20,7 @@ mod queue;
 mod reader;
 mod record;
 mod recover;
+mod routes;
 mod segment;
 mod slice;
 mod spill;

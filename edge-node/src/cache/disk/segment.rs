@@ -3,7 +3,7 @@
 //! ```text
 //! head (32)     magic u64 · number u32 · 0 u32 · seed u64 · sum u64
 //! records       see `record`
-//! list          24 bytes for each record: name u64 · mark u32 · offset u32 · bytes u32 · kind u32
+//! list          24 bytes for each record: name u64 · mark u32 · offset u32 · bytes u32 · kind u8 · route u24 (0: none, or not known)
 //! trailer (32)  magic u64 · number u32 · records u32 · where the list begins u64 · sum of list and trailer u64
 //! ```
 //!
@@ -20,6 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::place::Place;
 use super::record::{self, ALIGN_BYTES, Fields, HEADER_BYTES, Header, Kind};
+use super::routes::RouteMark;
 
 /// Length of a segment's head.
 pub(super) const HEAD_BYTES: u32 = 32;
@@ -47,6 +48,8 @@ pub(super) struct Item {
     pub(super) kind: Kind,
     pub(super) name: u64,
     pub(super) place: Place,
+    /// A scan does not know it.
+    pub(super) route: RouteMark,
 }
 
 /// All records of a segment, in the order in which they were written.
@@ -186,7 +189,8 @@ impl Segment {
     fn item(&self, item: &[u8]) -> Option<Item> {
         let mut fields = Fields(item);
         let (name, mark, offset, bytes) = (fields.u64(), fields.u32(), fields.u32(), fields.u32());
-        Some(Item { kind: Kind::of(fields.u8())?, name, place: Place::new(self.number, offset, bytes, mark)? })
+        let (route, kind) = RouteMark::split(fields.u32());
+        Some(Item { kind: Kind::of(kind)?, name, route, place: Place::new(self.number, offset, bytes, mark)? })
     }
 
     /// Walks from header to header.
@@ -202,7 +206,7 @@ impl Segment {
             let bytes = header.record_bytes() as u64;
             let place = u32::try_from(at).ok().and_then(|offset| Place::new(self.number, offset, bytes as u32, header.mark));
             let Some(place) = place.filter(|_| header.segment == self.number.get() && at + bytes <= len) else { break };
-            items.push(Item { kind: header.kind, name: header.name, place });
+            items.push(Item { kind: header.kind, name: header.name, place, route: RouteMark::default() });
             at += bytes.next_multiple_of(ALIGN_BYTES as u64);
         }
         Ok(Listing { items, end: u32::try_from(at).unwrap_or(u32::MAX), scanned: true })
@@ -230,7 +234,7 @@ fn list(number: NonZeroU32, begin: u32, items: &[Item]) -> Vec<u8> {
     let mut list = Vec::with_capacity(items.len() * ITEM_BYTES + TRAILER_BYTES);
     for item in items {
         list.extend_from_slice(&item.name.to_le_bytes());
-        for field in [item.place.mark(), item.place.offset(), item.place.bytes(), item.kind as u32] {
+        for field in [item.place.mark(), item.place.offset(), item.place.bytes(), item.route.above(item.kind as u8)] {
             list.extend_from_slice(&field.to_le_bytes());
         }
     }
@@ -258,7 +262,8 @@ mod tests {
             let offset = HEAD_BYTES + bytes.len() as u32;
             let body = [vec![name as u8; 3 + name as usize * 100].into()];
             let length = encode(&mut bytes, (Kind::Head, 1), name, 5, b"meta", &body);
-            items.push(Item { kind: Kind::Head, name, place: Place::new(ONE, offset, length, 5).expect("a place") });
+            let place = Place::new(ONE, offset, length, 5).expect("a place");
+            items.push(Item { kind: Kind::Head, name, place, route: RouteMark::default() });
         }
         segment.write(HEAD_BYTES.into(), &bytes).expect("room");
         (segment, items, HEAD_BYTES + bytes.len() as u32)

@@ -211,6 +211,36 @@ async fn files_stay_within_their_bound_and_what_is_read_stays() {
 }
 
 #[tokio::test]
+async fn what_has_no_room_on_disk_is_counted_by_its_route_also_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let route = Arc::new(RouteCounters::new("a.org/*".into()));
+    let of_route = |number: usize| {
+        let mut entry = entry(&bytes(number, 64 << 10));
+        Arc::get_mut(&mut entry).expect("not shared yet").count_by(&route);
+        entry
+    };
+    let before = open(folder.path(), 1 << 20);
+    for number in 0..300 {
+        before.cache.store(key(&format!("/before/{number}")).as_bytes(), of_route(number));
+    }
+    before.cache.settled().await;
+    assert_eq!(route.disk_evictions.get(), before.metrics.disk.evictions.get());
+    drop(before);
+    let counted = route.disk_evictions.get();
+    let opened = open(folder.path(), 1 << 20);
+    opened.cache.store(key("/known").as_bytes(), of_route(0));
+    for number in 0..900 {
+        opened.cache.store(key(&format!("/{number}")).as_bytes(), entry(&bytes(number, 64 << 10)));
+        if number % 100 == 0 {
+            opened.cache.settled().await;
+        }
+    }
+    opened.cache.settled().await;
+    let (of_route, all) = (route.disk_evictions.get() - counted, opened.metrics.disk.evictions.get());
+    assert!(of_route >= 250 && of_route < all, "{of_route} of {all}");
+}
+
+#[tokio::test]
 async fn what_is_larger_than_its_share_of_the_memory_is_on_disk_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let opened = open(folder.path(), 8 << 20);

@@ -21,6 +21,7 @@ use super::encode::{self, BodyPlace};
 use super::place::{Place, Retired};
 use super::queue::Order;
 use super::record::{self, ALIGN_BYTES, Kind};
+use super::routes::{RouteMark, Routes};
 use super::segment::{HEAD_BYTES, ITEM_BYTES, Item, Segment, TRAILER_BYTES};
 use super::slice::{Slicer, slices};
 use crate::cache::entry::Entry;
@@ -32,6 +33,7 @@ pub(super) struct Writer {
     /// Records that are not written yet, and what is to be done when they are.
     batch: Vec<u8>,
     pending: Vec<(Item, Then)>,
+    routes: Routes,
     /// Bytes of each segment that is not written to any more.
     sealed: BTreeMap<NonZeroU32, u64>,
     last: u32,
@@ -60,6 +62,8 @@ struct Record<'a> {
     kind: Kind,
     name: u64,
     mark: u32,
+    /// Of the response's route; a slice has none.
+    route: RouteMark,
     meta: &'a [u8],
     body: &'a [Bytes],
 }
@@ -69,7 +73,18 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, sealed: BTreeMap<NonZeroU32, u64>) -> Self {
         let last = sealed.last_key_value().map_or(0, |(number, _)| number.get());
         let bound = (shared.bytes_max, None);
-        Self { shared, active: None, batch: Vec::new(), pending: Vec::new(), sealed, last, paused_until: None, told_until: None, bound }
+        Self {
+            shared,
+            active: None,
+            batch: Vec::new(),
+            pending: Vec::new(),
+            routes: Routes::default(),
+            sealed,
+            last,
+            paused_until: None,
+            told_until: None,
+            bound,
+        }
     }
 
     /// Works until the queue is closed.
@@ -117,7 +132,8 @@ impl Writer {
         let mark = Shared::mark(&entry.variant);
         match place.and_then(|place| encode::encode(key, entry, place)) {
             Some(meta) => {
-                let record = Record { kind: Kind::Head, name, mark, meta: &meta, body: &pieces };
+                let route = self.routes.mark(entry.counters.as_ref());
+                let record = Record { kind: Kind::Head, name, mark, route, meta: &meta, body: &pieces };
                 self.append(record, Then::Put { order });
             }
             // What is there is older than this.
@@ -146,7 +162,8 @@ impl Writer {
     }
 
     fn put_slice(&mut self, body: u64, number: u32, pieces: &[Bytes], done: Option<oneshot::Sender<bool>>) {
-        self.append(Record { kind: Kind::Slice, name: body, mark: number, meta: &[], body: pieces }, Then::Slice(done));
+        let route = RouteMark::default();
+        self.append(Record { kind: Kind::Slice, name: body, mark: number, route, meta: &[], body: pieces }, Then::Slice(done));
     }
 
     /// Puts a record into the batch.
@@ -167,7 +184,7 @@ impl Writer {
         let offset = end + self.batch.len() as u32;
         let written = record::encode(&mut self.batch, (record.kind, number.get()), record.name, record.mark, record.meta, record.body);
         if let Some(place) = Place::new(number, offset, written, record.mark) {
-            self.pending.push((Item { kind: record.kind, name: record.name, place }, then));
+            self.pending.push((Item { kind: record.kind, name: record.name, place, route: record.route }, then));
         }
         if self.batch.len() >= DISK_BATCH_BYTES {
             self.flush();
@@ -264,7 +281,7 @@ impl Writer {
         self.count_bytes();
     }
 
-    fn written(&mut self, Item { kind, name, place }: Item, then: Then) {
+    fn written(&mut self, Item { kind, name, place, .. }: Item, then: Then) {
         let index = &self.shared.index;
         match then {
             Then::Put { order } => {
@@ -372,7 +389,7 @@ impl Writer {
         budget
     }
 
-    fn retire(&mut self, segment: &Segment, Item { kind, name, place }: Item, budget: usize) -> usize {
+    fn retire(&mut self, segment: &Segment, Item { kind, name, place, route }: Item, budget: usize) -> usize {
         let index = &self.shared.index;
         let retired = match kind {
             Kind::Head => index.retire(name, place),
@@ -388,7 +405,7 @@ impl Writer {
                 match record.filter(|(meta, _)| retired == Retired::Read || self.shared.is_in_memory(meta)) {
                     Some((meta, body)) => {
                         self.shared.metrics.disk.kept.add(1);
-                        self.append(Record { kind, name, mark: place.mark(), meta: &meta, body: &[body] }, Then::Moved(place));
+                        self.append(Record { kind, name, mark: place.mark(), route, meta: &meta, body: &[body] }, Then::Moved(place));
                         return budget - bytes;
                     }
                     None => self.undo(kind, name, place.mark(), Then::Moved(place)),
@@ -396,6 +413,7 @@ impl Writer {
             }
         }
         self.shared.metrics.disk.evictions.add(1);
+        self.routes.evicted(route);
         budget
     }
 
