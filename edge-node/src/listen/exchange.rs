@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
-use smallvec::SmallVec;
 
 use super::activity::{Activity, Running};
 use super::check::{self, Arrival};
 use super::{Answer, Connection, Interim, Protocol, Refusal, Reply};
 use crate::metrics::{CacheResult, Metrics};
+use crate::request::strip_hop;
 
 /// What the requests of one connection share.
 pub(super) struct Exchange<A> {
@@ -83,35 +83,24 @@ pub(super) fn shape(response: &mut Response<Body>, method: &Method, protocol: Pr
     let status = response.status();
     let length = response.body().size_hint().exact();
     let headers = response.headers_mut();
-    remove_connection_fields(headers);
-    // RFC 9110, section 6.4.1.
-    if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
-        if let (Some(length), true) =
-            (length, method == Method::HEAD && !headers.contains_key(header::CONTENT_LENGTH) && status != StatusCode::NOT_MODIFIED)
-            && length > 0
+    // RFC 9110, section 7.6.1: each listener frames its messages itself.
+    strip_hop(headers);
+    if has_no_content(method, status) {
+        if status == StatusCode::NO_CONTENT || status.is_informational() {
+            // RFC 9110, section 8.6: no Content-Length either.
+            headers.remove(header::CONTENT_LENGTH);
+        } else if let Some(length @ 1..) = length
+            && status != StatusCode::NOT_MODIFIED
+            && !headers.contains_key(header::CONTENT_LENGTH)
         {
             headers.insert(header::CONTENT_LENGTH, length.into());
         }
-        *response.body_mut() = Body::empty();
-    } else if status == StatusCode::NO_CONTENT || status.is_informational() {
-        // RFC 9110, section 8.6: no Content-Length either.
-        headers.remove(header::CONTENT_LENGTH);
         *response.body_mut() = Body::empty();
     } else if let Some(length) = length {
         // What is here counts more than what is said.
         if protocol != Protocol::Http1 || headers.contains_key(header::CONTENT_LENGTH) {
             headers.insert(header::CONTENT_LENGTH, length.into());
         }
-    }
-}
-
-/// RFC 9110, section 7.6.1; RFC 9113, section 8.2.2. Each listener frames its messages itself.
-pub(super) fn remove_connection_fields(headers: &mut HeaderMap) {
-    let of_connection =
-        |name: &&HeaderName| matches!(name.as_str(), "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection");
-    let named: SmallVec<[HeaderName; 4]> = headers.keys().filter(of_connection).cloned().collect();
-    for name in named {
-        headers.remove(name);
     }
 }
 
@@ -190,13 +179,15 @@ mod tests {
         let response = shaped(204, Method::GET, "hello", &[("content-length", "5")]);
         assert!(!response.headers().contains_key("content-length"));
         assert!(response.body().is_end_stream());
+        let response = shaped(204, Method::HEAD, "", &[("content-length", "5")]);
+        assert!(!response.headers().contains_key("content-length"), "whatever was asked");
         let response = shaped(304, Method::GET, "", &[("content-length", "5")]);
         assert_eq!(response.headers()["content-length"], "5");
     }
 
     #[test]
     fn a_false_length_is_corrected_and_connection_fields_are_gone() {
-        let response = shaped(200, Method::GET, "hello", &[("content-length", "99"), ("connection", "x"), ("keep-alive", "5")]);
+        let response = shaped(200, Method::GET, "hello", &[("content-length", "99"), ("connection", "x"), ("x", "1"), ("keep-alive", "5")]);
         assert_eq!(response.headers()["content-length"], "5");
         assert_eq!(response.headers().len(), 1);
     }

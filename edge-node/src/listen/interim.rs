@@ -11,8 +11,8 @@ use http::header::{self, HeaderMap};
 use http::{Response, StatusCode};
 use parking_lot::Mutex;
 
-use super::exchange::remove_connection_fields;
 use crate::limits::INTERIM_RESPONSES_MAX;
+use crate::request::strip_hop;
 
 /// Sends interim responses of one request to its client. Cheap to clone; the default one sends nothing.
 #[derive(Debug, Clone, Default)]
@@ -62,7 +62,7 @@ impl Interim {
         if !status.is_informational() || status == StatusCode::CONTINUE || status == StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
-        remove_connection_fields(&mut headers);
+        strip_hop(&mut headers);
         // RFC 9110, section 8.6.
         headers.remove(header::CONTENT_LENGTH);
         let mut head = Response::new(());
