@@ -21,9 +21,9 @@ Start here:\n  selvedge dev DIR                              run one worker on t
 selvedge origin --data DIR --listen ADDR      keep workers, versions and routes\n  \
 selvedge edge --origin URL --token-file F ... answer requests\n  \
 selvedge deploy DIR --origin URL --token-file F\n\n\
-Environment:\n  SELVEDGE_ORIGIN, SELVEDGE_TOKEN_FILE          in place of --origin and --token-file, of every command that talks to an origin\n  \
-SELVEDGE_LOG                                  what edge, origin and dev log: warn; info,selvedge_edge=debug\n  \
-NO_COLOR                                      no colours"
+Environment:\n  SELVEDGE_ORIGIN, SELVEDGE_TOKEN_FILE   stand for --origin and --token-file\n  \
+SELVEDGE_LOG                           what edge, origin and dev log: warn; info,selvedge_edge=debug\n  \
+NO_COLOR                               no colours"
 )]
 pub struct Cli {
     /// Print JSON on standard output instead of text.

@@ -14,7 +14,9 @@ use tokio::sync::watch;
 use crate::bundle::Manifest;
 use crate::feed::{FeedSigner, Position};
 use crate::keys::SigningKey;
-use crate::limits::{COMMIT_ATTEMPTS_MAX, ENTRY_JSON_BYTES_MAX, FEED_BATCH, FEED_LINE_BYTES_MAX, RECENT_LINES_BYTES_MAX, RECENT_LINES_MAX};
+use crate::limits::{
+    COMMIT_ATTEMPTS_MAX, ENTRY_JSON_BYTES_MAX, FEED_BATCH, FEED_LINE_BYTES_MAX, RECENT_LINES_BYTES_MAX, RECENT_LINES_MAX, RECORDS_AT_ONCE,
+};
 use crate::registry::{Change, Digest, Entry, Fleet, Followers, Moment, Plan, Refusal, RequestId, State, StateError, VersionId};
 use crate::store::{Batch, Blobs, Meta, Request, StoreError};
 
@@ -98,11 +100,10 @@ pub(crate) fn seconds(wait: &Duration) -> u64 {
 impl Ledger {
     /// Reads the records of a store.
     pub(crate) async fn open(meta: Arc<dyn Meta>, blobs: Arc<dyn Blobs>, key: SigningKey) -> Result<Self, LedgerError> {
-        const PAGE: usize = 1_000;
         let mut records = Vec::new();
         loop {
             let after = records.last().map(|(key, _): &(String, Vec<u8>)| key.clone()).unwrap_or_default();
-            let page = meta.scan(&after, PAGE).await?;
+            let page = meta.scan(&after, RECORDS_AT_ONCE).await?;
             if page.is_empty() {
                 break;
             }

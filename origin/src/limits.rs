@@ -203,6 +203,8 @@ pub const COMMIT_ATTEMPTS_MAX: u32 = 8;
 pub const COMMIT_QUEUE_MAX: usize = 256;
 /// Batches in one transaction of the writer (group commit).
 pub const COMMIT_GROUP_MAX: usize = 64;
+/// Records that a start reads from the store at once.
+pub const RECORDS_AT_ONCE: usize = 1_000;
 /// How long the result of a request id is kept.
 pub const REQUEST_IDS_KEPT: Duration = Duration::from_secs(24 * 3600);
 
@@ -219,6 +221,8 @@ pub const COMPRESS_BYTES_MIN_MAX: u64 = 1 << 30;
 
 /// Bytes of a JSON body of a request.
 pub const REQUEST_JSON_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the JSON body of an acknowledgement, which names a position.
+pub const APPLIED_JSON_BYTES_MAX: usize = 1 << 10;
 /// Bytes of a JSON body of an answer, as the client accepts it.
 pub const REPLY_JSON_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a request's path and query.

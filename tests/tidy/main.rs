@@ -140,6 +140,18 @@ fn one_file_chooses_the_status_of_an_error() {
 }
 
 #[test]
+fn no_bound_is_hidden_in_a_function() {
+    let mut broken = Violations::new("hides no bound in a function: its place is a limits.rs, or the head of the one file that it bounds");
+    for file in Source::all() {
+        broken.inner_lines(&file, |line| {
+            let name = line.strip_prefix("const ").and_then(|line| line.split_once(':'));
+            name.is_some_and(|(name, _)| ["_MAX", "_WAIT", "_TIMEOUT"].iter().any(|end| name.ends_with(end)))
+        });
+    }
+    broken.none();
+}
+
+#[test]
 fn nothing_is_left_for_later() {
     let words = ["todo!(", "unimplemented!(", "TODO", "FIXME", "XXX"];
     let mut broken = Violations::new("leaves nothing for later");

@@ -84,12 +84,14 @@ impl Source {
 
     /// Lines with their numbers, up to the file's own test module, without comments; none of a file that is for tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text
-            .lines()
-            .enumerate()
-            .map(|(index, line)| (index + 1, line.trim()))
-            .take_while(|(_, line)| *line != "#[cfg(test)]" && !self.for_tests())
-            .filter(|(_, line)| !line.starts_with("//"))
+        self.indented().map(|(number, line)| (number, line.trim()))
+    }
+
+    /// The same with the white space that they begin with.
+    fn indented(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = (1..).zip(self.text.lines());
+        let lines = lines.take_while(|(_, line)| line.trim() != "#[cfg(test)]" && !self.for_tests());
+        lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
     }
 }
 
@@ -137,6 +139,13 @@ impl Violations {
     /// Every line of code that breaks it.
     pub(crate) fn lines(&mut self, file: &Source, breaks: impl Fn(&str) -> bool) {
         for (number, _) in file.code().filter(|(_, line)| breaks(line)) {
+            self.add(file, number);
+        }
+    }
+
+    /// Every line of code inside of something else that breaks it.
+    pub(crate) fn inner_lines(&mut self, file: &Source, breaks: impl Fn(&str) -> bool) {
+        for (number, _) in file.indented().filter(|(_, line)| line.starts_with(' ') && breaks(line.trim())) {
             self.add(file, number);
         }
     }

@@ -13,6 +13,9 @@ use super::{Protocol, Refusal};
 use crate::cache::policy::stated_length;
 use crate::limits;
 
+/// Bytes of a host's name: the longest that DNS knows (RFC 1035, section 2.3.4).
+const HOST_BYTES_MAX: usize = 255;
+
 /// How the request came in, as far as the rules depend on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
@@ -131,7 +134,6 @@ fn from_host(host: &HeaderValue) -> Result<Authority, Refusal> {
 /// A host name or address literal, with or without a port. Stricter than RFC 3986's `reg-name`, which takes `!`, `$` and percent codes: no
 /// certificate and no route has these. No user information.
 fn valid(authority: &str) -> bool {
-    const HOST_BYTES_MAX: usize = 255;
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let Some((literal, after)) = rest.split_once(']') else { return false };

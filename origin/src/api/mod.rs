@@ -36,8 +36,8 @@ use tokio_util::sync::CancellationToken;
 use crate::keys::BadKey;
 use crate::ledger::{Act, Ledger};
 use crate::limits::{
-    ANSWER_JSON_BYTES_MAX, BLOB_BYTES_MAX, BODIES_IN_MEMORY_MAX, LONG_POLL_LOOK, LONG_POLL_MAX, QUESTION_JSON_BYTES_MAX,
-    REQUEST_JSON_BYTES_MAX, REQUEST_TARGET_BYTES_MAX,
+    ANSWER_JSON_BYTES_MAX, APPLIED_JSON_BYTES_MAX, BLOB_BYTES_MAX, BODIES_IN_MEMORY_MAX, LONG_POLL_LOOK, LONG_POLL_MAX,
+    QUESTION_JSON_BYTES_MAX, REQUEST_JSON_BYTES_MAX, REQUEST_TARGET_BYTES_MAX,
 };
 use crate::registry::{Digest, NodeName, RequestId, WorkerName};
 use crate::tokens::TokenFile;
@@ -85,7 +85,6 @@ impl Endpoint {
     fn find(method: &Method, path: &str) -> Result<(Self, Access, usize), ApiError> {
         use Access::{Admin, Join, Node, NodeOrAdmin, Public};
         const JSON: usize = REQUEST_JSON_BYTES_MAX;
-        const SMALL: usize = 1 << 10;
         const BLOB: usize = BLOB_BYTES_MAX as usize;
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         Ok(match (method.as_str(), segments.as_slice()) {
@@ -108,7 +107,7 @@ impl Endpoint {
             ("POST", ["v1", "nodes"]) => (Self::Join, Join, JSON),
             ("DELETE", ["v1", "nodes", name]) => (Self::RemoveNode(name.parse()?), Admin, 0),
             ("POST", ["v1", "nodes", "self", "report"]) => (Self::Report, Node, JSON),
-            ("POST", ["v1", "nodes", "self", "applied"]) => (Self::Applied, Node, SMALL),
+            ("POST", ["v1", "nodes", "self", "applied"]) => (Self::Applied, Node, APPLIED_JSON_BYTES_MAX),
             ("POST", ["v1", "nodes", "self", "purges"]) => (Self::PurgeOfWorker, Node, JSON),
             ("POST", ["v1", "nodes", "self", "answers"]) => (Self::Answer, Node, ANSWER_JSON_BYTES_MAX),
             ("POST", ["v1", "questions"]) => (Self::Question, Admin, QUESTION_JSON_BYTES_MAX),

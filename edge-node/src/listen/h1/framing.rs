@@ -11,6 +11,9 @@ use super::head::is_token_byte;
 use crate::limits::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 use crate::listen::{Refusal, check};
 
+/// Digits of a chunk's size: 15 are below 2^60, so that no sum of sizes overflows.
+const CHUNK_DIGITS_MAX: usize = 15;
+
 /// How the body of a request is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
@@ -150,10 +153,8 @@ fn take_line(input: &mut BytesMut, bytes_max: usize) -> Result<Option<Bytes>, Ma
 
 /// RFC 9112, section 7.1: digits, then extensions, which nobody uses and which are not looked into further than to see that they are text.
 fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
-    // 15 digits are below 2^60: no sum of sizes overflows.
-    const DIGITS_MAX: usize = 15;
     let count = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-    if count == 0 || count > DIGITS_MAX {
+    if count == 0 || count > CHUNK_DIGITS_MAX {
         return Err(Malformed("a chunk's size is no number, or too large"));
     }
     let (digits, extensions) = line.split_at(count);

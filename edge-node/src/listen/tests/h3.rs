@@ -215,22 +215,21 @@ async fn give_up(server: &Server, path: &str, most: u64) -> (u64, u64) {
     head.extend_from_slice(path.as_bytes());
     head.splice(0..0, [1, u8::try_from(head.len()).unwrap()]);
     for given_up in 0..most {
-        let asked = async {
-            let (mut sending, receiving) = client.quic.open_bi().await?;
-            let _ = sending.write_all(&head).await;
-            Ok::<_, quinn::ConnectionError>((sending, receiving))
-        };
         let begun = async {
-            let streams = soon(asked).await?;
+            let (mut sending, receiving) = soon(client.quic.open_bi()).await?;
+            let _ = sending.write_all(&head).await;
+            // Without its end a request waits for a body.
+            let _ = sending.finish();
             soon(server.site.waiting.notified()).await;
-            Ok(streams)
+            Ok::<_, quinn::ConnectionError>(receiving)
         };
         let closed = tokio::select! {
             biased;
             closed = client.quic.closed() => closed,
             begun = begun => match begun {
-                Ok((mut sending, mut receiving)) => {
-                    let _ = (sending.reset(0x10c_u32.into()), receiving.stop(0x10c_u32.into()));
+                Ok(mut receiving) => {
+                    // H3_REQUEST_CANCELLED.
+                    let _ = receiving.stop(0x10c_u32.into());
                     continue;
                 }
                 Err(closed) => closed,

@@ -144,16 +144,7 @@ impl Behind {
                 interim.send(StatusCode::EARLY_HINTS, hint("</second>"));
                 Response::new(Body::full("hinted"))
             }
-            "/stay" => {
-                // Something of it runs on when its client has left.
-                let site = self.0.clone();
-                site.waiting.notify_one();
-                tokio::spawn(async move {
-                    let _held = interim;
-                    site.go.pass().await;
-                });
-                std::future::pending().await
-            }
+            "/stay" => stay(self.0.clone(), interim).await,
             "/wait" => {
                 let mut guard = Cancelled(Some(self.0.clone()));
                 let _held = Held::new(&self.0);
@@ -175,6 +166,16 @@ impl Answer for Behind {
     fn refuse(&self, refusal: Refusal, _: &Arc<Connection>) -> Response<Body> {
         Response::builder().status(StatusCode::BAD_REQUEST).header("x-refusal", refusal.name()).body(Body::empty()).unwrap()
     }
+}
+
+/// Never answers; something of it runs on when its client has left.
+async fn stay(site: Arc<Site>, interim: Interim) -> Response<Body> {
+    site.waiting.notify_one();
+    tokio::spawn(async move {
+        let _held = interim;
+        site.go.pass().await;
+    });
+    std::future::pending().await
 }
 
 /// A response with a false length.
