@@ -231,6 +231,9 @@ pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(20);
 /// bodies may stand still: where a client neither sends nor takes anything, the worker's limit is crossed, and its run is named for that.
 pub const SEND_STALL: Duration = Duration::from_secs(35);
 
+/// Shortest time between two looks at what a connection does, however short its timeouts are.
+pub const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(20);
+
 /// Time between GOAWAY and the end of a connection on which nothing happens any more.
 pub const GOODBYE_WAIT: Duration = Duration::from_secs(5);
 
@@ -433,6 +436,9 @@ pub const DISK_FOLDER_RETRY: Duration = Duration::from_millis(20);
 pub const DISK_RECALL_WAIT: Duration = Duration::from_millis(500);
 
 // --- requests ---
+
+/// When a client is told to try again after what passes by itself, such as a lost runner.
+pub const RETRY_AFTER_PASSING: Duration = Duration::from_secs(1);
 
 /// Times that a request may have passed through a Selvedge node, by its `CDN-Loop` (RFC 8586). Real chains have two or three.
 pub const LOOP_DEPTH_MAX: u32 = 8;

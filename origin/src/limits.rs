@@ -10,6 +10,8 @@ pub const BUNDLE_BYTES_MAX: u64 = 64 << 20;
 pub const BLOB_BYTES_MAX: u64 = BUNDLE_BYTES_MAX;
 /// Bytes of a blob that are read at once for whoever pulls it: all nodes of a registry pull the same at one time.
 pub const BLOB_PIECE_BYTES: usize = 64 << 10;
+/// What nobody put or touched for this long, and nothing names, may go.
+pub const BLOB_UNUSED_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Modules of a bundle: a bundler makes few; unbundled trees stay within thousands.
 pub const MODULES_MAX: usize = 4096;
 /// Bytes of a manifest: room for [`MODULES_MAX`] modules with long specifiers.
@@ -264,6 +266,12 @@ pub const CERTIFICATE_POLL: Duration = Duration::from_secs(2);
 pub const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 1_024;
 /// How long a start waits for the process before it to let go of the data folder.
 pub const DATA_LOCK_WAIT: Duration = Duration::from_secs(3);
+/// How often it looks meanwhile.
+pub const DATA_LOCK_RETRY: Duration = Duration::from_millis(20);
+/// How long a statement waits for the database where somebody else has it, such as a backup.
+pub const DATABASE_WAIT: Duration = Duration::from_secs(5);
+/// After accepting failed (no more descriptors, for one): time for connections to end.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Longest wait of one long poll.
 pub const LONG_POLL_MAX: Duration = Duration::from_secs(30);
 /// After the stop signal: how long answers may still finish.

@@ -11,7 +11,9 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Api, Listener, serve};
 use crate::keys::{PublicKey, SigningKey};
 use crate::ledger::Ledger;
-use crate::limits::{CERTIFICATE_POLL, COLLECT_EVERY, CONNECTIONS_MAX, DATA_LOCK_WAIT, DESCRIPTORS_BESIDE_CONNECTIONS, SHUTDOWN_GRACE};
+use crate::limits::{
+    CERTIFICATE_POLL, COLLECT_EVERY, CONNECTIONS_MAX, DATA_LOCK_RETRY, DATA_LOCK_WAIT, DESCRIPTORS_BESIDE_CONNECTIONS, SHUTDOWN_GRACE,
+};
 use crate::machine::{private_folder, raise_descriptor_limit};
 use crate::registry::Digest;
 use crate::store::{Files, Sqlite};
@@ -213,7 +215,7 @@ fn lock(data: &Path) -> Result<std::fs::File, OriginError> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(std::fs::TryLockError::WouldBlock) if start.elapsed() < DATA_LOCK_WAIT => {
-                std::thread::sleep(std::time::Duration::from_millis(20));
+                std::thread::sleep(DATA_LOCK_RETRY);
             }
             Err(std::fs::TryLockError::WouldBlock) => return Err(data_error(data, "another registry runs in this folder")),
             Err(std::fs::TryLockError::Error(error)) => return Err(data_error(&path, error)),

@@ -1,6 +1,9 @@
-//! Reads the project's own source for the checks: tracked Rust files and manifests, without test modules.
+//! Reads the project's own source for the checks: Rust files and manifests, without what is there for tests only.
 
 use std::path::{Path, PathBuf};
+
+/// What stands before an item that is there for tests only.
+const FOR_TESTS: &str = "#[cfg(test)]";
 
 /// One file of the project.
 pub(crate) struct Source {
@@ -19,6 +22,11 @@ impl Source {
     /// Every `Cargo.toml`.
     pub(crate) fn manifests() -> Vec<Self> {
         Self::with_ending("Cargo.toml")
+    }
+
+    /// A file that is nowhere: what a check must find.
+    pub(crate) fn planted(path: &str, text: &str) -> Self {
+        Self { path: path.into(), text: text.to_owned() }
     }
 
     fn with_ending(ending: &str) -> Vec<Self> {
@@ -44,32 +52,16 @@ impl Source {
     /// The file is there for tests only: a module of them, or a client that only they use.
     fn for_tests(&self) -> bool {
         let path = self.path.to_string_lossy();
-        path.contains("/tests/") || path.ends_with("/tests.rs") || self.text.lines().any(|line| line == "#![cfg(test)]")
+        path.contains("/tests/") || path.ends_with("tests.rs") || self.text.lines().any(|line| line == "#![cfg(test)]")
     }
 
     /// Functions longer than `lines_max` lines, by the line on which they begin. Relies on rustfmt: a function ends at the first `}` as far in
     /// as its beginning.
     pub(crate) fn long_functions(&self, lines_max: usize) -> Vec<usize> {
         let lines: Vec<&str> = self.text.lines().collect();
-        let is_function = |line: &str| {
-            let words = line.trim_start();
-            [
-                "fn ",
-                "pub fn ",
-                "async fn ",
-                "pub async fn ",
-                "pub(crate) fn ",
-                "pub(super) fn ",
-                "pub(crate) async fn ",
-                "pub(super) async fn ",
-            ]
-            .iter()
-            .any(|start| words.starts_with(start))
-        };
         let mut long = Vec::new();
-        for (index, line) in lines.iter().enumerate().filter(|(_, line)| is_function(line)) {
-            let indent = line.len() - line.trim_start().len();
-            let end = format!("{}}}", " ".repeat(indent));
+        for (index, line) in lines.iter().enumerate().filter(|(_, line)| begins_function(line)) {
+            let end = format!("{}}}", " ".repeat(indent(line)));
             let head_ends = lines[index..].iter().find(|line| line.ends_with('{') || line.ends_with(';') || line.ends_with('}'));
             if !head_ends.is_some_and(|line| line.ends_with('{')) {
                 continue; // a declaration, or all of it on one line
@@ -82,17 +74,46 @@ impl Source {
         long
     }
 
-    /// Lines with their numbers, up to the file's own test module, without comments; none of a file that is for tests.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+    /// Lines with their numbers, without comments and without items for tests only, wherever they stand; none of a file that is for tests.
+    pub(crate) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.indented().map(|(number, line)| (number, line.trim()))
     }
 
     /// The same with the white space that they begin with.
     fn indented(&self) -> impl Iterator<Item = (usize, &str)> {
-        let lines = (1..).zip(self.text.lines());
-        let lines = lines.take_while(|(_, line)| line.trim() != "#[cfg(test)]" && !self.for_tests());
-        lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+        let lines: Vec<&str> = if self.for_tests() { Vec::new() } else { self.text.lines().collect() };
+        let mut kept = Vec::new();
+        let mut next = 0;
+        while let Some(line) = lines.get(next) {
+            if line.trim() == FOR_TESTS {
+                next = end_of_item(&lines, next + 1);
+            } else if !line.trim_start().starts_with("//") {
+                kept.push((next + 1, *line));
+            }
+            next += 1;
+        }
+        kept.into_iter()
     }
+}
+
+/// Where the item that begins at `from` ends. Relies on rustfmt, as above: attributes, then lines of which the last is as far in as the first.
+fn end_of_item(lines: &[&str], from: usize) -> usize {
+    let Some(first) = (from..lines.len()).find(|at| !lines[*at].trim_start().starts_with("#[")) else { return lines.len() };
+    let ends = |line: &str| indent(line) == indent(lines[first]) && line.ends_with([';', '}', ',']);
+    (first..lines.len()).find(|at| ends(lines[*at])).unwrap_or(lines.len())
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// The line begins a function, whatever it is called by and for.
+fn begins_function(line: &str) -> bool {
+    let mut words = line.split_whitespace().skip_while(|word| {
+        let visible = word.starts_with("pub(") || ["pub", "in"].contains(word) || word.ends_with(')') && word.contains("::");
+        visible || ["async", "const", "unsafe", "extern", "\"C\"", "\"system\"", "default"].contains(word)
+    });
+    words.next() == Some("fn")
 }
 
 fn root() -> PathBuf {
@@ -114,7 +135,7 @@ fn collect(path: &Path, root: &Path, ending: &str, found: &mut Vec<Source>) {
     }
 }
 
-/// The line names `name` as a path of its own, not as the end of a longer word.
+/// The line names `name` as a word or path of its own, not as the end of a longer word.
 pub(crate) fn names(line: &str, name: &str) -> bool {
     line.match_indices(name).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
 }
@@ -122,7 +143,7 @@ pub(crate) fn names(line: &str, name: &str) -> bool {
 /// What breaks one rule, gathered so that a run shows all of it.
 pub(crate) struct Violations {
     rule: String,
-    places: Vec<String>,
+    pub(crate) places: Vec<String>,
 }
 
 impl Violations {
@@ -136,13 +157,6 @@ impl Violations {
         self.places.push(format!("{}:{line}", file.path.display()));
     }
 
-    /// Every line of code that breaks it.
-    pub(crate) fn lines(&mut self, file: &Source, breaks: impl Fn(&str) -> bool) {
-        for (number, _) in file.code().filter(|(_, line)| breaks(line)) {
-            self.add(file, number);
-        }
-    }
-
     /// Every line of code inside of something else that breaks it.
     pub(crate) fn inner_lines(&mut self, file: &Source, breaks: impl Fn(&str) -> bool) {
         for (number, _) in file.indented().filter(|(_, line)| line.starts_with(' ') && breaks(line.trim())) {
@@ -154,4 +168,15 @@ impl Violations {
     pub(crate) fn none(self) {
         assert!(self.places.is_empty(), "every file {}, but not these:\n  {}", self.rule, self.places.join("\n  "));
     }
+}
+
+#[test]
+fn what_is_for_tests_only_is_left_out_and_nothing_else() {
+    let text = "//! A file.\n#[cfg(test)]\nmod tests;\nuse a;\n#[cfg(test)]\n#[allow(x)]\nfn two(\n    a: u8,\n) -> u8 {\n    1\n}\nstruct A {\n    #[cfg(test)]\n    \
+                b: u8,\n    c: u8,\n}\n// no code\n#[cfg(test)]\nmod more {\n    fn d() {}\n}\nfn last() {}\n";
+    let file = Source::planted("x/src/a.rs", text);
+    let code: Vec<&str> = file.code().map(|(_, line)| line).collect();
+    assert_eq!(code, ["use a;", "struct A {", "c: u8,", "}", "fn last() {}"]);
+    assert_eq!(file.code().last(), Some((22, "fn last() {}")));
+    assert_eq!(Source::planted("x/src/tests/a.rs", text).code().count(), 0);
 }

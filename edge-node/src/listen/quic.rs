@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use h3::error::Code;
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
@@ -152,7 +152,7 @@ async fn requests<A: Answer>(quic: quinn::Connection, exchange: Arc<Exchange<A>>
     let resets = Arc::new(Resets::default());
     let activity = exchange.activity.clone();
     let idle = shared.limits.idle_timeout();
-    let mut look = tokio::time::interval((idle / 4).max(Duration::from_millis(20)));
+    let mut look = tokio::time::interval((idle / 4).max(limits::LOOK_INTERVAL_MIN));
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut goodbye, mut draining): (Option<Instant>, bool) = (None, false);
     loop {

@@ -29,6 +29,7 @@ use crate::cache::tags::{SELVEDGE_TAGS, Tags};
 use crate::cache::time::Time;
 use crate::cache::validate::{client_has, range_applies};
 use crate::chance::draw;
+use crate::limits::RETRY_AFTER_PASSING;
 use crate::listen::Refusal;
 use crate::metrics::Source;
 use crate::upstream::UpstreamError;
@@ -349,7 +350,7 @@ fn row(error: &RequestError) -> Row {
             row(StatusCode::BAD_GATEWAY, "proxy_loop_detected", "the request causes too many others".into())
         }
         RequestError::NotActive { worker } => Row {
-            retry_after: Some(Duration::from_secs(1)),
+            retry_after: Some(RETRY_AFTER_PASSING),
             ..row(StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable", format!("worker {worker} is not active here"))
         },
         RequestError::NoUpstream { .. } => row(StatusCode::BAD_GATEWAY, "destination_not_found", "the route has no upstream".into()),
@@ -388,7 +389,7 @@ fn upstream_row(error: &UpstreamError) -> Row {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 kind: "connection_limit_reached",
                 text: "too much waits for the upstream".into(),
-                retry_after: Some(Duration::from_secs(1)),
+                retry_after: Some(RETRY_AFTER_PASSING),
             };
         }
     };
@@ -421,7 +422,7 @@ fn run_row(worker: &str, error: &RunError) -> Row {
         Outcome::Canceled => (StatusCode::SERVICE_UNAVAILABLE, "connection_terminated"),
         Outcome::ResponseStreamDisconnected => (StatusCode::BAD_GATEWAY, "http_response_incomplete"),
     };
-    let passing = matches!(error.outcome, Outcome::LoadShed | Outcome::RunnerLost | Outcome::Canceled).then_some(Duration::from_secs(1));
+    let passing = matches!(error.outcome, Outcome::LoadShed | Outcome::RunnerLost | Outcome::Canceled).then_some(RETRY_AFTER_PASSING);
     Row { status, kind, text: format!("worker {worker}: {}", error.outcome), retry_after: error.retry_after.or(passing) }
 }
 

@@ -2,7 +2,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use http::Request;
@@ -18,10 +17,7 @@ use super::Api;
 use super::life::{End, Life, Waits, Watched};
 use super::room::{Place, Room};
 use super::strict::{self, Opening};
-use crate::limits::{FEED_SILENCE_MAX, HEAD_TIMEOUT, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
-
-/// After accepting failed (no more descriptors, for one): time for connections to end.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+use crate::limits::{ACCEPT_PAUSE, FEED_SILENCE_MAX, HEAD_TIMEOUT, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, STREAMS_PER_CONNECTION_MAX};
 
 /// Where a registry listens, and how.
 pub(crate) struct Listener {

@@ -3,18 +3,15 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::io::AsyncReadExt as _;
 
 use super::{Answer, BlobReader, Blobs, StoreError};
-use crate::limits::{BLOB_BYTES_MAX, BLOB_PIECE_BYTES};
+use crate::limits::{BLOB_BYTES_MAX, BLOB_PIECE_BYTES, BLOB_UNUSED_KEPT};
 use crate::registry::Digest;
-
-/// What nobody put or touched for this long, and nothing names, may go.
-const UNUSED_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// Blobs in a folder.
 #[derive(Debug, Clone)]
@@ -63,7 +60,7 @@ impl Files {
             for blob in blobs.flatten() {
                 let named: Option<Digest> = blob.file_name().to_str().and_then(|name| name.parse().ok());
                 let age = blob.metadata().and_then(|about| about.modified()).map(|at| SystemTime::now().duration_since(at));
-                let is_old = age.is_ok_and(|age| age.is_ok_and(|age| age > UNUSED_KEPT));
+                let is_old = age.is_ok_and(|age| age.is_ok_and(|age| age > BLOB_UNUSED_KEPT));
                 if is_old && named.is_some_and(|digest| !in_use.contains(&digest)) && std::fs::remove_file(blob.path()).is_ok() {
                     collected += 1;
                 }
@@ -192,7 +189,7 @@ mod tests {
     async fn only_old_blobs_that_nothing_names_are_collected() {
         let folder = tempfile::tempdir().expect("a folder");
         let files = Files::open(folder.path()).expect("opens");
-        let old = SystemTime::now() - UNUSED_KEPT * 2;
+        let old = SystemTime::now() - BLOB_UNUSED_KEPT * 2;
         let digests: Vec<Digest> = ["used", "unused", "young"].iter().map(|text| Digest::of(text.as_bytes())).collect();
         for (digest, text) in digests.iter().zip(["used", "unused", "young"]) {
             files.put(digest, Bytes::from_static(text.as_bytes())).await.expect("stores");

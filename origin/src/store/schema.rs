@@ -12,7 +12,7 @@ const SCHEMA: u32 = 1;
 /// Opens a database as this build wants it: durable when a commit returns (`synchronous=FULL` syncs the log at each commit).
 pub(super) fn open(path: &std::path::Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path).map_err(engine)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(engine)?;
+    connection.busy_timeout(crate::limits::DATABASE_WAIT).map_err(engine)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(engine)?;
     connection.pragma_update(None, "synchronous", "full").map_err(engine)?;
     connection.pragma_update(None, "trusted_schema", "off").map_err(engine)?;

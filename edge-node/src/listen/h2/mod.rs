@@ -6,7 +6,6 @@ mod request;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use ::h2::server::{Builder, Connection, SendResponse};
 use ::h2::{Reason, RecvStream};
@@ -63,7 +62,7 @@ async fn drive<A: Answer, S: AsyncRead + AsyncWrite + Unpin + Send>(
     shared: &Shared<A>,
 ) {
     let idle = shared.limits.idle_timeout();
-    let mut look = tokio::time::interval((idle.min(limits::SEND_STALL) / 4).max(Duration::from_millis(20)));
+    let mut look = tokio::time::interval((idle.min(limits::SEND_STALL) / 4).max(limits::LOOK_INTERVAL_MIN));
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // Of its own: see `Tasks::spawn`.
     let draining = shared.tasks.draining().child_token();
