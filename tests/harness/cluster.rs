@@ -75,6 +75,7 @@ impl Cluster {
 
     /// The same, with nodes configured by `adjust`.
     pub async fn start_with(nodes: usize, adjust: impl Fn(&mut NodeConfig)) -> Self {
+        crate::panics::watch();
         let dir = tempfile::tempdir().expect("a temporary folder");
         let origin = Origin::start(OriginConfig::loopback(dir.path().join("origin"))).await.expect("the origin starts");
         let client = Client::connect(&origin.url(), origin.admin_token()).expect("the origin's own URL and token");
@@ -218,6 +219,12 @@ impl Cluster {
         if let Some(origin) = self.origin.take() {
             origin.shutdown().await;
         }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        crate::panics::none_here();
     }
 }
 

@@ -201,5 +201,6 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
+        crate::panics::none_in(&self.log());
     }
 }

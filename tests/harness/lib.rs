@@ -6,6 +6,7 @@ mod cluster;
 mod crossing;
 mod daemon;
 mod exposition;
+mod panics;
 mod upstream;
 
 pub use client::Answer;
