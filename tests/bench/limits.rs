@@ -6,7 +6,7 @@ mod neighbours;
 use std::io::{Read, Write};
 use std::time::Instant;
 
-use selvedge_tests::{Busy, Crossing};
+use selvedge_tests::{Busy, Crossing, Reach};
 
 use crate::ours::Ours;
 use crate::table::Table;
@@ -95,7 +95,7 @@ fn late(ours: &Ours, name: &str, script: &str, state: State) -> anyhow::Result<f
     ours.deploy(name, script)?;
     Crossing::wait_until_calm(ours.edge.pid());
     let _busy = (state == State::Busy).then(Busy::all_cores);
-    let crossing = Crossing::watch(ours.edge.pid());
+    let crossing = Crossing::watch(ours.edge.pid(), Reach::default());
     let answer = ask(&ours.http, name, "")?;
     anyhow::ensure!(answer.status >= 500, "{name}: {}", answer.text);
     Ok(answer.began.saturating_duration_since(crossing.moment()).as_secs_f64() * 1e3)

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// CPU time of an invocation, by default.
-const CPU: Duration = Duration::from_millis(200);
+pub const CPU: Duration = Duration::from_millis(200);
 /// What a process has to hold more than before, in bytes: a little below the 128 MiB that a worker may have in its heap, and as much outside it, so that
 /// the moment is seen early rather than late.
 const HELD_BYTES: u64 = 124 << 20;
@@ -18,6 +18,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(3);
 const CALM: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 /// How long that may take.
 const CALM_WAIT: Duration = Duration::from_secs(20);
+
+/// What has to be reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach {
+    /// CPU time of one thread.
+    pub cpu: Duration,
+    /// Bytes that one process holds more than before.
+    pub held_bytes: u64,
+}
+
+impl Default for Reach {
+    fn default() -> Self {
+        Self { cpu: CPU, held_bytes: HELD_BYTES }
+    }
+}
 
 /// Watches the processes below one, from now on.
 pub struct Crossing {
@@ -49,7 +64,7 @@ impl Crossing {
     }
 
     /// Begins to watch the processes that are below `root` now.
-    pub fn watch(root: u32) -> Self {
+    pub fn watch(root: u32, reach: Reach) -> Self {
         let pids = descendants(root);
         let before = Counts::of(&pids);
         let stop = Arc::new(AtomicBool::new(false));
@@ -59,7 +74,7 @@ impl Crossing {
                 let mut last = begun;
                 while !stop.load(Ordering::Relaxed) {
                     let at = Instant::now();
-                    if Counts::of(&pids).are_beyond(&before) {
+                    if Counts::of(&pids).are_beyond(&before, reach) {
                         // It was after the look before this one.
                         return last;
                     }
@@ -72,7 +87,7 @@ impl Crossing {
         Self { stop, looking }
     }
 
-    /// The last moment at which no thread had used 200 ms more than at first, and no process held 124 MiB more; the first where none did at all.
+    /// The last moment at which no thread and no process had reached it; the first where none did at all.
     pub fn moment(self) -> Instant {
         self.stop.store(true, Ordering::Relaxed);
         self.looking.join().expect("it does not panic")
@@ -95,9 +110,9 @@ impl Counts {
         counts
     }
 
-    fn are_beyond(&self, before: &Self) -> bool {
+    fn are_beyond(&self, before: &Self, reach: Reach) -> bool {
         let held = |(pid, now): (&_, &u64)| now.saturating_sub(before.bytes.get(pid).copied().unwrap_or_default());
-        self.ran_since(before).any(|ran| ran >= CPU) || self.bytes.iter().map(held).any(|held| held >= HELD_BYTES)
+        self.ran_since(before).any(|ran| ran >= reach.cpu) || self.bytes.iter().map(held).any(|held| held >= reach.held_bytes)
     }
 
     /// What each thread has run since.

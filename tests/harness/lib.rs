@@ -11,7 +11,7 @@ mod upstream;
 
 pub use client::Answer;
 pub use cluster::{Cluster, Deploy, Edge, fixture, route};
-pub use crossing::{Busy, Crossing};
+pub use crossing::{Busy, CPU, Crossing, Reach};
 pub use daemon::{Built, Daemon, selvedge};
 pub use exposition::Exposition;
 pub use upstream::Upstream;

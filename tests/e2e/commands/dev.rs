@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use selvedge_tests::client::{self, Over, get};
 use selvedge_tests::{Daemon, eventually};
 
-/// How long a swap may take. The product's aim is a second; a test machine is busy.
+/// How long a swap is waited for on a busy machine; `tests/timing` measures it.
 const SWAP_WAIT: Duration = Duration::from_secs(20);
 
 fn script(version: &str) -> String {
@@ -46,9 +46,7 @@ async fn saving_a_file_swaps_the_worker_without_a_dropped_request() {
         }
     });
     std::fs::write(dir.path().join("index.ts"), script("two")).unwrap();
-    let start = Instant::now();
     eventually("the saved file is swapped in", SWAP_WAIT, async || says("two me here").await).await;
-    eprintln!("swapped {} ms after the save", start.elapsed().as_millis());
     std::fs::write(dir.path().join("place.ts"), "export const place: string = ;\n").unwrap();
     eventually("the mistake is shown", SWAP_WAIT, async || dev.log().contains("the old version goes on").then_some(())).await;
     assert!(dev.log().contains("place.ts:1:30"), "{}", dev.log());

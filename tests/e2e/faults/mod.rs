@@ -1,7 +1,5 @@
-//! Processes that die, and neighbours that misbehave.
+//! Processes that die, and disks that are full.
 
 mod disk;
 mod drain;
 mod kill;
-mod lateness;
-mod neighbours;
