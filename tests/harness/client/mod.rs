@@ -6,7 +6,7 @@ mod h3;
 mod tls;
 
 pub use h1::{Connection, exchange, exchange_tls};
-pub use h2::{exchange as exchange_h2, prior_knowledge as exchange_h2c};
+pub use h2::{H2Connection, exchange as exchange_h2, prior_knowledge as exchange_h2c};
 pub use h3::{H3Connection, exchange as exchange_h3};
 pub use tls::{anyone, certificate_of};
 
