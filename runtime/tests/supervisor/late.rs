@@ -49,6 +49,10 @@ impl Thread {
                 self.done(stream, Outcome::Ok);
                 self.lose(slot, Outcome::ExceededCpu);
             }
+            "works-40-ms" => {
+                self.respond(stream, 200, "worked".into());
+                self.say(&ToEdge::Done { stream, outcome: Outcome::Ok, cpu_us: 40_000, heap_bytes: 1 << 20 });
+            }
             "abort-fetches" => {
                 for part in 1..=ABORTED {
                     self.fetch_with(stream, part, BodyKind::Stream(None));

@@ -4,6 +4,7 @@
 
 mod capabilities;
 mod fake;
+mod ladder;
 mod lateness;
 mod stage;
 mod tests;

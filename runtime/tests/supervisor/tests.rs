@@ -10,6 +10,7 @@ use selvedge_runtime::{Body, BodyError, Limits, Outcome};
 
 use crate::capabilities::*;
 use crate::fake::within;
+use crate::ladder::*;
 use crate::lateness::*;
 use crate::stage::{Test, get, limited, request, send, start, supervisor, until, worker};
 
@@ -51,6 +52,8 @@ tests! {
     a_killed_runner_loses_only_what_ran_in_it
     out_of_memory_is_the_offenders_outcome_and_a_strike
     strikes_end_in_a_disabled_version
+    strikes_lead_to_a_runner_of_its_own_then_to_one_without_a_compiler_then_to_none
+    what_is_proven_runs_in_another_process_than_what_is_on_probation
     a_stuck_thread_is_answered_before_its_runner_is_dead
     a_frozen_runner_is_given_up
     hostile_runners_are_killed_and_replaced

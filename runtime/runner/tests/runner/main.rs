@@ -28,7 +28,10 @@ fn main() -> ExitCode {
     }
     let wanted: Vec<OsString> = std::env::args_os().skip(1).filter(|word| !word.to_string_lossy().starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|word| name.contains(&*word.to_string_lossy()));
-    let cases: Vec<Case> = [lifecycle::CASES, sandbox::CASES, cpu::CASES, memory::CASES].concat();
+    let mut cases: Vec<Case> = [lifecycle::CASES, sandbox::CASES, cpu::CASES, memory::CASES].concat();
+    if std::env::args_os().any(|word| word == "--ignored") {
+        cases = lifecycle::LONG.to_vec();
+    }
     let mut failed = 0;
     // One after the other: they measure time, and memory.
     for (name, case) in cases.into_iter().filter(|(name, _)| is_wanted(name)) {
