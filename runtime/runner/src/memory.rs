@@ -50,7 +50,10 @@ mod tests {
     #[test]
     fn growth_beyond_what_runs_may_have_is_too_much() {
         assert!(!is_too_much(500 << 20, 300 << 20, 256 << 20, 3 << 30));
-        assert!(is_too_much(400 << 20, 0, 256 << 20, 3 << 30));
+        // What isolates may have by default, and the margin: 384 MiB.
+        let allowed = 2 * selvedge_runtime::Limits::default().heap_bytes_max;
+        assert!(!is_too_much(384 << 20, 0, allowed, 3 << 30));
+        assert!(is_too_much((384 << 20) + 1, 0, allowed, 3 << 30));
         assert!(is_too_much(3 << 30, (3 << 30) - 1, 256 << 20, 3 << 30));
     }
 }

@@ -257,6 +257,32 @@ mod tests {
     }
 
     #[test]
+    fn a_start_up_has_400_ms_of_cpu_time_in_all_and_each_entry_what_is_left_of_them() {
+        let shared = Shared::new(Box::leak(Box::new(Station::detached())));
+        let seat = Seat::new(&shared, 1, ExternalBudget::new(shared.station, 100));
+        seat.take(3, &Limits::default(), 0);
+        let budget_ns = || shared.station.span.look().expect("an entry").entry.cpu_budget_ns;
+        let mut left_ns = 400_000_000;
+        for _ in 0..3 {
+            seat.before_js(0);
+            assert_eq!(budget_ns(), left_ns);
+            let begun = shared.meter.cpu_ns();
+            while shared.meter.cpu_ns() - begun < 2_000_000 {}
+            seat.after_js(0);
+            left_ns = 400_000_000 - seat.load_cpu_ns.get();
+            assert!(left_ns < 400_000_000);
+        }
+        // The last nanosecond of them, and then none.
+        seat.load_budget_ns.set(Some(1));
+        seat.before_js(0);
+        assert_eq!(budget_ns(), 1);
+        seat.after_js(0);
+        seat.before_js(0);
+        assert_eq!(budget_ns(), 0);
+        seat.after_js(0);
+    }
+
+    #[test]
     fn an_isolate_that_is_hit_while_its_garbage_is_collected_is_known() {
         let shared = Shared::new(Box::leak(Box::new(Station::detached())));
         let seat = Seat::new(&shared, 1, ExternalBudget::new(shared.station, 100));
