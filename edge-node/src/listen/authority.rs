@@ -156,3 +156,31 @@ pub(super) fn keep(file: &Path, make: impl FnOnce() -> Result<Vec<u8>, String>) 
     write().map_err(|error| CertificateError::file(file, error))?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_certificates_are_kept_as_there_is_room_for_and_the_oldest_goes_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open(folder.path(), Vec::new()).expect("an authority");
+        let name = |number: usize| format!("n{number}.wild.test");
+        let most = limits::LOCAL_CERTIFICATES_MAX;
+        let first = authority.certificate(Some(&name(0))).expect("a certificate");
+        for number in 1..most {
+            assert!(authority.certificate(Some(&name(number))).is_some(), "{number}");
+        }
+        assert_eq!(authority.made.lock().len(), most);
+        let again = authority.certificate(Some(&name(0))).expect("a certificate");
+        assert!(Arc::ptr_eq(&first, &again), "up to there all are kept");
+        for number in most..most + 3 {
+            assert!(authority.certificate(Some(&name(number))).is_some(), "{number}");
+        }
+        let made = authority.made.lock();
+        assert_eq!(made.len(), most);
+        assert!(
+            (0..3).all(|number| !made.contains_key(&name(number))) && made.contains_key(&name(3)) && made.contains_key(&name(most + 2))
+        );
+    }
+}

@@ -6,6 +6,8 @@ mod dev;
 mod edge;
 mod explain;
 mod forged;
+mod nodes;
+mod origin;
 mod purge;
 mod site;
 

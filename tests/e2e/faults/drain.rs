@@ -1,7 +1,10 @@
 //! SIGTERM: finish what runs, then go.
 
+use std::process::Command;
+use std::time::{Duration, Instant};
+
 use selvedge_tests::client::{self, Over};
-use selvedge_tests::{Built, Cluster, fixture};
+use selvedge_tests::{Built, Cluster, Daemon, eventually, fixture};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_finishes_what_it_has_begun() {
@@ -19,6 +22,40 @@ async fn a_drained_node_finishes_what_it_has_begun() {
     assert!(node.drain().await, "everything ended by itself");
     assert_eq!(running.await.unwrap().expect("an answer").text(), "finished");
     assert!(client::send(Over::Cleartext, address, client::get("slow.test", "/")).await.is_err(), "nothing new is accepted");
+}
+
+/// Of the next test's node, in milliseconds: one request ends within it, the other does not.
+const DRAIN_TIMEOUT_MS: u64 = 2_000;
+/// What may be added to it: tasks that are dropped, runners that are ended, a busy machine.
+const DRAIN_SLACK: Duration = Duration::from_millis(2_500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_lets_finish_what_ends_in_time_cancels_the_rest_and_exits_with_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let (origin_data, edge_data, config) = (dir.path().join("origin"), dir.path().join("edge"), dir.path().join("node.toml"));
+    std::fs::write(&config, format!("drain_timeout_ms = {DRAIN_TIMEOUT_MS}\n")).unwrap();
+    let origin = Daemon::origin(&origin_data, "127.0.0.1:0");
+    let mut arguments = Daemon::edge_arguments("node-0", &edge_data, &origin.url(), &origin_data, "127.0.0.1:0", "127.0.0.1:0");
+    arguments.extend(["--config".to_owned(), config.to_string_lossy().into_owned()]);
+    let mut edge = Daemon::start_by(Command::new(selvedge_tests::selvedge()), &arguments);
+    let cluster = Cluster::around(origin.client(&origin_data), dir, 1).await;
+    let script = "export default { async fetch(request) { console.log('is inside'); await scheduler.wait(+new URL(request.url).pathname.slice(1)); \
+                  return new Response('finished'); } };";
+    cluster.deploy("slow", script).await;
+    let http = edge.address("http");
+    let ask = |path: String| tokio::spawn(client::send(Over::Cleartext, http, client::get("slow.test", &path)));
+    let (short, long) = (ask(format!("/{}", DRAIN_TIMEOUT_MS / 2)), ask("/60000".into()));
+    let begun = async || (edge.log().matches("is inside").count() == 2).then_some(());
+    eventually("both are inside", Duration::from_secs(10), begun).await;
+    let told = Instant::now();
+    let status = edge.terminate();
+    let took = told.elapsed();
+    assert_eq!(status.code(), Some(0), "{}", edge.log());
+    assert_eq!(short.await.unwrap().expect("an answer").text(), "finished");
+    // An answer that names it, or the end of the connection: never the worker's.
+    assert!(long.await.unwrap().map_or(true, |answer| answer.status == 503), "it was not cancelled");
+    let timeout = Duration::from_millis(DRAIN_TIMEOUT_MS);
+    assert!(took >= timeout && took < timeout + DRAIN_SLACK, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,6 +53,21 @@ async fn nodes_go_on_without_the_origin_and_it_keeps_what_it_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_is_back_within_two_seconds_beside_its_origin_and_follows_it() {
+    let Built { cluster, mut edge, origin, origin_data, edge_data } = Built::start().await;
+    cluster.deploy("hello", &fixture("hello")).await;
+    let (https, http) = (edge.address("https").to_string(), edge.address("http").to_string());
+    edge.kill();
+    let start = Instant::now();
+    let edge = Daemon::edge_at("node-0", &edge_data, &origin.url(), &origin_data, &https, &http);
+    let back = async || ask(edge.address("http"), "hello.test").await.filter(|answer| answer.status == 200);
+    eventually("the node answers again", Duration::from_secs(10), back).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    cluster.deploy("next", &fixture("hello")).await;
+    assert_eq!(ask(edge.address("http"), "next.test").await.unwrap().status, 200, "what is deployed now reaches it, too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_runner_costs_only_what_ran_inside_it() {
     let Built { cluster, edge, origin: _origin, .. } = Built::start().await;
     cluster.deploy("hello", &fixture("hello")).await;

@@ -1,10 +1,12 @@
 //! The life of a request, stage by stage.
 
 mod cache;
+mod certificates;
 mod explain;
 mod hints;
 mod interim;
 mod limits;
+mod logging;
 mod malformed;
 mod metrics;
 mod outcomes;
