@@ -80,6 +80,16 @@ fn lines_of_the_feed() {
 }
 
 #[test]
+fn bodies_of_the_api() {
+    fuzz(&seeds::api_bodies(), selvedge_origin::api::fuzz_bodies);
+}
+
+#[test]
+fn heads_of_the_api() {
+    fuzz(&seeds::api_heads(), selvedge_origin::api::fuzz_heads);
+}
+
+#[test]
 fn questions_and_answers() {
     fuzz(&seeds::questions(), selvedge_origin::registry::fuzz_questions);
 }

@@ -36,8 +36,71 @@ pub(crate) fn feed() -> Vec<Vec<u8>> {
         r#"{"epoch":"0190b8a0-0000-7000-8000-000000000000","seq":1,"chain":"00","changes":[],"sig":"00"}"#,
         r#"{"actor":"admin","at_ms":1,"changes":[{"node_removed":{"node":"n"}}]}"#,
         r#"{"id":"q","ask":{"explain":{"url":"https://a.test/x?y","method":"GET","headers":[["accept","*/*"]]}}}"#,
+        // Of snapshots.
+        r#"{"workers":{},"routes":{"a.test/*":{"pattern":"a.test/*","owner":{"site":"www"},"worker":null,"upstream":"http://10.0.0.1"}}}"#,
     ]
     .map(|line| line.as_bytes().to_vec())
+    .into_iter()
+    .chain([serde_json::to_vec(&snapshot()).expect("JSON")])
+    .collect()
+}
+
+/// The desired state with one worker.
+fn snapshot() -> selvedge_origin::registry::Desired {
+    use selvedge_origin::registry::{Deployment, Desired, DesiredWorker, Digest, Share, VersionId};
+    let id = VersionId::generate();
+    let version = serde_json::json!({
+        "worker": "shop", "id": id, "number": 1, "bundle": Digest::zero(), "signature": "0".repeat(128), "cordon": "shared", "vars": {"A": [1]},
+        "compatibility_date": "2026-01-01", "compatibility_flags": [], "cpu_ms": 50, "subrequests_max": null, "created_ms": 1, "message": null,
+    });
+    let version = serde_json::from_value(version).expect("a version's record");
+    let deployment =
+        Deployment { id: id.clone(), versions: vec![Share { version: id.clone(), percentage: 100.0 }], created_ms: 1, message: None };
+    let worker = DesiredWorker { deployment, versions: [(id, version)].into() };
+    Desired { workers: [("shop".parse().expect("a name"), worker)].into(), ..Desired::default() }
+}
+
+/// The first byte says which body it is.
+pub(crate) fn api_bodies() -> Vec<Vec<u8>> {
+    use selvedge_origin::keys::{Purpose, SigningKey};
+    // The id of a version that is there.
+    let (zero, id) = ("0".repeat(64), "0190b8a0-0000-7000-8000-000000000000");
+    let key = SigningKey::generate().expect("a key");
+    let name = "m".parse().expect("a name");
+    let signature = key.sign(Purpose::NodeJoin, selvedge_origin::api::wire::join_message(&name, &key.public()).as_bytes());
+    let join = serde_json::json!({"name": name, "region": "eu", "address": "10.0.0.1:1", "key": key.public(), "signature": signature});
+    let route =
+        r#"{"pattern":"a.test/*","upstream":"https://10.0.0.7","redirect_to_https":true,"cache":{"enabled":true,"ttl_jitter_percent":5}}"#;
+    [
+        format!(r#"0{{"bundle":"{zero}","cordon":"a","vars":{{"A":{{"b":[1,"c"]}}}},"compatibility_date":"2026-01-01","compatibility_flags":["x_y"],"cpu_ms":50,"subrequests_max":5,"message":"said"}}"#),
+        format!(r#"1{{"versions":[{{"version":"{id}","percentage":100}}],"routes":[{{"pattern":"shop.test/*","worker":"shop"}},{route}],"take_over":true}}"#),
+        format!(r#"2{{"version":"{id}","message":"back"}}"#),
+        r#"3{"message":"closed"}"#.to_owned(),
+        format!(r#"4{{"routes":[{route},{{"pattern":"b.test/x/*","worker":"shop"}}],"take_over":false,"dry_run":false,"message":"m"}}"#),
+        r#"5{"urls":["https://a.test/x?y"],"prefixes":["a.test/p/"],"hosts":["a.test"],"tags":["t"],"everything":false,"soft":true,"reason":"r"}"#.to_owned(),
+        r#"6{"worker":"shop","everything":true,"tags":["t"],"path_prefixes":["/p"]}"#.to_owned(),
+        format!("7{join}"),
+        format!(r#"8{{"since":null,"position":null,"region":"eu","address":"10.0.0.1:1","peer":"10.0.0.1:2","build":"0.1.0","feed_refusal":"forged","unsettled":[{{"worker":"shop","deployment":"{id}","state":{{"refused":"no"}},"active":["{id}"]}}],"settled":["other"]}}"#),
+    ]
+    .map(|text| {
+        // The digit is the byte that says which.
+        let mut bytes = text.into_bytes();
+        bytes[0] -= b'0';
+        bytes
+    })
+    .to_vec()
+}
+
+pub(crate) fn api_heads() -> Vec<Vec<u8>> {
+    let (digest, key, signature) = ("0".repeat(64), "1".repeat(64), "2".repeat(128));
+    [
+        format!("GET /v1/workers/shop/nodes?seq=7&wait_ms=500&seen={digest}\nnode=\"n\", key=\"{key}\", ts=\"1700000000000000\", body=\"{digest}\", sig=\"{signature}\""),
+        format!("PUT /v1/blobs/{digest}\n"),
+        "GET /v1/purges/12/nodes?wait_ms=1\nnode=\"n\",ts=\"1\"".to_owned(),
+        "DELETE /v1/workers/shop\nx".to_owned(),
+        "POST http://a.test:80/v1/nodes/self/report?\n".to_owned(),
+    ]
+    .map(String::into_bytes)
     .to_vec()
 }
 

@@ -66,7 +66,7 @@ impl Admitted {
 }
 
 /// A node's signature of a request.
-struct Claim {
+pub(super) struct Claim {
     node: NodeName,
     key: PublicKey,
     at_us: u64,
@@ -186,7 +186,7 @@ fn unreadable() -> ApiError {
 }
 
 /// `node="..", key="..", ts="..", body="..", sig=".."`.
-fn claim(text: &str) -> Result<Claim, ApiError> {
+pub(super) fn claim(text: &str) -> Result<Claim, ApiError> {
     let mut parts: BTreeMap<&str, &str> = BTreeMap::new();
     for part in text.split(',') {
         let (name, value) = part.trim().split_once('=').ok_or_else(unreadable)?;

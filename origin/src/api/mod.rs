@@ -5,6 +5,7 @@ mod blobs;
 mod body;
 mod desk;
 mod feed;
+mod fuzz;
 mod life;
 mod log;
 mod nodes;
@@ -47,6 +48,7 @@ use life::Life;
 use quota::Quotas;
 use reply::{Answer, ApiError, Body};
 
+pub use fuzz::{bodies as fuzz_bodies, heads as fuzz_heads};
 pub(crate) use serve::{Listener, serve};
 
 /// What a request asks for.

@@ -70,7 +70,7 @@ impl Api {
 }
 
 /// What a report may hold.
-fn check(report: &NodeReport) -> Result<(), ApiError> {
+pub(super) fn check(report: &NodeReport) -> Result<(), ApiError> {
     if report.unsettled.len().saturating_add(report.settled.len()) > REPORT_LINES_MAX {
         return Err(ApiError::Malformed(format!("a report that names more than {REPORT_LINES_MAX} workers")));
     }

@@ -44,9 +44,13 @@ impl<'a> FeedSigner<'a> {
 
     /// The desired state at `position`.
     pub fn reset(&self, position: &Position, desired: &Desired) -> Result<Bytes, serde_json::Error> {
-        let state = serde_json::to_vec(desired)?;
-        let sig = self.key.sign(Purpose::FeedReset, reset_message(position, &state).as_bytes());
-        let raw: &RawValue = serde_json::from_slice(&state)?;
+        self.reset_of(position, &serde_json::to_vec(desired)?)
+    }
+
+    /// Whatever these bytes are, as the desired state.
+    pub(super) fn reset_of(&self, position: &Position, state: &[u8]) -> Result<Bytes, serde_json::Error> {
+        let sig = self.key.sign(Purpose::FeedReset, reset_message(position, state).as_bytes());
+        let raw: &RawValue = serde_json::from_slice(state)?;
         line(&Line { reset: Some(raw), ..Line::at(position, sig) })
     }
 

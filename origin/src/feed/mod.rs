@@ -60,6 +60,17 @@ pub fn fuzz(bytes: &[u8]) {
             assert!(verifier.position().is_none(), "a question is no part of the log");
         }
         let at = Position { epoch: epoch.clone(), seq: 1, chain: Digest::zero() };
+        if let Ok(frame) = signer.reset_of(&at, line) {
+            match FeedVerifier::new(key.public(), None).accept(&frame) {
+                // What a node takes for the desired state, it can write down and read again.
+                Ok(Accepted::Reset(desired)) => {
+                    let text = serde_json::to_vec(&desired).unwrap_or_default();
+                    assert_eq!(serde_json::from_slice(&text).ok().as_ref(), Some(&desired), "not read as written");
+                }
+                // White space around it is no part of what was signed.
+                accepted => assert!(matches!(accepted, Err(FeedError::Malformed(_) | FeedError::Forged { .. })), "{accepted:?}"),
+            }
+        }
         let next = Position { epoch: epoch.clone(), seq: 2, chain: next_chain(&at.chain, line) };
         let mut verifier = FeedVerifier::new(key.public(), Some(at));
         let before = verifier.position().cloned();

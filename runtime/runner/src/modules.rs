@@ -329,8 +329,42 @@ pub(crate) extern "C" fn wasm_allowed(context: v8::Local<'_, v8::Context>, _sour
 }
 
 #[cfg(test)]
+#[path = "../../../tests/fuzz/generate.rs"]
+mod generate;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A map of a customer, and a frame of V8's: the first line of the bytes is the frame.
+    fn map_a_frame(bytes: &[u8]) -> String {
+        let (frame, map) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()));
+        let modules = Modules::default();
+        let source_map = Some(bytes::Bytes::copy_from_slice(map));
+        modules.add(vec![Module { specifier: "index.js".into(), kind: ModuleKind::EsModule, bytes: Default::default(), source_map }]);
+        modules.map_frame(&String::from_utf8_lossy(frame))
+    }
+
+    #[test]
+    fn any_source_map_maps_any_frame_or_leaves_it_as_it_is() {
+        let map = r#"{"version":3,"file":"index.js","sources":["src/a.ts","b.ts"],"sourcesContent":["x",null],"names":["f"],"mappings":"AAAA,SAASA;AACA,KCDT;;gBAA4D"}"#;
+        let indexed = format!(r#"{{"version":3,"sections":[{{"offset":{{"line":0,"column":4}},"map":{map}}}]}}"#);
+        let frames = ["f (index.js:1:1)", "index.js:2:7", "async f (index.js:4:30)", "index.js:4294967295:4294967295"];
+        assert_eq!(map_a_frame(format!("f (index.js:1:1)\n{map}").as_bytes()), "f (src/a.ts:1:1)");
+        let seeds: Vec<Vec<u8>> =
+            frames.iter().flat_map(|frame| [map, &indexed].map(|map| format!("{frame}\n{map}").into_bytes())).collect();
+        let setting = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let seed = setting("SELVEDGE_FUZZ_SEED").unwrap_or_else(|| std::process::id().into());
+        let mut generator = generate::Generator::new(seed, 4096, &seeds);
+        // A panic of the parser is caught; it would be printed a million times.
+        std::panic::set_hook(Box::new(|_| {}));
+        let failed = (0..setting("SELVEDGE_FUZZ_INPUTS").unwrap_or(1_000_000)).find_map(|_| {
+            let input = generator.input().to_vec();
+            std::panic::catch_unwind(|| map_a_frame(&input)).is_err().then_some(input)
+        });
+        let _ = std::panic::take_hook();
+        assert!(failed.is_none(), "SELVEDGE_FUZZ_SEED={seed}: panics on b\"{}\"", failed.unwrap_or_default().escape_ascii());
+    }
 
     #[test]
     fn relative_specifiers_stay_inside_the_bundle() {
