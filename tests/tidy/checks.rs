@@ -287,6 +287,7 @@ pub(crate) const BOUNDS: &[Check] = &[Check {
     trees: &[EDGE, "origin/src/", "runtime/src/", "runtime/runner/src/"],
     except: &[
         ("/limits.rs", "", "where the names are"),
+        ("edge-node/src/limits/", "", "where those of the cache are"),
         ("edge-node/src/listen/authority.rs", ": Duration =", "how long certificates are valid: nothing waits for it"),
         ("origin/src/tls/own.rs", ": Duration =", "how long certificates are valid: nothing waits for it"),
         ("runtime/src/supervisor/priority.rs", "mpsc::channel()", "one answer of one thread"),
