@@ -44,10 +44,19 @@ pub struct Built {
 impl Built {
     /// Starts both; returns when the node follows the origin.
     pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same, with a node that has these settings, as TOML.
+    pub async fn start_with(settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let (origin_data, edge_data) = (dir.path().join("origin"), dir.path().join("edge"));
         let origin = Daemon::origin(&origin_data, "127.0.0.1:0");
-        let edge = Daemon::edge("node-0", &edge_data, &origin.url(), &origin_data);
+        let file = dir.path().join("node.toml");
+        std::fs::write(&file, settings).expect("a writable folder");
+        let mut arguments = Daemon::edge_arguments("node-0", &edge_data, &origin.url(), &origin_data, "127.0.0.1:0", "127.0.0.1:0");
+        arguments.extend(["--config".to_owned(), file.to_string_lossy().into_owned()]);
+        let edge = Daemon::start_by(Command::new(selvedge()), &arguments);
         let cluster = crate::Cluster::around(origin.client(&origin_data), dir, 1).await;
         Self { cluster, edge, origin, origin_data, edge_data }
     }

@@ -8,6 +8,7 @@ use http::{Method, Request};
 
 use super::auth::{Caller, claim};
 use super::body::parameter;
+use super::reply::ApiError;
 use super::wire::{Deletion, NewDeployment, NewPurge, NewVersion, NodeJoin, NodeReport, Rollback, SiteApply, WorkerPurge};
 use super::{Asked, Endpoint, nodes};
 use crate::bundle::sign_version;
@@ -37,12 +38,15 @@ impl Fixed {
         let mut fixed = Self { key, worker, node, state: State::default() };
         let new = |text: &str| serde_json::from_str::<NewVersion>(text).ok();
         let new = new(&format!(r#"{{"bundle":"{}","compatibility_date":"2026-01-01"}}"#, Digest::zero()))?;
-        let version = fixed.version(&new, VERSION.parse().ok()?).ok()?;
-        let share = Share { version: version.answer.id.clone(), percentage: 100.0 };
-        fixed.apply(version.changes);
-        let deployment = NewDeployment { versions: vec![share], routes: None, take_over: false, message: None, request_id: None };
-        let promoted = registry::promote(&fixed.state, &moment(), &fixed.worker, &deployment).ok()?;
-        fixed.apply(promoted.changes);
+        // The second takes the traffic: there is one to go back to.
+        for id in [VERSION.parse().ok()?, VersionId::generate()] {
+            let version = fixed.version(&new, id).ok()?;
+            let versions = vec![Share { version: version.answer.id.clone(), percentage: 100.0 }];
+            fixed.apply(version.changes);
+            let deployment = NewDeployment { versions, routes: None, take_over: false, message: None, request_id: None };
+            let promoted = registry::promote(&fixed.state, &moment(), &fixed.worker, &deployment).ok()?;
+            fixed.apply(promoted.changes);
+        }
         let (node, key) = (fixed.node.clone(), fixed.key.public());
         fixed.apply(vec![Change::NodeJoined { node, region: String::new(), address: None, peer: None, key }]);
         Some(fixed)
@@ -58,28 +62,28 @@ impl Fixed {
         registry::create_version(&self.state, &moment, &self.worker, new, &sealed)
     }
 
-    /// What the rule for a body decides. None where it is refused.
-    fn decide(&self, which: u8, asked: &Asked) -> Option<Vec<Change>> {
+    /// What the rule for a body decides, or why it is refused.
+    fn decide(&self, which: u8, asked: &Asked) -> Result<Vec<Change>, ApiError> {
         let (state, worker, moment) = (&self.state, &self.worker, &moment());
-        match which % 9 {
-            0 => Some(self.version(&asked.json::<NewVersion>().ok()?, VersionId::generate()).ok()?.changes),
-            1 => Some(registry::promote(state, moment, worker, &asked.json::<NewDeployment>().ok()?).ok()?.changes),
-            2 => Some(registry::rollback(state, moment, worker, &asked.json::<Rollback>().ok()?).ok()?.changes),
-            3 => Some(registry::delete(state, worker, &asked.json::<Deletion>().ok()?).ok()?.changes),
-            4 => Some(registry::apply_site(state, &self.node, &asked.json::<SiteApply>().ok()?).ok()?.changes),
-            5 => Some(registry::purge(&asked.json::<NewPurge>().ok()?).ok()?.changes),
-            6 => Some(registry::purge_of_worker(state, &asked.json::<WorkerPurge>().ok()?).ok()?.changes),
-            7 => Some(registry::join(state, &asked.json::<NodeJoin>().ok()?).ok()?.changes),
+        Ok(match which % 9 {
+            0 => self.version(&asked.json::<NewVersion>()?, VersionId::generate())?.changes,
+            1 => registry::promote(state, moment, worker, &asked.json::<NewDeployment>()?)?.changes,
+            2 => registry::rollback(state, moment, worker, &asked.json::<Rollback>()?)?.changes,
+            3 => registry::delete(state, worker, &asked.json::<Deletion>()?)?.changes,
+            4 => registry::apply_site(state, &self.node, &asked.json::<SiteApply>()?)?.changes,
+            5 => registry::purge(&asked.json::<NewPurge>()?)?.changes,
+            6 => registry::purge_of_worker(state, &asked.json::<WorkerPurge>()?)?.changes,
+            7 => registry::join(state, &asked.json::<NodeJoin>()?)?.changes,
             _ => {
-                let report: NodeReport = asked.json().ok()?;
-                nodes::check(&report).ok()?;
-                let moved = registry::moved(state, &self.node, &report.region, report.peer.as_deref()).ok()?;
+                let report: NodeReport = asked.json()?;
+                nodes::check(&report)?;
+                let moved = registry::moved(state, &self.node, &report.region, report.peer.as_deref())?;
                 let mut fleet = Fleet::expecting([&self.node], 1);
                 fleet.reported(state, &self.node, report, 2);
                 let (_, _) = (fleet.nodes(state, 3), fleet.worker_nodes(state, worker, 3));
-                Some(moved.changes)
+                moved.changes
             }
-        }
+        })
     }
 }
 
@@ -88,10 +92,11 @@ fn moment() -> Moment {
 }
 
 /// The first byte says which body the rest is. What a rule accepts reads as it was written, in the log, in the records and in a node's snapshot.
-pub fn bodies(bytes: &[u8]) {
-    let (Some(fixed), Some((which, body))) = (fixed(), bytes.split_first()) else { return };
+/// Why it is refused, otherwise.
+pub fn bodies(bytes: &[u8]) -> Result<(), String> {
+    let (Some(fixed), Some((which, body))) = (fixed(), bytes.split_first()) else { return Err("nothing to read".to_owned()) };
     let asked = Asked { head: Request::new(()).into_parts().0, body: Bytes::copy_from_slice(body), caller: Caller::Admin };
-    let Some(changes) = fixed.decide(*which, &asked) else { return };
+    let changes = fixed.decide(*which, &asked).map_err(|error| error.to_string())?;
     let mut state = fixed.state.clone();
     for change in &changes {
         state.apply(2, change);
@@ -100,6 +105,7 @@ pub fn bodies(bytes: &[u8]) {
     }
     let desired = serde_json::to_vec(state.desired()).unwrap_or_default();
     assert_eq!(serde_json::from_slice(&desired).ok().as_ref(), Some(state.desired()), "not read as written: {}", desired.escape_ascii());
+    Ok(())
 }
 
 /// The first line is a method and a target, the second what proves who calls.

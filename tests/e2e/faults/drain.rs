@@ -1,10 +1,9 @@
 //! SIGTERM: finish what runs, then go.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use selvedge_tests::client::{self, Over};
-use selvedge_tests::{Built, Cluster, Daemon, eventually, fixture};
+use selvedge_tests::{Built, Cluster, eventually, fixture};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_finishes_what_it_has_begun() {
@@ -31,14 +30,7 @@ const DRAIN_SLACK: Duration = Duration::from_millis(2_500);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_finish_what_ends_in_time_cancels_the_rest_and_exits_with_zero() {
-    let dir = tempfile::tempdir().unwrap();
-    let (origin_data, edge_data, config) = (dir.path().join("origin"), dir.path().join("edge"), dir.path().join("node.toml"));
-    std::fs::write(&config, format!("drain_timeout_ms = {DRAIN_TIMEOUT_MS}\n")).unwrap();
-    let origin = Daemon::origin(&origin_data, "127.0.0.1:0");
-    let mut arguments = Daemon::edge_arguments("node-0", &edge_data, &origin.url(), &origin_data, "127.0.0.1:0", "127.0.0.1:0");
-    arguments.extend(["--config".to_owned(), config.to_string_lossy().into_owned()]);
-    let mut edge = Daemon::start_by(Command::new(selvedge_tests::selvedge()), &arguments);
-    let cluster = Cluster::around(origin.client(&origin_data), dir, 1).await;
+    let Built { cluster, mut edge, origin: _origin, .. } = Built::start_with(&format!("drain_timeout_ms = {DRAIN_TIMEOUT_MS}\n")).await;
     let script = "export default { async fetch(request) { console.log('is inside'); await scheduler.wait(+new URL(request.url).pathname.slice(1)); \
                   return new Response('finished'); } };";
     cluster.deploy("slow", script).await;
