@@ -152,18 +152,21 @@ async fn beside(built: &Built, offender: &Offender, run: usize) -> Duration {
 async fn the_p99_of_neighbours_stays_under_50_ms_while_a_worker_computes_to_its_full_legal_limit() {
     let _alone = ALONE.lock().await;
     let (built, _upstream) = stage().await;
-    built.cluster.deploy_with("computes", &fixture("compute"), in_cordon("one")).await;
-    built.cluster.deploy_with("same", &fixture("echo"), in_cordon("one")).await;
+    built.cluster.deploy_with("tried", &fixture("compute"), in_cordon("three")).await;
     built.cluster.deploy_with("other", &fixture("echo"), in_cordon("two")).await;
     let path = format!("/?rounds={}", rounds_to_the_limit(&built).await);
     let mut measured = Vec::new();
     while measured.len() < RUNS_MAX && measured.iter().all(|p99s: &[Duration; 3]| p99s.iter().any(|p99| *p99 >= P99_MAX)) {
+        // Anew each time: what has been moved apart once stays apart.
+        let (computes, same) = (format!("computes-{}", measured.len()), format!("same-{}", measured.len()));
+        built.cluster.deploy_with(&computes, &fixture("compute"), in_cordon("one")).await;
+        built.cluster.deploy_with(&same, &fixture("echo"), in_cordon("one")).await;
         let mut watched = Vec::new();
-        for host in ["same.test", "other.test", "cached.test"] {
-            watched.push(Steady::start(built.edge.address("http"), host.into()).await);
+        for host in [format!("{same}.test"), "other.test".into(), "cached.test".into()] {
+            watched.push(Steady::start(built.edge.address("http"), host).await);
         }
         for _ in 0..COMPUTED {
-            let answer = get(&built, "computes.test", &path).await;
+            let answer = get(&built, &format!("{computes}.test"), &path).await;
             assert!(answer.status == 200 || answer.text().contains("exceededCpu"), "{} {}", answer.status, answer.text());
         }
         let mut p99s = [Duration::ZERO; 3];
@@ -184,7 +187,7 @@ async fn rounds_to_the_limit(built: &Built) -> u64 {
     let mut took = Duration::MAX;
     for _ in 0..5 {
         let start = Instant::now();
-        assert_eq!(get(built, "computes.test", &format!("/?rounds={tried}")).await.status, 200);
+        assert_eq!(get(built, "tried.test", &format!("/?rounds={tried}")).await.status, 200);
         took = took.min(start.elapsed());
     }
     let rounds = tried as f64 * CPU.as_secs_f64() * 0.9 / took.as_secs_f64();
