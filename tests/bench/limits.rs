@@ -98,7 +98,7 @@ fn late(ours: &Ours, name: &str, script: &str, state: State) -> anyhow::Result<f
     let crossing = Crossing::watch(ours.edge.pid(), Reach::default());
     let answer = ask(&ours.http, name, "")?;
     anyhow::ensure!(answer.status >= 500, "{name}: {}", answer.text);
-    Ok(answer.began.saturating_duration_since(crossing.moment()).as_secs_f64() * 1e3)
+    Ok(answer.began.saturating_duration_since(crossing.moment(&answer.text)).as_secs_f64() * 1e3)
 }
 
 /// One request on a connection of its own.

@@ -37,7 +37,9 @@ impl Default for Reach {
 /// Watches the processes below one, from now on.
 pub struct Crossing {
     stop: Arc<AtomicBool>,
-    looking: JoinHandle<Instant>,
+    looking: JoinHandle<Option<Instant>>,
+    begun: Instant,
+    reach: Reach,
 }
 
 /// What the kernel counts: CPU of each thread, bytes of each process.
@@ -68,29 +70,32 @@ impl Crossing {
         let pids = descendants(root);
         let before = Counts::of(&pids);
         let stop = Arc::new(AtomicBool::new(false));
+        let begun = Instant::now();
         let looking = std::thread::spawn({
-            let (stop, begun) = (stop.clone(), Instant::now());
+            let stop = stop.clone();
             move || {
                 let mut last = begun;
                 while !stop.load(Ordering::Relaxed) {
                     let at = Instant::now();
                     if Counts::of(&pids).are_beyond(&before, reach) {
                         // It was after the look before this one.
-                        return last;
+                        return Some(last);
                     }
                     last = at;
                     std::thread::sleep(LOOK_EVERY);
                 }
-                begun
+                None
             }
         });
-        Self { stop, looking }
+        Self { stop, looking, begun, reach }
     }
 
-    /// The last moment at which no thread and no process had reached it; the first where none did at all.
-    pub fn moment(self) -> Instant {
+    /// The last moment at which no thread and no process had reached it, where the answer said `told`. Where none was seen to: the first at which it can have been;
+    /// who used up its CPU time has run at least as long.
+    pub fn moment(self, told: &str) -> Instant {
         self.stop.store(true, Ordering::Relaxed);
-        self.looking.join().expect("it does not panic")
+        let least = if told.contains("exceededCpu") { self.reach.cpu } else { Duration::ZERO };
+        self.looking.join().expect("it does not panic").unwrap_or(self.begun + least)
     }
 }
 

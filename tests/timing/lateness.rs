@@ -73,7 +73,8 @@ async fn lateness(
     let reach = Reach { cpu: cpu_ms.map_or(CPU, |_| Duration::MAX), ..Reach::default() };
     let crossing = Crossing::watch(edge.pid(), reach);
     let answer = client::send(Over::Cleartext, edge.address("http"), client::get(&format!("{worker}.test"), "/")).await.unwrap();
-    let late = Instant::now().saturating_duration_since(crossing.moment());
+    let answered = Instant::now();
+    let late = answered.saturating_duration_since(crossing.moment(&answer.text()));
     let outcomes = if cpu_ms.is_some() { &["exceededMemory"] } else { offender.outcomes };
     let named = |text: &str| outcomes.iter().any(|outcome| text.contains(outcome));
     assert!(answer.status >= 500, "{worker}: {} {}", answer.status, answer.text());
@@ -105,7 +106,7 @@ async fn what_ran_inside_a_runner_that_is_killed_is_told_within_300_ms_to_come_a
     let crossing = Crossing::watch(edge.pid(), Reach::default());
     let offender = client::send(Over::Cleartext, address, client::get("offender.test", "/")).await.unwrap();
     let (lost, lost_at) = tokio::time::timeout(Duration::from_secs(5), inside).await.expect("it does not hang").unwrap();
-    let crossed = crossing.moment();
+    let crossed = crossing.moment("exceededCpu");
     assert!(offender.header("proxy-status").contains("exceededCpu"), "{:?}", offender.headers);
     assert_eq!((lost.status, lost.header("retry-after")), (503, "1"), "{:?} {}", lost.headers, lost.text());
     let late = lost_at.saturating_duration_since(crossed);

@@ -137,7 +137,7 @@ async fn beside(built: &Built, offender: &Offender, run: usize) -> Duration {
     let answer = get(built, &format!("{worker}.test"), "/").await;
     // Whoever it took with it hears of it now.
     tokio::time::sleep(LOST_MAX).await;
-    let crossed = crossing.moment();
+    let crossed = crossing.moment(&answer.text());
     let (same, other, cached) = (same.end().await, other.end().await, cached.end().await);
     assert!(answer.status >= 500, "{worker}: {} {}", answer.status, answer.text());
     assert!(other.lost.is_empty(), "{worker}: another cordon lost {:?}", other.lost);
