@@ -9,6 +9,7 @@ use http::StatusCode;
 use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 
 use super::key::CacheKey;
+use super::lines::Lines;
 use super::part::{ContentRange, Part, strong_validator};
 
 /// What slices are slices of.
@@ -17,7 +18,7 @@ pub struct Whole {
     /// Its length in bytes.
     pub total: u64,
     validator: Box<[u8]>,
-    coding: Option<HeaderValue>,
+    coding: Option<Box<[u8]>>,
 }
 
 /// One slice.
@@ -35,17 +36,21 @@ impl Whole {
     pub fn of(status: StatusCode, headers: &HeaderMap, length: u64) -> Option<Self> {
         let range = ContentRange::of(headers).filter(|range| status == StatusCode::PARTIAL_CONTENT && range.first == 0)?;
         let total = range.total.filter(|total| range.bytes() == length.min(*total))?;
-        let coding = headers.get(CONTENT_ENCODING).cloned();
-        Some(Self { total, validator: strong_validator(headers)?.into(), coding })
+        Self::told(total, headers)
     }
 
     /// What the stored first slice, of so many bytes, says; none where others could not be told from those of another representation.
-    pub fn of_stored(part: Option<Part>, headers: &HeaderMap, length: u64) -> Option<Self> {
+    pub fn of_stored(part: Option<Part>, fields: &impl Lines, length: u64) -> Option<Self> {
         let total = match part {
             None => length,
             Some(part) => part.total.filter(|_| part.first == 0)?,
         };
-        Some(Self { total, validator: strong_validator(headers)?.into(), coding: headers.get(CONTENT_ENCODING).cloned() })
+        Self::told(total, fields)
+    }
+
+    fn told(total: u64, fields: &impl Lines) -> Option<Self> {
+        let coding = fields.first(&CONTENT_ENCODING).map(Into::into);
+        Some(Self { total, validator: strong_validator(fields)?.into(), coding })
     }
 
     /// All slices, in order.
@@ -101,7 +106,7 @@ impl Slice {
                 range.first == bytes.start && range.last.saturating_add(1) == bytes.end && range.total == Some(of.total)
             })
             && strong_validator(headers) == Some(&*of.validator)
-            && headers.get(CONTENT_ENCODING) == of.coding.as_ref()
+            && headers.first(&CONTENT_ENCODING) == of.coding.as_deref()
     }
 }
 

@@ -200,16 +200,26 @@ pub fn serve_peers<A: Answer>(
     metrics: Arc<Metrics>,
     tasks: &Tasks,
 ) {
-    let admission = admission::Admission::new(limits, Vec::new());
-    let shared = Arc::new(Shared { answer, limits: limits.clone(), admission, metrics, tasks: tasks.clone() });
-    tasks.spawn(tcp::accept(socket, tcp::Transport::Tls(Arc::new(config).into(), None), shared));
+    serve_alone(socket, tcp::Transport::Tls(Arc::new(config).into(), None), answer, limits, metrics, tasks);
 }
 
 /// Serves HTTP/1.1 in cleartext to whom no client's counters and no client's drain concern, until these tasks drain.
 pub(crate) fn serve_cleartext<A: Answer>(socket: tokio::net::TcpListener, answer: Arc<A>, limits: &Limits, tasks: &Tasks) {
+    serve_alone(socket, tcp::Transport::Cleartext, answer, limits, Arc::default(), tasks);
+}
+
+/// Serves one socket, whose connections are counted by themselves.
+fn serve_alone<A: Answer>(
+    socket: tokio::net::TcpListener,
+    transport: tcp::Transport,
+    answer: Arc<A>,
+    limits: &Limits,
+    metrics: Arc<Metrics>,
+    tasks: &Tasks,
+) {
     let admission = admission::Admission::new(limits, Vec::new());
-    let shared = Arc::new(Shared { answer, limits: limits.clone(), admission, metrics: Arc::default(), tasks: tasks.clone() });
-    tasks.spawn(tcp::accept(socket, tcp::Transport::Cleartext, shared));
+    let shared = Arc::new(Shared { answer, limits: limits.clone(), admission, metrics, tasks: tasks.clone() });
+    tasks.spawn(tcp::accept(socket, transport, shared));
 }
 
 fn bind_both(address: SocketAddr) -> io::Result<(tokio::net::TcpListener, std::net::UdpSocket)> {

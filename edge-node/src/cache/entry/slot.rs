@@ -69,13 +69,13 @@ impl Slot {
 
     /// This slot with one more entry, which takes the place of those for the same requests.
     pub fn with(&self, entry: Arc<Entry>) -> Self {
-        let others = self.variants().iter().filter(|other| !other.variant.same(&entry.variant)).take(VARIANTS_MAX - 1).cloned();
+        let others = self.others(&entry).take(VARIANTS_MAX - 1).cloned();
         Self::new(std::iter::once(entry.clone()).chain(others), None)
     }
 
     /// Those of its entries that go where this one comes, because there are too many variants.
     pub(in crate::cache) fn crowded_out(&self, by: &Entry) -> impl Iterator<Item = &Arc<Entry>> {
-        self.variants().iter().filter(|other| !other.variant.same(&by.variant)).skip(VARIANTS_MAX - 1)
+        self.others(by).skip(VARIANTS_MAX - 1)
     }
 
     /// This slot with one more entry, older than those that it has; the same where one of them is for the same requests.
@@ -86,8 +86,12 @@ impl Slot {
 
     /// This slot without the entry for the same requests as this one.
     pub fn without(&self, entry: &Entry) -> Self {
-        let others = self.variants().iter().filter(|other| !other.variant.same(&entry.variant)).cloned();
-        Self::new(others, self.uncollapsed_until())
+        Self::new(self.others(entry).cloned(), self.uncollapsed_until())
+    }
+
+    /// Its entries but the one for the same requests as this one.
+    fn others(&self, entry: &Entry) -> impl Iterator<Item = &Arc<Entry>> {
+        self.variants().iter().filter(|other| !other.variant.same(&entry.variant))
     }
 
     /// Whether there is nothing in it.

@@ -1,7 +1,5 @@
 //! HTTP/2 over TLS, with hyper's client.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use bytes::Bytes;
 use http::Request;
 use http_body_util::combinators::BoxBody;
@@ -177,12 +175,7 @@ async fn rapid_resets_end_the_connection() {
     assert!(is_told_to_calm_down(&ended), "{ended:?}");
     assert!(given_up > RESETS_MAX, "{given_up}");
     // None of them is left.
-    soon(async {
-        while server.site.held.load(Relaxed) > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    server.holds_none().await;
 }
 
 #[tokio::test]

@@ -196,6 +196,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Waits until its site holds no request.
+    pub(crate) async fn holds_none(&self) {
+        soon(async {
+            while self.site.held.load(Relaxed) > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     pub(crate) fn start() -> Self {
         Self::with(Limits::default(), Vec::new())
     }

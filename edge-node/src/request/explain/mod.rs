@@ -87,7 +87,7 @@ impl RequestPath {
     /// How much is here of what `first` is the first slice of.
     fn slices(&self, first: &Entry, key: &CacheKey, aim: &Aim) -> Option<SlicesTold> {
         let slice_bytes = aim.route.cache.slice_bytes;
-        let whole = Whole::of_stored(first.part(), &first.fields().to_map(0), first.body.len())?;
+        let whole = Whole::of_stored(first.part(), first.fields(), first.body.len())?;
         let slices = whole.slices(slice_bytes.into());
         let count = slices.len() as u64;
         let looked_for = slices.take(EXPLAINED_SLICES_MAX);
