@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use deno_core::v8;
 use selvedge_runtime::Outcome;
 
+use crate::isolate::owned_bytes;
 use crate::limits::{HEAP_GRACE_BYTES, HEAP_GRACES_MAX};
 use crate::station::Station;
 
@@ -159,9 +160,7 @@ unsafe extern "C" fn look(isolate: v8::UnsafeRawIsolatePtr, station: *mut c_void
         isolate.memory_pressure_notification(v8::MemoryPressureLevel::Critical);
     }
     let bytes_max = station.external_bytes_max.load(Ordering::Relaxed);
-    let is_over = |isolate: &mut v8::Isolate| {
-        u64::try_from(isolate.adjust_amount_of_external_allocated_memory(0)).is_ok_and(|external| external > bytes_max)
-    };
+    let is_over = |isolate: &mut v8::Isolate| owned_bytes(isolate) > bytes_max;
     if is_over(&mut isolate) {
         // V8 counts what is dead until it has been collected.
         isolate.low_memory_notification();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use deno_core::v8;
 
+use super::memory::External;
 use super::polling::Signal;
 use super::{Isolate, IsolateSetup, LoadState};
 use crate::blobs::CountingBlobs;
@@ -33,7 +34,7 @@ impl Isolate {
             *state.site_to_string.borrow_mut() = to_string;
             *state.hooks.borrow_mut() = Hooks::take(scope);
             let context = v8::Global::new(scope, scope.get_current_context());
-            (context, scope.get_heap_statistics().external_memory() as u64)
+            (context, External::of(scope))
         };
         assert!(state.hooks.borrow().is_some(), "the snapshot has our functions: the build script made it from the same sources");
         Self {

@@ -17,21 +17,51 @@ pub struct Heap {
     pub external: u64,
 }
 
+/// What V8 counts outside the heap of an isolate, by its two books: array buffers stand in both, wasm memories in one only, and so do
+/// external strings (700 KB of scripts of ours).
+pub(super) struct External {
+    /// `Heap::backing_store_bytes`: array buffers and strings.
+    backing: u64,
+    /// `Heap::external_memory`: what objects own, which are array buffers and wasm memories.
+    owned: u64,
+}
+
+impl External {
+    pub(super) fn of(isolate: &mut v8::Isolate) -> Self {
+        let backing = isolate.get_heap_statistics().external_memory() as u64;
+        Self { backing, owned: owned_bytes(isolate) }
+    }
+
+    /// What has come since `birth`, in bytes.
+    fn since(&self, birth: &Self) -> u64 {
+        self.backing.saturating_sub(birth.backing).max(self.owned.saturating_sub(birth.owned))
+    }
+}
+
+/// What the objects of an isolate own outside its heap, in bytes. For its own thread.
+pub(crate) fn owned_bytes(isolate: &mut v8::Isolate) -> u64 {
+    u64::try_from(isolate.adjust_amount_of_external_allocated_memory(0)).unwrap_or(0)
+}
+
 /// Takes the bytes that are alive.
 pub(super) type Collected = Box<dyn Fn(u64)>;
 
 impl Isolate {
     /// Memory in use.
     pub fn heap(&mut self) -> Heap {
-        let statistics = self.engine.enter().v8_isolate().get_heap_statistics();
-        let external = (statistics.external_memory() as u64).saturating_sub(self.external_at_birth);
+        let (statistics, owned) = {
+            let mut entered = self.engine.enter();
+            let isolate = entered.v8_isolate();
+            (isolate.get_heap_statistics(), owned_bytes(isolate))
+        };
+        let external = External { backing: statistics.external_memory() as u64, owned }.since(&self.external_at_birth);
         let own = (statistics.malloced_memory() as u64).saturating_sub(OWN_BYTES_FREE);
         Heap { used: statistics.used_heap_size() as u64, external: external + own + self.blobs.bytes() }
     }
 
-    /// What V8 counted outside the heap when the isolate was blank: 700 KB of scripts of ours.
-    pub fn external_at_birth(&self) -> u64 {
-        self.external_at_birth
+    /// What the objects of the isolate owned outside the heap when it was blank, in bytes.
+    pub fn owned_at_birth(&self) -> u64 {
+        self.external_at_birth.owned
     }
 
     /// Collects all garbage, also outside the heap.

@@ -25,7 +25,9 @@ use crate::engine::Engine;
 use crate::hooks::Hook;
 use crate::invocations::Invocations;
 use crate::ops::flat_headers;
+use memory::External;
 pub use memory::Heap;
+pub(crate) use memory::owned_bytes;
 use polling::Signal;
 use values::{body_argument, byte_view, numbers, text};
 
@@ -109,7 +111,7 @@ pub struct Isolate {
     evaluation: Option<(v8::Global<v8::Promise>, v8::Global<v8::Module>)>,
     signal: Arc<Signal>,
     blobs: Arc<CountingBlobs>,
-    external_at_birth: u64,
+    external_at_birth: External,
     near_heap_limit: bool,
     /// What is called after a full collection; V8 holds a pointer to it.
     collected: Option<Box<memory::Collected>>,

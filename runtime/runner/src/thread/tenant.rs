@@ -80,7 +80,7 @@ impl JsThread {
         let pooled = if limits.heap_bytes_max == Limits::default().heap_bytes_max { self.blanks.pop() } else { None };
         let Blank { isolate, seat } = pooled.unwrap_or_else(|| self.bear(Some(&limits)));
         self.blank_taken();
-        seat.take(slot, &limits, isolate.external_at_birth());
+        seat.take(slot, &limits, isolate.owned_at_birth());
         let entry = self.tenants.vacant_entry();
         let key = entry.key();
         entry.insert(Tenant {
