@@ -55,7 +55,7 @@ impl Ours {
         let origin_port = free_port()?;
         let listen = format!("127.0.0.1:{origin_port}");
         let arguments = ["origin", "--data", &data.to_string_lossy(), "--listen", &listen];
-        let mut origin = Server::start("selvedge origin", &binary()?, &arguments, &dir.path().join("origin.log"))?;
+        let mut origin = Server::start_behind_the_load("selvedge origin", &binary()?, &arguments, &dir.path().join("origin.log"))?;
         origin.wait_for(&listen)?;
         let origin_url = format!("http://{listen}");
         let client = Client::connect(&origin_url, &TokenFile::read(&data.join("admin.token"))?)?;

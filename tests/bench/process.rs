@@ -26,7 +26,15 @@ impl Server {
         Self::start_on(SERVER_CORE, name, program, arguments, log)
     }
 
-    /// The same on other cores, as taskset lists them.
+    /// Starts what a server needs beside it on [`LOAD_CORE`], behind the generator.
+    pub(crate) fn start_behind_the_load(name: &'static str, program: &Path, arguments: &[&str], log: &Path) -> io::Result<Self> {
+        let server = Self::start_on(LOAD_CORE, name, program, arguments, log)?;
+        // SAFETY: a sched_param is plain bits. The process has one thread so far; those that it starts inherit.
+        unsafe { libc::sched_setscheduler(server.pid() as i32, libc::SCHED_IDLE, &std::mem::zeroed()) };
+        Ok(server)
+    }
+
+    /// Starts a program on other cores, as taskset lists them.
     pub(crate) fn start_on(cores: &str, name: &'static str, program: &Path, arguments: &[&str], log: &Path) -> io::Result<Self> {
         let out = std::fs::File::create(log)?;
         let child = Command::new("taskset")
@@ -138,14 +146,16 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
-/// Keeps the calling thread on [`LOAD_CORE`], as far as the machine has it.
-pub(crate) fn stay_on_load_core() {
+/// Puts the calling thread, and those that it starts, on [`LOAD_CORE`] as far as the machine has it, behind the generator: what they need of the core must not
+/// look like a slow answer of the server.
+pub(crate) fn stand_behind_the_load() {
     let Ok(core) = LOAD_CORE.parse() else { return };
-    // SAFETY: a cpu_set_t is plain bits, and both calls keep within it.
+    // SAFETY: a cpu_set_t and a sched_param are plain bits, and the calls keep within them.
     unsafe {
         let mut cores: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(core, &mut cores);
         libc::sched_setaffinity(0, size_of_val(&cores), &cores);
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &std::mem::zeroed());
     }
 }
 

@@ -77,7 +77,7 @@ impl Purging {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, mut purge) = (stop.clone(), ours.purger()?);
         let worker = std::thread::spawn(move || {
-            crate::process::stay_on_load_core();
+            crate::process::stand_behind_the_load();
             let mut number = first;
             while !stopped.load(Relaxed) {
                 purge(number)?;

@@ -20,7 +20,7 @@ pub(super) fn all(address: SocketAddr, size: usize, count: u32) -> anyhow::Resul
         .map(|_| {
             let next = next.clone();
             std::thread::spawn(move || -> anyhow::Result<()> {
-                crate::process::stay_on_load_core();
+                crate::process::stand_behind_the_load();
                 let mut connection = Connection::open(address)?;
                 loop {
                     let first = next.fetch_add(PIPELINED, Relaxed);
@@ -47,7 +47,7 @@ impl Steady {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let worker = std::thread::spawn(move || {
-            crate::process::stay_on_load_core();
+            crate::process::stand_behind_the_load();
             let (mut connection, start, mut sent) = (Connection::open(address)?, Instant::now(), 0);
             while !stopped.load(Relaxed) {
                 let due = (start.elapsed().as_secs_f64() * f64::from(per_second)) as u32;

@@ -21,7 +21,7 @@ pub(super) fn start() -> anyhow::Result<String> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
     std::thread::spawn(move || {
-        crate::process::stay_on_load_core();
+        crate::process::stand_behind_the_load();
         for socket in listener.incoming().flatten() {
             std::thread::spawn(move || serve(socket));
         }
