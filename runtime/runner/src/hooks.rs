@@ -17,6 +17,7 @@ pub(crate) enum Hook {
     FetchFailed,
     Fetched,
     Fire,
+    Leave,
     Prepare,
     Purged,
     SettleNext,
@@ -27,7 +28,7 @@ pub(crate) enum Hook {
 }
 
 /// Their names, in the order of [`Hook`].
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "adopt",
     "bodyData",
     "bodyEnd",
@@ -37,6 +38,7 @@ const NAMES: [&str; 16] = [
     "fetchFailed",
     "fetched",
     "fire",
+    "leave",
     "prepare",
     "purged",
     "settleNext",

@@ -107,7 +107,8 @@ pub enum ToRunner {
         /// How many more.
         bytes: u32,
     },
-    /// The client is gone or a wall limit was crossed: abort the invocation. Answered by `Done`.
+    /// The client is gone or a wall limit was crossed: abort the invocation. Answered by `Done`, or by `Stays` where the client is gone
+    /// and something was promised to `waitUntil`.
     Cancel {
         /// The invocation.
         stream: StreamId,
@@ -254,6 +255,11 @@ pub enum ToEdge {
     },
     /// If the worker fails, the request is for whoever answers in its place.
     PassThrough {
+        /// The invocation.
+        stream: StreamId,
+    },
+    /// Its client is gone, and it goes on until what it promised to `waitUntil` is done.
+    Stays {
         /// The invocation.
         stream: StreamId,
     },

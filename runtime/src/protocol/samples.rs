@@ -122,6 +122,7 @@ pub(super) fn to_edge() -> Vec<ToEdge> {
         ToEdge::Purge { stream, part, purge: Box::default() },
         ToEdge::Purge { stream, part, purge: purge() },
         ToEdge::PassThrough { stream },
+        ToEdge::Stays { stream },
         ToEdge::Abandon { stream, part },
         ToEdge::Log { stream, slot, level: LogLevel::Warn, message: text(), exception: true, place: text() },
         ToEdge::Failed { stream, outcome: Outcome::Exception, message: text() },

@@ -31,6 +31,7 @@ const STUCK: u8 = 14;
 const CACHE: u8 = 15;
 const PASS_THROUGH: u8 = 16;
 const PURGE: u8 = 17;
+const STAYS: u8 = 18;
 
 impl Encode for ToEdge {
     fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
@@ -67,6 +68,7 @@ impl Encode for ToEdge {
                 Writer::begin(out, PURGE).u32(*stream).u32(*part).bytes("purge", &json, PURGE_BYTES_MAX)
             }
             Self::PassThrough { stream } => Writer::begin(out, PASS_THROUGH).u32(*stream),
+            Self::Stays { stream } => Writer::begin(out, STAYS).u32(*stream),
             Self::Abandon { stream, part } => Writer::begin(out, ABANDON).u32(*stream).u32(*part),
             Self::Log { stream, slot, level, message, exception, place } => {
                 let line = Writer::begin(out, LOG).u32(*stream).u32(*slot).u8(*level as u8).u8(u8::from(*exception));
@@ -119,6 +121,7 @@ impl Decode for ToEdge {
             CACHE => Self::Cache { stream: frame.stream()?, part: frame.u32()?, ask: Box::new(read_cache(&mut frame)?) },
             PURGE => Self::Purge { stream: frame.stream()?, part: frame.u32()?, purge: Box::new(read_purge(&mut frame)?) },
             PASS_THROUGH => Self::PassThrough { stream: frame.stream()? },
+            STAYS => Self::Stays { stream: frame.stream()? },
             ABANDON => Self::Abandon { stream: frame.stream()?, part: frame.u32()? },
             LOG => read_log(&mut frame)?,
             FAILED => Self::Failed { stream: frame.stream()?, outcome: read_outcome(&mut frame)?, message: frame.text()? },

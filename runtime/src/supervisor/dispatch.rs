@@ -93,6 +93,11 @@ impl Link {
                     ticket.host.pass_through();
                 }
             }
+            ToEdge::Stays { stream } => {
+                if let Some(entry) = live(state, stream) {
+                    entry.stays(now);
+                }
+            }
             ToEdge::Log { stream, slot, level, message, exception, place } => {
                 events.extend(log(state, stream, slot, LogLine { level, message, exception, place }));
             }

@@ -272,7 +272,8 @@ impl Link {
         let State { streams, outbox, .. } = &mut *guard;
         let Some(entry) = streams.get_mut(index(stream)).filter(|entry| entry.id == stream) else { return };
         entry.inbound.unwanted = true;
-        if !entry.done && !complete && !matches!(entry.phase, Phase::Cancelled(_)) {
+        // Where its response is on its way already, only `waitUntil` goes on.
+        if !entry.done && !complete && matches!(entry.phase, Phase::Head(_) | Phase::Body(_)) {
             entry.phase = Phase::Cancelled(now);
             entry.outbound.closed = true;
             // Cannot fail: it has no field with a bound.

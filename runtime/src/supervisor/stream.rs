@@ -128,6 +128,14 @@ impl Entry {
         }
     }
 
+    /// Its client has gone, and the runner says that `waitUntil` goes on. What a wall limit has ended does not.
+    pub(super) fn stays(&mut self, now: Instant) {
+        let ended = self.ticket.as_ref().is_none_or(|ticket| ticket.verdict.is_some());
+        if matches!(self.phase, Phase::Cancelled(_)) && !ended {
+            self.phase = Phase::After(now + self.limits().wait_until_timeout());
+        }
+    }
+
     /// Ends the invocation for its client: no response, or a response that is cut short. Returns who must be woken.
     pub(super) fn fail(&mut self, verdict: Verdict) -> Option<Waker> {
         let Verdict { outcome, message } = verdict;

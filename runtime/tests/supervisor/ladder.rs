@@ -19,7 +19,8 @@ fn is_jitless(arguments: &[String]) -> bool {
     arguments.windows(2).any(|pair| pair == ["--v8-flags", "--jitless"])
 }
 
-async fn placed(supervisor: &Supervisor, source: &Arc<WorkerSource>) -> (u32, Vec<String>) {
+/// The same of the one that it runs in now.
+pub(crate) async fn placed(supervisor: &Supervisor, source: &Arc<WorkerSource>) -> (u32, Vec<String>) {
     get(supervisor, source, "hello").await.expect("an answer");
     runner_of(supervisor, &source.version).expect("it runs somewhere")
 }

@@ -29,7 +29,7 @@ impl Thread {
                 self.respond(stream, 200, "over".into());
                 self.done(stream, Outcome::Ok);
             }
-            "late-stream" | "slow-cancel" => _ = self.at_cancel.insert(stream, path.to_owned()),
+            "late-stream" | "slow-cancel" | "stay" | "stay-long" => _ = self.at_cancel.insert(stream, path.to_owned()),
             "lose-once" if once(head) => {
                 self.say(&ToEdge::Failed { stream, outcome: Outcome::RunnerLost, message: "its isolate was dropped".to_owned() });
                 self.done(stream, Outcome::RunnerLost);
@@ -72,6 +72,10 @@ impl Thread {
 
     /// An invocation was cancelled that is to say something yet.
     pub(super) fn cancelled(&mut self, stream: StreamId, path: &str, outcome: Outcome) {
+        if path.starts_with("stay") {
+            self.say(&ToEdge::Stays { stream });
+            return if path == "stay" { self.fetch(stream, 1) } else { () };
+        }
         if path == "late-stream" {
             self.open(stream);
             self.say(&ToEdge::BodyData { stream, part: 0, bytes: "late".into() });

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::Method;
-use selvedge_runtime::{Body, BodyError, Limits, Outcome};
+use selvedge_runtime::supervisor::Supervisor;
+use selvedge_runtime::{Body, BodyError, Limits, Outcome, Report, WorkerSource};
 
 use crate::capabilities::*;
 use crate::fake::within;
@@ -44,6 +45,7 @@ tests! {
     a_head_that_does_not_come_in_time_is_a_wall_time
     a_body_without_progress_is_cut
     wait_until_is_ended_in_time
+    what_stays_for_wait_until_may_ask_and_is_ended_in_time
     a_runner_that_ignores_cancel_is_killed
     a_bounced_invocation_goes_elsewhere
     an_unstarted_post_is_replayed
@@ -164,18 +166,23 @@ async fn many_requests_share_a_link() {
     assert_eq!(supervisor.runners().iter().map(|runner| runner.invocations).sum::<usize>(), 0);
 }
 
-async fn dropping_the_future_cancels() {
-    let supervisor = supervisor().await;
-    let source = worker("hang", "v1");
-    supervisor.warm(&source).await.expect("warm");
-    let (invocation, host) = request(Method::GET, "hang", Body::empty());
+/// Asks, goes away before there is a head, and waits for the report.
+async fn leave(supervisor: &Supervisor, source: &Arc<WorkerSource>, path: &str) -> Report {
+    supervisor.warm(source).await.expect("warm");
+    let (invocation, host) = request(Method::GET, path, Body::empty());
     let run = tokio::spawn({
         let (supervisor, source) = (supervisor.clone(), source.clone());
         async move { supervisor.run(&source, invocation).await.map(drop) }
     });
     until(|| supervisor.runners().iter().any(|runner| runner.invocations == 1)).await;
     run.abort();
-    assert_eq!(host.report().await.outcome, Outcome::Canceled);
+    host.report().await
+}
+
+async fn dropping_the_future_cancels() {
+    let supervisor = supervisor().await;
+    let source = worker("hang", "v1");
+    assert_eq!(leave(&supervisor, &source, "hang").await.outcome, Outcome::Canceled);
     assert_eq!(get(&supervisor, &source, "cancels").await.expect("an answer").1, "1");
 }
 
@@ -252,6 +259,22 @@ async fn wait_until_is_ended_in_time() {
     assert!(host.reports.lock().is_empty());
     assert_eq!(host.report().await.outcome, Outcome::ExceededWallTime);
     assert!(started.elapsed() >= Duration::from_millis(200));
+}
+
+async fn what_stays_for_wait_until_may_ask_and_is_ended_in_time() {
+    let supervisor = supervisor().await;
+    // Longer than a runner may take to end what was cancelled.
+    let limit = Duration::from_millis(1500);
+    let source = limited("stays", "v1", Limits { wait_until_timeout_ms: 1500, ..Limits::default() });
+    let (runner, _) = placed(&supervisor, &source).await;
+    let left = Instant::now();
+    let report = leave(&supervisor, &source, "stay").await;
+    // The runner without V8 ends as soon as it has the answer of its subrequest.
+    assert_eq!((report.outcome, report.subrequests), (Outcome::Ok, 1));
+    assert!(left.elapsed() < limit);
+    assert_eq!(leave(&supervisor, &source, "stay-long").await.outcome, Outcome::ExceededWallTime);
+    assert!(left.elapsed() >= limit);
+    assert_eq!(placed(&supervisor, &source).await.0, runner, "its runner was taken for stuck");
 }
 
 async fn a_runner_that_ignores_cancel_is_killed() {

@@ -1,10 +1,18 @@
 //! What a worker sees and can do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use selvedge_tests::client::{self, Over};
-use selvedge_tests::{Cluster, Deploy, fixture};
+use selvedge_tests::{Cluster, Deploy, Upstream, eventually, fixture, route};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How long a worker that goes on without its client may take.
+const WAIT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_sees_the_request_its_bindings_and_the_client() {
@@ -44,12 +52,35 @@ async fn a_long_stream_arrives_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wait_until_goes_on_after_the_answer() {
+async fn wait_until_goes_on_after_the_answer_and_without_the_client() {
     let cluster = Cluster::start(1).await;
-    cluster.deploy("wait-until", &fixture("wait_until")).await;
-    for _ in 0..3 {
-        assert_eq!(cluster.get("wait-until.test", "/").await.text(), "answered");
-    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let upstream = Upstream::start({
+        let told = told.clone();
+        move |request| {
+            told.lock().push(request.uri().path().to_owned());
+            http::Response::new("heard".into())
+        }
+    })
+    .await;
+    let routes = Some(vec![route("wait-until.test/*", Some("wait-until"), Some(&upstream.url()))]);
+    cluster.deploy_with("wait-until", &fixture("wait_until"), Deploy { routes, ..Deploy::default() }).await;
+    let hears = async |what: &str| eventually(what, WAIT, async || told.lock().pop().filter(|path| path == what)).await;
+    assert_eq!(cluster.get("wait-until.test", "/").await.text(), "answered");
+    hears("/noted").await;
+    let ask = async |path: &str| {
+        let mut client = TcpStream::connect(cluster.edges[0].http).await.unwrap();
+        client.write_all(format!("GET {path} HTTP/1.1\r\nHost: wait-until.test\r\n\r\n").as_bytes()).await.unwrap();
+        client
+    };
+    let mut leaves_in_the_body = ask("/endless").await;
+    leaves_in_the_body.read_exact(&mut [0; 4096]).await.unwrap();
+    drop(leaves_in_the_body);
+    hears("/noted").await;
+    let leaves_before_the_head = ask("/never").await;
+    hears("/began").await;
+    drop(leaves_before_the_head);
+    hears("/noted").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

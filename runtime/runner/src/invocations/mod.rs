@@ -170,6 +170,18 @@ impl Invocations {
         }
     }
 
+    /// The client of an invocation has gone, and it goes on: nobody takes its response, or sends more of its request.
+    pub(crate) fn leave(&self, stream: StreamId) {
+        {
+            let mut live = self.live.borrow_mut();
+            let Some(live) = live.get_mut(&stream) else { return };
+            (live.answered, live.outcome) = (true, Outcome::Canceled);
+            live.incoming.retain(|body| body.part != 0);
+            live.outgoing.retain(|body| body.part != 0);
+        }
+        self.surroundings.send(ToEdge::Stays { stream });
+    }
+
     /// Tells the thread which invocations have ended. Outside of JavaScript.
     pub(crate) fn announce_ended(&self) {
         if self.ended.borrow().is_empty() {

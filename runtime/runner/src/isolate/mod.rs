@@ -172,11 +172,18 @@ impl Isolate {
         let state = self.state.clone();
         self.turn(stream, |scope, _| {
             let message = text(scope, &format!("the invocation was aborted: {outcome}"));
-            let number = v8::Number::new(scope, stream.into());
-            // First the end, so that nothing that the worker does about it reaches the edge.
-            state.end(stream, outcome);
+            let number = v8::Number::new(scope, stream.into()).into();
+            // Its client has gone: what it promised to `waitUntil` goes on.
+            let stays = outcome == Outcome::Canceled && state.call(scope, Hook::Leave, &[number]).is_some_and(|stays| stays.is_true());
+            if stays {
+                state.leave(stream);
+            } else {
+                // First the end, so that nothing that the worker does about it reaches the edge.
+                state.end(stream, outcome);
+            }
             state.quiet.set(true);
-            state.call(scope, Hook::Cancel, &[number.into(), message]);
+            let stays = v8::Boolean::new(scope, stays).into();
+            state.call(scope, Hook::Cancel, &[number, message, stays]);
         })
     }
 

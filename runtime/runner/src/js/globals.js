@@ -12,7 +12,7 @@ import { WorkerGlobalScope, installGlobalTarget, reportError, unhandled } from "
 import { fetch, fetchFailed, fetched, settled } from "ext:selvedge/fetch.js";
 import { FormData } from "ext:selvedge/formdata.js";
 import { Headers } from "ext:selvedge/headers.js";
-import { bodyData, bodyEnd, cancel, credited } from "ext:selvedge/invocation.js";
+import { bodyData, bodyEnd, cancel, credited, leave } from "ext:selvedge/invocation.js";
 import { FixedLengthStream, IdentityTransformStream } from "ext:selvedge/lengths.js";
 import { purged } from "ext:selvedge/purge.js";
 import { rehearse } from "ext:selvedge/rehearsal.js";
@@ -161,6 +161,7 @@ globalThis.__selvedge = {
   fetchFailed,
   fetched,
   fire,
+  leave,
   prepare,
   purged,
   settleNext,

@@ -16,6 +16,10 @@ export class Invocation {
   stream;
   // Things that keep it alive: the handler and its response, each waitUntil.
   #pending = 1;
+  // How many of them are waitUntils.
+  #promised = 0;
+  // Its client has gone: nobody waits for the handler and its response any more.
+  #left = false;
   #controller = null;
   // Bodies on their way in, by part.
   #incoming = null;
@@ -72,18 +76,21 @@ export class Invocation {
   // `await` needs nothing that a worker can change.
   async waitUntil(promise) {
     this.#pending += 1;
+    this.#promised += 1;
     try {
       await promise;
     } catch (error) {
       op_report(this.stream, error, headingOf(error), true);
     } finally {
+      this.#promised -= 1;
+      if (this.#left && this.#promised === 0) this.#pending = 1;
       this.release();
     }
   }
 
   // The handler has failed, or the stream that it responded with.
   fail(exception) {
-    op_failed(this.stream, exception, headingOf(exception));
+    if (!this.#left) op_failed(this.stream, exception, headingOf(exception));
     this.release();
   }
 
@@ -118,9 +125,21 @@ export class Invocation {
     this.release();
   }
 
-  cancel(message) {
+  // The client has gone. False where nothing was promised.
+  leave() {
+    this.#left = this.#promised > 0;
+    return this.#left;
+  }
+
+  // What was promised goes on where it `stays`: only its request and its response end.
+  cancel(message, stays) {
     const reason = new DOMException(message, "AbortError");
     this.#controller?.abort(reason);
+    if (stays) {
+      this.incomingOf(0)?.end(reason);
+      this.credited(0);
+      return;
+    }
     this.#incoming?.forEach((body) => body.end(reason));
     this.#writers?.forEach((wake) => wake());
     this.#fetches?.forEach((pending) => pending.reject(reason));
@@ -149,7 +168,12 @@ export function credited(stream, part) {
   live.get(stream)?.credited(part);
 }
 
-export function cancel(stream, message) {
+export function leave(stream) {
+  return live.get(stream)?.leave() === true;
+}
+
+export function cancel(stream, message, stays) {
   const invocation = live.get(stream);
-  if (live.delete(stream)) invocation.cancel(message);
+  if (!stays) live.delete(stream);
+  invocation?.cancel(message, stays);
 }

@@ -1,7 +1,7 @@
 //! From start to end of an invocation.
 
 use http::Method;
-use selvedge_runtime::protocol::{BodyKind, ToRunner};
+use selvedge_runtime::protocol::{BodyKind, INITIAL_CREDIT, ToEdge, ToRunner};
 use selvedge_runtime::{LogLevel, Outcome};
 
 use crate::rig::{Rig, Seen};
@@ -15,6 +15,8 @@ crate::tests![
     timers_run_in_turns_of_their_invocation_and_end_with_it,
     a_class_that_extends_worker_entrypoint_is_a_handler,
     cancel_aborts_the_signal_and_ends_the_invocation,
+    what_was_promised_goes_on_without_its_client_and_nothing_else_does,
+    what_stays_ends_at_its_limit,
     a_handler_that_can_never_answer_is_ended,
     many_isolates_interleave_on_one_thread,
     the_clock_stands_still_while_javascript_runs,
@@ -149,6 +151,49 @@ fn cancel_aborts_the_signal_and_ends_the_invocation() {
     assert_eq!(rig.isolate.next_timer(), None);
     assert!(rig.isolate.live_streams().is_empty());
     rig.deliver(ToRunner::Cancel { stream: 9, outcome: Outcome::Canceled });
+}
+
+fn what_was_promised_goes_on_without_its_client_and_nothing_else_does() {
+    let source = "export default { fetch(request, env, ctx) {
+        scheduler.wait(60_000);
+        const left = new Promise((resolve) => request.signal.addEventListener('abort', resolve));
+        ctx.waitUntil(left.then(() => fetch('https://example.org/late')).then((late) => late.text()).then((text) => console.log(text)));
+        request.signal.addEventListener('abort', () => console.log('aborted', request.signal.reason.name));
+        if (request.url.endsWith('/head')) return new Promise(() => {});
+        if (request.url.endsWith('/fails')) return left.then(() => { throw new Error('left'); });
+        const pull = (controller) => controller.enqueue(new Uint8Array(1000));
+        return new Response(new ReadableStream({ pull, cancel() { console.log('cancelled'); } }));
+     } }";
+    for (path, streams) in [("head", false), ("fails", false), ("body", true)] {
+        let mut rig = Rig::worker(source);
+        rig.get(9, &format!("https://example.org/{path}"));
+        rig.until(|rig| !streams || rig.data(9, 0).len() == INITIAL_CREDIT as usize);
+        rig.deliver(ToRunner::Cancel { stream: 9, outcome: Outcome::Canceled });
+        assert_eq!(rig.outcome(9), None, "{path}");
+        let asked = |message: &ToEdge| matches!(message, ToEdge::Fetch { stream: 9, part: 1, .. });
+        rig.until(|rig| rig.said().iter().any(asked));
+        // The edge refuses what comes before the one of those who have not said that they stay.
+        let at = |is: &dyn Fn(&ToEdge) -> bool| rig.said().iter().position(is);
+        assert!(at(&|message| matches!(message, ToEdge::Stays { stream: 9 })) < at(&asked), "{path}");
+        rig.answer(9, 1, BodyKind::Whole("late".into()));
+        assert_eq!(rig.finish(9), Outcome::Canceled, "{path}");
+        let mut log: Vec<String> = rig.log().into_iter().map(|(_, _, line)| line).collect();
+        log.sort_unstable();
+        let wanted = ["aborted AbortError", "cancelled", "late"];
+        assert_eq!(log, wanted.into_iter().filter(|line| streams || *line != "cancelled").collect::<Vec<_>>(), "{path}");
+        assert_eq!((rig.failure(9), rig.isolate.live_streams().len()), (None, 0), "{path}");
+    }
+}
+
+fn what_stays_ends_at_its_limit() {
+    let mut rig =
+        Rig::worker("export default { fetch(request, env, ctx) { ctx.waitUntil(scheduler.wait(60_000)); return new Promise(() => {}); } }");
+    rig.get(9, "https://example.org/");
+    rig.deliver(ToRunner::Cancel { stream: 9, outcome: Outcome::Canceled });
+    assert_eq!(rig.outcome(9), None);
+    rig.deliver(ToRunner::Cancel { stream: 9, outcome: Outcome::ExceededWallTime });
+    assert_eq!(rig.outcome(9), Some(Outcome::ExceededWallTime));
+    assert!(rig.isolate.live_streams().is_empty() && rig.isolate.next_timer().is_none());
 }
 
 fn a_handler_that_can_never_answer_is_ended() {
