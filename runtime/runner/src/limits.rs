@@ -3,41 +3,15 @@
 
 use std::time::Duration;
 
-use selvedge_runtime::protocol::versions_per_link;
+pub use selvedge_runtime::protocol::{BLANK_ISOLATES, CODE_BYTES_MAX, blank_isolates_max, data_bytes_max};
 
-/// What a runner may hold beside the room for machine code, in bytes ...
-pub const HELD_BYTES_MAX: u64 = 512 << 20;
-/// ... and more for each JavaScript thread: what one isolate may hold by default, for one runs at a time.
-pub const HELD_BYTES_PER_THREAD: u64 = 256 << 20;
-
-/// Writable private memory of a process with so many JavaScript threads, in bytes (`RLIMIT_DATA`): 3 GiB for two. What the node loses to a runner at
-/// worst; most of it is the room for machine code, which is reserved, not used. Not `RLIMIT_AS`: V8 reserves address space by the terabyte.
-pub const fn data_bytes_max(threads: usize) -> u64 {
-    let isolates = threads * (versions_per_link(threads) + blank_isolates_max(threads));
-    isolates as u64 * CODE_BYTES_MAX as u64 + HELD_BYTES_MAX + threads as u64 * HELD_BYTES_PER_THREAD
-}
-
-/// What is left of that when nothing more may begin to grow, in bytes: V8 dies where it cannot have the little that it needs to end.
+/// What is left of [`data_bytes_max`] when nothing more may begin to grow, in bytes: V8 dies where it cannot have the little that it needs to end.
 pub const DATA_LAST_BYTES: u64 = 256 << 20;
 /// What an entry into JavaScript may add to the process beyond what its isolate may hold, in bytes: V8's own memory, such as
 /// that of its compilers.
 pub const DATA_MARGIN_BYTES: u64 = 128 << 20;
-/// Machine code of one isolate, in bytes: the least that V8 takes. It would reserve 128 MiB by itself, writable, for each
-/// isolate, which counts against [`data_bytes_max`]: the 22nd isolate of a runner then killed it ("Failed to reserve virtual
-/// memory for CodeRange").
-pub const CODE_BYTES_MAX: usize = 64 << 20;
 /// Isolates of one thread, blank ones aside. The edge decides which to unload before; 3 MiB each at least.
 pub const ISOLATES_MAX: usize = 128;
-/// Blank isolates that a thread keeps ready, so that a cold start costs only the worker's own modules.
-pub const BLANK_ISOLATES: usize = 2;
-/// More of them that all threads together keep after bursts of loads that found none left. 1.5 MiB each, and the room for machine code.
-pub const BLANK_ISOLATES_SPARE: usize = 4;
-
-/// Blank isolates that each of so many threads keeps at most.
-pub const fn blank_isolates_max(threads: usize) -> usize {
-    BLANK_ISOLATES + BLANK_ISOLATES_SPARE / if threads == 0 { 1 } else { threads }
-}
-
 /// How long after the last load a thread keeps more of them than [`BLANK_ISOLATES`].
 pub const BLANK_ISOLATES_KEPT: Duration = Duration::from_secs(60);
 /// Versions of which a thread holds an incomplete set of modules.
@@ -144,7 +118,7 @@ pub const CREDIT_BATCH_BYTES: u32 = selvedge_runtime::protocol::INITIAL_CREDIT /
 
 #[cfg(test)]
 mod tests {
-    use selvedge_runtime::protocol::LINKS_MAX;
+    use selvedge_runtime::protocol::{HELD_BYTES_PER_THREAD, LINKS_MAX, versions_per_link};
 
     use super::*;
 

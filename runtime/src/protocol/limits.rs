@@ -77,3 +77,30 @@ pub const fn versions_per_link(links: usize) -> usize {
     let share = VERSIONS_PER_RUNNER_MAX / if links == 0 { 1 } else { links };
     if share < VERSIONS_PER_LINK_MIN { VERSIONS_PER_LINK_MIN } else { share }
 }
+
+// What a runner may hold: it bounds itself by that, and the edge bounds it from outside where it can.
+
+/// Machine code of one isolate, in bytes: the least that V8 takes. It would reserve 128 MiB by itself, writable, for each
+/// isolate, which counts against [`data_bytes_max`]: the 22nd isolate of a runner then killed it ("Failed to reserve virtual
+/// memory for CodeRange").
+pub const CODE_BYTES_MAX: usize = 64 << 20;
+/// Blank isolates that a thread keeps ready, so that a cold start costs only the worker's own modules.
+pub const BLANK_ISOLATES: usize = 2;
+/// More of them that all threads together keep after bursts of loads that found none left. 1.5 MiB each, and the room for machine code.
+pub const BLANK_ISOLATES_SPARE: usize = 4;
+/// What a runner may hold beside the room for machine code, in bytes ...
+pub const HELD_BYTES_MAX: u64 = 512 << 20;
+/// ... and more for each JavaScript thread: what one isolate may hold by default, for one runs at a time.
+pub const HELD_BYTES_PER_THREAD: u64 = 256 << 20;
+
+/// Blank isolates that each of so many threads keeps at most.
+pub const fn blank_isolates_max(threads: usize) -> usize {
+    BLANK_ISOLATES + BLANK_ISOLATES_SPARE / if threads == 0 { 1 } else { threads }
+}
+
+/// Writable private memory of a process with so many JavaScript threads, in bytes (`RLIMIT_DATA`): 3 GiB for two. What the node loses to a runner at
+/// worst; most of it is the room for machine code, which is reserved, not used. Not `RLIMIT_AS`: V8 reserves address space by the terabyte.
+pub const fn data_bytes_max(threads: usize) -> u64 {
+    let isolates = threads * (versions_per_link(threads) + blank_isolates_max(threads));
+    isolates as u64 * CODE_BYTES_MAX as u64 + HELD_BYTES_MAX + threads as u64 * HELD_BYTES_PER_THREAD
+}
