@@ -248,6 +248,7 @@ pub(crate) const OUTSIDE: &[Check] = &[
         except: &[
             ("runtime/src/protocol/board.rs", "rustix::fs::", "memory that edge and runner share, sealed"),
             ("runtime/src/supervisor/", "std::fs::", "starts runners and looks at their processes; no worker's code runs here"),
+            ("runtime/src/supervisor/cgroup.rs", "rustix::fs::getxattr", "looks for systemd's mark on the cgroup of the edge"),
             ("runtime/src/supervisor/exec.rs", "UnixStream", "makes the sockets between edge and runner"),
             ("runtime/src/supervisor/socket.rs", "", "the edge's end of them"),
             ("runtime/runner/src/link.rs", "rustix::net::", "the runner's end of them"),

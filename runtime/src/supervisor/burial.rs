@@ -94,7 +94,7 @@ impl Inner {
             bury(runner, |_| Vec::new(), Outcome::RunnerLost, "");
             return;
         }
-        let starved = ending == Ending::Signal(libc::SIGKILL) && self.oom_kills.rose();
+        let starved = ending == Ending::Signal(libc::SIGKILL) && runner.was_starved().unwrap_or_else(|| self.oom_kills.rose());
         let (outcome, why) = if starved { STARVED } else { verdict(ending) };
         count(if outcome == Some(Outcome::ExceededMemory) { &self.counters.deaths_memory } else { &self.counters.deaths_crash });
         let suspects = outcome.map(|_| suspects(runner)).unwrap_or_default();

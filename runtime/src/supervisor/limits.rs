@@ -39,6 +39,9 @@ pub(super) const STANDBY_NICER: i32 = 10;
 /// How long placing a version waits for a standby.
 pub(super) const STANDBY_WAIT: Duration = Duration::from_secs(5);
 
+/// What the cgroup of a runner may hold beyond its `RLIMIT_DATA`, in bytes: that counts neither the pages of the program and its snapshot,
+/// nor the stack, page tables, the buffers of sockets, and the process that waits for it. Only what is none of these comes near it.
+pub(super) const CGROUP_MARGIN_BYTES: u64 = 256 << 20;
 /// Runner processes beside the standby: each takes 30 MiB and more.
 pub(super) const RUNNERS_MAX: usize = 16;
 /// Runner processes of one class (a cordon's proven versions, say).

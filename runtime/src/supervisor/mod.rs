@@ -1,12 +1,13 @@
 //! The edge's side of running workers: keeps runner processes, places invocations in them, and outlives every one of them.
 //!
 //! Reading order, the path of an invocation: [`run`](Supervisor::run) (`run`) finds a place (`load`, `version`, `placement`, `fleet`,
-//! `standby`, `exec`), starts there (`link`, `stream`), and hears of it (`pipe`, `dispatch`); bodies flow through `upload` and
+//! `standby`, `exec`, `cgroup`), starts there (`link`, `stream`), and hears of it (`pipe`, `dispatch`); bodies flow through `upload` and
 //! `download`, what a worker asks for through `call`: subrequests (`fetch`) and operations of its caches (`cache`). When something goes wrong: `watchdog`, `runner`, `burial`. Bounds: `limits`.
 
 mod burial;
 mod cache;
 mod call;
+mod cgroup;
 mod counters;
 mod dispatch;
 mod download;

@@ -1,4 +1,5 @@
-//! Whether the kernel has killed for want of memory: a runner that it has killed ends by SIGKILL like one that an operator has.
+//! Whether the kernel has killed for want of memory: a runner that it has killed ends by SIGKILL like one that an operator has. A `cgroup` of
+//! the runner's own tells it of this very one; else the machine's count must do.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -6,12 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 
+use super::cgroup::Cgroup;
 use crate::protocol::exit::Exit;
 
 /// A running child. Killed and reaped when dropped.
 pub(super) struct Process {
     pid: u32,
     handle: OwnedFd,
+    cgroup: Option<Cgroup>,
 }
 
 /// How a process ended.
@@ -28,10 +30,10 @@ pub(super) enum Ending {
 }
 
 impl Process {
-    pub(super) fn adopt(pid: i32) -> io::Result<Self> {
+    pub(super) fn adopt(pid: i32, cgroup: Option<Cgroup>) -> io::Result<Self> {
         let number = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         let handle = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
-        Ok(Self { pid: pid.unsigned_abs(), handle })
+        Ok(Self { pid: pid.unsigned_abs(), handle, cgroup })
     }
 
     /// The process that holds V8: the child of the child, where the sandbox has a pid namespace.
@@ -44,6 +46,11 @@ impl Process {
     /// The child, and the process that holds V8.
     pub(super) fn both(&self) -> [u32; 2] {
         [self.pid, self.inner_pid()]
+    }
+
+    /// Whether the kernel has killed it for want of memory; none where it has no cgroup that tells.
+    pub(super) fn was_starved(&self) -> Option<bool> {
+        self.cgroup.as_ref()?.was_starved()
     }
 
     /// SIGKILL. Does nothing when it is dead already.

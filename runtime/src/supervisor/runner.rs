@@ -148,6 +148,11 @@ impl Runner {
         self.process.both()
     }
 
+    /// Whether the kernel has killed it for want of memory, where that is known of this one.
+    pub(super) fn was_starved(&self) -> Option<bool> {
+        self.process.was_starved()
+    }
+
     pub(super) fn class(&self) -> Option<&Class> {
         self.class.get()
     }

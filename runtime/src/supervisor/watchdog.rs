@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 use super::Inner;
+use super::cgroup;
 use super::limits::{CANCEL_GRACE, CANCEL_GRACE_MAX, HEARTBEAT_LOSS, IDLE_SWEEP, TICK, TICK_LATE};
 use super::link::{Link, State};
 use super::look::Look;
@@ -42,6 +43,7 @@ pub(super) async fn watch(supervisor: Weak<Inner>) {
         if now.duration_since(swept) > IDLE_SWEEP {
             swept = now;
             inner.sweep_idle();
+            cgroup::sweep();
         }
     }
 }

@@ -377,6 +377,10 @@ impl Thread {
                 self.area.runs_out_of_memory();
                 std::process::exit(65);
             }
+            "shares" => {
+                self.area.turn_begins(monotonic_ns(), stream);
+                hold_shared_memory();
+            }
             "abort" => {
                 self.area.turn_begins(monotonic_ns(), stream);
                 std::process::abort();
@@ -461,6 +465,18 @@ impl Thread {
 fn once(head: &RequestHead<Fields>) -> bool {
     let path = head.headers.get("once").and_then(|path| std::str::from_utf8(path).ok()).expect("a path");
     std::fs::remove_file(path).is_ok()
+}
+
+/// Takes shared memory, which no limit of the process counts: more than its cgroup may have in the test.
+fn hold_shared_memory() {
+    const BYTES: usize = 256 << 20;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, at a place that the kernel chooses; written as far as it is long, by nobody else.
+    unsafe {
+        let memory = libc::mmap(std::ptr::null_mut(), BYTES, protection, flags, -1, 0);
+        assert_ne!(memory, libc::MAP_FAILED);
+        std::ptr::write_bytes(memory.cast::<u8>(), 1, BYTES);
+    }
 }
 
 /// CPU time of this process.

@@ -3,6 +3,7 @@
 //! There is no test harness, because the program must become a runner when it is told to. Each test is a sentence below.
 
 mod capabilities;
+mod cgroups;
 mod fake;
 mod ladder;
 mod lateness;
@@ -14,5 +15,9 @@ fn main() {
     if arguments.first().is_some_and(|argument| argument == "runner") {
         fake::main(&arguments);
     }
-    stage::play(&arguments, tests::ALL);
+    match arguments.first().map(String::as_str) {
+        Some(cgroups::GIVEN) => cgroups::play(cgroups::DIVIDED),
+        Some(cgroups::NOT_GIVEN) => cgroups::play(cgroups::WHOLE),
+        _ => stage::play(&arguments, tests::ALL),
+    }
 }

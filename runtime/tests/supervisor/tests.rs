@@ -10,6 +10,7 @@ use selvedge_runtime::supervisor::Supervisor;
 use selvedge_runtime::{Body, BodyError, Limits, Outcome, Report, WorkerSource};
 
 use crate::capabilities::*;
+use crate::cgroups::*;
 use crate::fake::within;
 use crate::ladder::*;
 use crate::lateness::*;
@@ -80,6 +81,7 @@ tests! {
     who_computes_on_for_a_client_that_is_gone_may_do_so_up_to_its_limit
     who_was_cancelled_behind_anothers_legal_turn_is_not_stuck
     a_late_tick_of_an_overloaded_machine_condemns_nobody
+    an_edge_divides_the_cgroup_that_it_was_given_and_no_other
 }
 
 async fn a_hello_is_answered_and_reported_once() {
