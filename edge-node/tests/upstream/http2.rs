@@ -134,6 +134,37 @@ async fn goes_away(identity: &Identity, requests: usize) -> (std::net::SocketAdd
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_not_as_long_as_it_says_is_an_error_and_the_end_of_its_stream_only() {
+    let identity = Identity::new("localhost");
+    let acceptor = identity.acceptor(&["h2"]);
+    let (address, connections) = raw(move |_, stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let said = request.uri().path().trim_start_matches('/').to_owned();
+                let head = http::Response::builder().header("content-length", said).body(()).unwrap();
+                let mut body = respond.send_response(head, false).unwrap();
+                body.send_data("hello".into(), false).unwrap();
+                body.send_data("".into(), true).unwrap();
+            }
+        }
+    })
+    .await;
+    let upstreams = upstreams(trusting(&identity));
+    for (said, whole) in [("4", false), ("5", true), ("6", false), ("5", true)] {
+        let answer = upstreams.send(get(format!("https://localhost:{}/{said}", address.port())), Reach::Operator).await;
+        let body = match answer {
+            Ok(answer) => answer.into_body().collect(99).await.ok(),
+            Err(_) => None,
+        };
+        assert_eq!(body.as_deref(), whole.then_some(&b"hello"[..]), "{said}");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_goes_away_is_replaced_without_a_failed_request() {
     let identity = Identity::new("localhost");
     let (address, connections) = goes_away(&identity, 3).await;

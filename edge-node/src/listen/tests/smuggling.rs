@@ -228,6 +228,8 @@ async fn http3_cannot_carry_the_framing_of_http1() {
         ("bad_framing", &[("content-length", "4"), ("content-length", "4")]),
         ("bad_framing", &[("content-length", "+4")]),
         ("bad_framing", &[("content-length", "4, 4")]),
+        ("bad_host", &[("host", "localhost"), ("host", "other.example")]),
+        ("bad_host", &[("host", "localhost"), ("host", "localhost")]),
     ] {
         let answer = soon(client.send("POST", "/echo", fields, pieces(1, 4))).await.unwrap();
         assert_eq!(answer.head.headers()["x-refusal"], why, "{fields:?}");

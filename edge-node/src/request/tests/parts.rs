@@ -165,6 +165,43 @@ async fn several_ranges_are_parts_of_one_body_within_a_bound() {
     assert_eq!(asked.lock().len(), 1);
 }
 
+#[tokio::test]
+async fn a_rest_with_other_bytes_than_its_range_says_makes_no_whole() {
+    for rest in [&BYTES[5..19], &BYTES[4..20]] {
+        let server = Server::start(move |request: Request<Incoming>| async move {
+            let range = field(request.headers(), "range");
+            let mut answer = part_of(&range, "\"a\"");
+            if range == "bytes=5-" {
+                *answer.body_mut() = Body::full(rest);
+            }
+            answer
+        })
+        .await;
+        let world = World::new(vec![to_upstream("/*", &server)]);
+        range(&world, "bytes=0-4").await;
+        let whole = world.get("/").await;
+        assert_eq!((whole.status().as_u16(), field(whole.headers(), "content-length")), (200, "20".into()));
+        assert!(whole.into_body().collect(99).await.is_err(), "{rest}: the client sees that it is none");
+        world.rest().await;
+        let again = world.get("/").await;
+        assert!(field(again.headers(), "cache-status").contains("fwd=partial"), "{rest}: it was not stored");
+    }
+}
+
+#[tokio::test]
+async fn a_length_that_a_response_without_a_body_says_is_not_stored() {
+    let (address, connections, _serving) = raw("HTTP/1.1 204 No Content\r\nCache-Control: max-age=60\r\nContent-Length: 5\r\n\r\n").await;
+    let server = Server::fixed(&[], "").await;
+    let mut route = to_upstream("/*", &server);
+    route.upstream = Some(group(&format!("http://{address}")));
+    let world = World::new(vec![route]);
+    for expected in 1..=2 {
+        assert_eq!(world.get("/").await.status(), 204);
+        world.rest().await;
+        assert_eq!(connections.load(SeqCst), expected);
+    }
+}
+
 /// Sends these bytes to every connection, whatever it asks, and closes it.
 pub(super) async fn raw(answer: &'static str) -> (std::net::SocketAddr, Arc<AtomicUsize>, tokio_util::task::AbortOnDropHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
