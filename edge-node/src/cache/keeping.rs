@@ -1,6 +1,7 @@
 //! What becomes of a response that may be stored: decided once, when its head is here, so that `Cache-Status` can say it.
 
 use super::policy::Refusal;
+use super::status::Detail;
 
 /// Whether a response is kept, as far as that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +24,14 @@ pub(crate) struct Welcome {
 }
 
 impl Keeping {
-    /// Why it is not stored for whoever ordered its fetch.
-    pub fn refusal(self) -> Option<Refusal> {
+    /// What `Cache-Status` says of a body of this length: whether it is stored, and what else. RFC 9211, section 2.4: `stored` says that the cache did it. What has no length
+    /// may prove too large after its head has gone out, and its client would not see it: of that it is not said.
+    pub fn said(self, length: Option<u64>) -> (bool, Option<&'static str>) {
         match self {
-            Self::Stored => None,
-            Self::Stranger => Some(Refusal::Admission),
-            Self::Not(refusal) => refusal,
+            Self::Stored if length.is_none() => (false, Some(Detail::UnknownLength.name())),
+            Self::Stored => (true, None),
+            Self::Stranger => (false, Some(Refusal::Admission.name())),
+            Self::Not(refusal) => (false, refusal.map(Refusal::name)),
         }
     }
 

@@ -83,11 +83,13 @@ pub enum Detail {
     Disk,
     /// A stored response in the place of a worker that failed and passes through.
     PassThrough,
+    /// A response that is stored unless it proves too large: nobody knows when its head goes out.
+    UnknownLength,
 }
 
 impl Detail {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Method,
         Self::Body,
         Self::RequestNoStore,
@@ -105,6 +107,7 @@ impl Detail {
         Self::Abandoned,
         Self::Disk,
         Self::PassThrough,
+        Self::UnknownLength,
     ];
 
     /// The stable name: a token.
@@ -127,6 +130,7 @@ impl Detail {
             Self::Abandoned => "abandoned",
             Self::Disk => "disk",
             Self::PassThrough => "pass-through",
+            Self::UnknownLength => "unknown-length",
         }
     }
 }

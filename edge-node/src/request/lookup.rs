@@ -23,7 +23,7 @@ use crate::cache::entry::Entry;
 use crate::cache::fill::{Head, Reader};
 use crate::cache::keeping::Keeping;
 use crate::cache::key::CacheKey;
-use crate::cache::policy::{self, Refusal, RequestFacts};
+use crate::cache::policy::{self, RequestFacts};
 use crate::cache::status::{Detail, Forward};
 use crate::cache::time::Time;
 use crate::cache::vary::Variant;
@@ -346,14 +346,14 @@ async fn settle(
             if !ours {
                 trail.served_from(Source::Memory);
             }
-            let status = forwarded(path, why, stream.head.status, stream.keeping, ours);
+            let status = forwarded(path, why, stream.head.status, (stream.keeping, stream.length), ours);
             Settled::Response(compress::streaming(path, question, asked, &stream, reader, status).await)
         }
         Head::Streaming(stream) => other_variant(&stream.variant),
         Head::Confirmed(entry, _) | Head::Stale(entry) if !entry.variant.matches(headers) => other_variant(&entry.variant),
         Head::Confirmed(entry, keeping) => {
             trail.cached(if ours { CacheResult::Revalidated } else { CacheResult::Collapsed });
-            let status = forwarded(path, why, StatusCode::NOT_MODIFIED, keeping, ours);
+            let status = forwarded(path, why, StatusCode::NOT_MODIFIED, (keeping, Some(entry.body.len())), ours);
             Settled::Response(compress::stored(path, question, asked, &entry, respond::Say::As(status), path.now()).await)
         }
         Head::Stale(entry) => {
@@ -376,8 +376,8 @@ async fn settle(
     }
 }
 
-/// What is said of a fetch that fills the cache, to whoever ordered it or to one who follows.
-fn forwarded(path: &RequestPath, why: Forward, status: StatusCode, keeping: Keeping, ours: bool) -> HeaderValue {
-    let keeping = if ours { keeping } else { keeping.shared() };
-    path.name().forward(why, Some(status), keeping == Keeping::Stored, !ours, keeping.refusal().map(Refusal::name))
+/// What is said of a fetch that fills the cache with a body of this length, to whoever ordered it or to one who follows.
+fn forwarded(path: &RequestPath, why: Forward, status: StatusCode, (keeping, length): (Keeping, Option<u64>), ours: bool) -> HeaderValue {
+    let (stored, detail) = if ours { keeping } else { keeping.shared() }.said(length);
+    path.name().forward(why, Some(status), stored, !ours, detail)
 }
