@@ -50,7 +50,7 @@ use http::{HeaderName, HeaderValue};
 use selvedge_origin::registry::Coding;
 
 use crate::limits::{FILL_READERS_MAX, FILLS_MAX, MEMORY_SHARE_MAX, UNCOLLAPSED_MS};
-use crate::metrics::{Metrics, Removal};
+use crate::metrics::{Metrics, Removal, RouteCounters};
 
 use collapse::{Company, Duty, Fills, Obligation};
 use disk::{Disk, DiskConfig, DiskUsage, Spill};
@@ -352,9 +352,9 @@ impl Cache {
         bytes_max.min(self.memory_entry_max)
     }
 
-    /// A way to disk for a body that is too large for memory; none where there is no disk.
-    pub(crate) fn spill(&self) -> Option<Spill> {
-        self.disk.as_ref().map(|disk| disk.spill())
+    /// A way to disk for a route's body that is too large for memory; none where there is no disk.
+    pub(crate) fn spill(&self, route: Option<&Arc<RouteCounters>>) -> Option<Spill> {
+        self.disk.as_ref().map(|disk| disk.spill(route))
     }
 
     /// The largest body that goes that way, in bytes, at most `bytes_max`; 0 where there is no disk.

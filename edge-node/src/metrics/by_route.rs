@@ -19,7 +19,7 @@ pub struct RouteCounters {
     workers: [Counter; CacheResult::ALL.len()],
     peers: [Counter; CacheResult::ALL.len()],
     removals: [Counter; Removal::ALL.len()],
-    /// Responses that the disk had no room for.
+    /// Responses, and slices of large ones, that the disk had no room for.
     pub disk_evictions: Counter,
     waits: Counter,
     waiting: Gauge,
@@ -241,7 +241,7 @@ pub(super) fn render(page: &mut Page, routes: &[Arc<RouteCounters>], max: usize)
         }
     }
     let name = "selvedge_route_disk_evictions_total";
-    page.head(name, "counter", "Stored responses that the disk had no room for; counted where the route has stored something since the node started, slices apart.");
+    page.head(name, "counter", "Stored responses, and slices of large ones, that the disk had no room for; counted where the route has stored something since the node started.");
     used.iter().for_each(|route| page.line(name, &[("route", &route.pattern)], route.disk_evictions.get()));
     let name = "selvedge_route_waits_total";
     page.head(name, "counter", "Requests that waited for another's fetch.");

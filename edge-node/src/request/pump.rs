@@ -1,6 +1,7 @@
 //! Moves a body from whom we asked to a fill's readers, and holds it to be stored: in memory while it is small, on disk as it arrives where it is not.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body::Body as HttpBody;
@@ -10,6 +11,7 @@ use crate::cache::collapse::Obligation;
 use crate::cache::disk::Spill;
 use crate::cache::{Cache, Filling};
 use crate::limits::FILL_IDLE_TIMEOUT;
+use crate::metrics::RouteCounters;
 
 /// What a body may take.
 #[derive(Clone, Copy)]
@@ -22,6 +24,8 @@ pub(super) struct Room<'a> {
     pub(super) length: Option<u64>,
     /// What is too large for memory goes to its disk.
     pub(super) disk: Option<&'a Cache>,
+    /// Where it is counted if it has to leave the disk.
+    pub(super) route: Option<&'a Arc<RouteCounters>>,
 }
 
 /// Where a body is, all of it or up to now.
@@ -89,7 +93,7 @@ pub(super) async fn pump(obligation: &Obligation, mut body: Body, filling: &mut 
 
 /// Takes what has arrived to disk, where there is one that takes the whole.
 async fn begin(obligation: &Obligation, room: Room<'_>) -> Option<Spill> {
-    let mut spill = room.disk?.spill()?;
+    let mut spill = room.disk?.spill(room.route)?;
     if room.length.is_some_and(|length| length > room.sliced_bytes_max()) {
         return None;
     }

@@ -310,7 +310,8 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
     // Parts are put together in memory; slices are not.
     let is_part = head.status == StatusCode::PARTIAL_CONTENT && order.aim.slice.is_none();
     let disk = if is_part { None } else { Some(path.cache()) };
-    let room = Room { memory_bytes_max: path.cache().memory_entry_max(bytes_max), bytes_max, length, disk };
+    let route = Some(&order.aim.route.counters);
+    let room = Room { memory_bytes_max: path.cache().memory_entry_max(bytes_max), bytes_max, length, disk, route };
     let welcome = path.cache().welcome(&obligation, length, room.memory_bytes_max, room.sliced_bytes_max());
     let mut stream = StreamHead { head: head.clone(), variant: variant.clone(), withheld, length, keeping: welcome.keeping };
     let arriving = Arriving { head, variant, storable, welcome };

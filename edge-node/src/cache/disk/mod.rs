@@ -162,9 +162,9 @@ impl Disk {
         self.shared.queue.has_room(bytes)
     }
 
-    /// A body that is to be written while it arrives.
-    pub(super) fn spill(&self) -> Spill {
-        Spill::new(self.shared.clone())
+    /// A body of a route that is to be written while it arrives.
+    pub(super) fn spill(&self, route: Option<&Arc<RouteCounters>>) -> Spill {
+        Spill::new(self.shared.clone(), route.cloned())
     }
 
     /// The largest body that it takes, in bytes.

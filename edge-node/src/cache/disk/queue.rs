@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use super::index::PlaceList;
 use crate::cache::entry::Entry;
 use crate::limits::{DISK_FORGETS_MAX, DISK_QUEUE_BYTES};
+use crate::metrics::RouteCounters;
 
 /// One thing to do.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub(super) enum Order {
         key: Box<[u8]>,
         entry: Arc<Entry>,
     },
-    /// Write a slice of a body that arrives; say whether that was done.
-    Slice { body: u64, number: u32, pieces: Vec<Bytes>, done: oneshot::Sender<bool> },
+    /// Write a slice of a route's body that arrives; say whether that was done.
+    Slice { body: u64, number: u32, pieces: Vec<Bytes>, route: Option<Arc<RouteCounters>>, done: oneshot::Sender<bool> },
     /// Make that these are not found again.
     Kill { name: u64, places: PlaceList },
     /// Drop all that is on disk.

@@ -12,11 +12,14 @@ use super::queue::Order;
 use super::record::BODY_BYTES_MAX;
 use super::slice::Slicer;
 use crate::limits::{DISK_FINISH_WAIT, DISK_SLICE_WAIT, DISK_SLICES_IN_FLIGHT_MAX};
+use crate::metrics::RouteCounters;
 
 /// A body that is being written.
 pub struct Spill {
     shared: Arc<Shared>,
     body: u64,
+    /// Where it is counted if it has to go.
+    route: Option<Arc<RouteCounters>>,
     slicer: Slicer,
     /// The number of the next slice.
     number: u32,
@@ -32,9 +35,9 @@ pub struct Spill {
 pub struct TooSlow;
 
 impl Spill {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, route: Option<Arc<RouteCounters>>) -> Self {
         let body = Shared::random();
-        Self { shared, body, slicer: Slicer::default(), number: 0, in_flight: VecDeque::new(), written: 0, len: 0 }
+        Self { shared, body, route, slicer: Slicer::default(), number: 0, in_flight: VecDeque::new(), written: 0, len: 0 }
     }
 
     /// Takes the next bytes. Waits a little where the disk is slower than the bytes come; cancelling it loses the body.
@@ -54,7 +57,8 @@ impl Spill {
         }
         loop {
             let (done, told) = oneshot::channel();
-            match self.shared.queue.push(Order::Slice { body: self.body, number: self.number, pieces, done }) {
+            let (body, number, route) = (self.body, self.number, self.route.clone());
+            match self.shared.queue.push(Order::Slice { body, number, pieces, route, done }) {
                 Ok(_) => {
                     self.in_flight.push_back(told);
                     self.number = self.number.checked_add(1).ok_or(TooSlow)?;

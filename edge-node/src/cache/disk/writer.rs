@@ -62,7 +62,6 @@ struct Record<'a> {
     kind: Kind,
     name: u64,
     mark: u32,
-    /// Of the response's route; a slice has none.
     route: RouteMark,
     meta: &'a [u8],
     body: &'a [Bytes],
@@ -106,7 +105,10 @@ impl Writer {
     fn take(&mut self, number: u64, order: Order) {
         match order {
             Order::Put { name, key, entry } => self.put(number, name, &key, &entry),
-            Order::Slice { body, number, pieces, done } => self.put_slice(body, number, &pieces, Some(done)),
+            Order::Slice { body, number, pieces, route, done } => {
+                let route = self.routes.mark(route.as_ref());
+                self.put_slice((body, number, route), &pieces, Some(done));
+            }
             Order::Kill { name, places } => {
                 self.flush();
                 places.iter().for_each(|place| self.kill(name, *place));
@@ -121,18 +123,18 @@ impl Writer {
     }
 
     fn put(&mut self, order: u64, name: u64, key: &[u8], entry: &Entry) {
+        let route = self.routes.mark(entry.counters.as_ref());
         let (place, pieces) = match entry.body.on_disk() {
             Some(body) if self.shared.index.has_slices(body.number(), body.slices()) => {
                 (Some(BodyPlace::Sliced { body: body.number(), len: entry.body.len() }), Vec::new())
             }
             Some(_) => (None, Vec::new()),
             None if entry.body.len() <= DISK_INLINE_BYTES_MAX => (Some(BodyPlace::Here), entry.body.in_memory().to_vec()),
-            None => (self.put_slices(entry), Vec::new()),
+            None => (self.put_slices(entry, route), Vec::new()),
         };
         let mark = Shared::mark(&entry.variant);
         match place.and_then(|place| encode::encode(key, entry, place)) {
             Some(meta) => {
-                let route = self.routes.mark(entry.counters.as_ref());
                 let record = Record { kind: Kind::Head, name, mark, route, meta: &meta, body: &pieces };
                 self.append(record, Then::Put { order });
             }
@@ -142,27 +144,26 @@ impl Writer {
     }
 
     /// Writes a large body in slices.
-    fn put_slices(&mut self, entry: &Entry) -> Option<BodyPlace> {
+    fn put_slices(&mut self, entry: &Entry, route: RouteMark) -> Option<BodyPlace> {
         let (body, len) = (Shared::random(), entry.body.len());
         let (mut number, mut slicer) = (0, Slicer::default());
         for piece in entry.body.in_memory() {
             let mut piece = piece.clone();
             while !piece.is_empty() {
                 if let Some(slice) = slicer.take(&mut piece) {
-                    self.put_slice(body, number, &slice, None);
+                    self.put_slice((body, number, route), &slice, None);
                     number += 1;
                 }
             }
         }
         if let Some(slice) = slicer.rest() {
-            self.put_slice(body, number, &slice, None);
+            self.put_slice((body, number, route), &slice, None);
         }
         self.flush();
         self.shared.index.has_slices(body, slices(&(0..len))).then_some(BodyPlace::Sliced { body, len })
     }
 
-    fn put_slice(&mut self, body: u64, number: u32, pieces: &[Bytes], done: Option<oneshot::Sender<bool>>) {
-        let route = RouteMark::default();
+    fn put_slice(&mut self, (body, number, route): (u64, u32, RouteMark), pieces: &[Bytes], done: Option<oneshot::Sender<bool>>) {
         self.append(Record { kind: Kind::Slice, name: body, mark: number, route, meta: &[], body: pieces }, Then::Slice(done));
     }
 

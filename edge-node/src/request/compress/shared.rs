@@ -91,7 +91,7 @@ fn begin(
     tasks.spawn(async move {
         let mut filling = path.cache().filling();
         let memory_bytes_max = path.cache().memory_entry_max(bytes_max);
-        let room = Room { memory_bytes_max, bytes_max, length: None, disk: None };
+        let room = Room { memory_bytes_max, bytes_max, length: None, disk: None, route: None };
         let (read, held) = pump(&obligation, Encoded::body(plain, encoder), &mut filling, room).await;
         let entry = match &source {
             Source::Entry(entry) => Some(entry.clone()),
