@@ -1,5 +1,6 @@
 //! The life of a request, stage by stage.
 
+mod acknowledged;
 mod cache;
 mod certificates;
 mod explain;
