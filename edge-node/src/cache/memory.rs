@@ -91,7 +91,7 @@ impl Tier for Memory {
     }
 
     fn welcomes(&self, key: &[u8], bytes: u64) -> bool {
-        let is_known = self.doorkeeper.knows(key);
+        let is_known = self.knows(key);
         // What moka says may be a moment old; what it does not know of yet is in `since`.
         let held = self.slots.weighted_size().saturating_add(self.since.load(Relaxed));
         let welcome = is_known || held.saturating_add(bytes) <= self.open_bytes_max;
@@ -99,6 +99,10 @@ impl Tier for Memory {
             self.metrics.cache_strangers.add(1);
         }
         welcome
+    }
+
+    fn knows(&self, key: &[u8]) -> bool {
+        self.doorkeeper.knows(key)
     }
 
     fn peek(&self, key: &[u8]) -> Option<Slot> {

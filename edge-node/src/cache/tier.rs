@@ -17,6 +17,9 @@ pub trait Tier: Send + Sync + 'static {
     /// Whether something of so many bytes that it does not have should come in: there is room, or the key was asked for before. Asking counts as being asked for.
     fn welcomes(&self, key: &[u8], bytes: u64) -> bool;
 
+    /// Whether a key was asked for before, lately. Asking counts as being asked for.
+    fn knows(&self, key: &[u8]) -> bool;
+
     /// What is stored under a key; asking does not count as a use. As slow as all that is stored is much.
     fn peek(&self, key: &[u8]) -> Option<Slot>;
 

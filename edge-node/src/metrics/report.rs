@@ -122,7 +122,11 @@ fn render_readings(page: &mut Page, readings: &Readings) {
         ("selvedge_runners_standby", "Runner processes without a cordon.", readings.standbys as u64),
         ("selvedge_isolates", "Versions loaded in runners.", readings.isolates as u64),
         ("selvedge_invocations_running", "Invocations running in runners.", readings.invocations as u64),
-        ("selvedge_cache_entries", "Entries of the memory cache.", readings.cache_entries),
+        (
+            "selvedge_cache_entries",
+            "Entries of the memory cache: responses, and blocks of large ones that are on disk.",
+            readings.cache_entries,
+        ),
         ("selvedge_cache_bytes", "Bytes of the memory cache.", readings.cache_bytes),
         ("selvedge_cache_disk_entries", "Entries of the cache's disk.", readings.disk.entries),
         ("selvedge_cache_disk_bytes", "Bytes of the cache's files.", readings.disk.bytes),

@@ -1,4 +1,5 @@
-//! A large body on disk, in slices. It is read block by block while it is sent: each block goes from the file into one buffer and from there to the client.
+//! A large body on disk, in slices. It is read block by block while it is sent: each block goes from the file into one buffer and from there to the client,
+//! and to those who ask for it later where memory has room for it ([`super::hot`]).
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -88,13 +89,16 @@ struct Reading {
     /// The number of `slices[0]`.
     first: u32,
     slices: Vec<(Place, Arc<Segment>)>,
-    /// The checksums of the slice that is being read.
-    front: Option<(u32, Sums)>,
+    /// The slice that is being read: its number, its checksums, and whether memory wants its blocks.
+    front: Option<(u32, Sums, bool)>,
 }
 
 impl Reading {
     /// The bytes from `at` to the end of their block.
     async fn block(&mut self, at: u64) -> Result<Bytes, ReadError> {
+        if let Some(bytes) = self.body.shared.hot(self.body.number, at) {
+            return Ok(bytes);
+        }
         let number = u32::try_from(at / BODY_BYTES_MAX as u64).map_err(|_| ReadError::Gone)?;
         let index = number.checked_sub(self.first).ok_or(ReadError::Gone)? as usize;
         let (place, segment) = self.slices.get(index).cloned().ok_or(ReadError::Gone)?;
@@ -116,7 +120,7 @@ impl Reading {
         let block_bytes = (slice_bytes - block * BLOCK_BYTES).min(BLOCK_BYTES);
         let readers = &self.body.shared.readers;
         let bytes = match &self.front {
-            Some((open, _)) if *open == number => {
+            Some((open, ..)) if *open == number => {
                 let offset = u64::from(place.offset()) + (front_bytes + block * BLOCK_BYTES) as u64;
                 readers.read(segment, offset, block_bytes).await?
             }
@@ -130,7 +134,7 @@ impl Reading {
                     return Err(RecordError::NoRecord.into());
                 }
                 let (_, sums) = header.front(&front)?;
-                self.front = Some((number, sums));
+                self.front = Some((number, sums, self.body.shared.wants(self.body.number, number)));
                 if block == 0 {
                     front.split_off(front_bytes)
                 } else {
@@ -139,8 +143,11 @@ impl Reading {
                 }
             }
         };
-        if let Some((_, sums)) = &self.front {
+        if let Some((_, sums, wanted)) = &self.front {
             sums.verify(block, &bytes)?;
+            if *wanted {
+                self.body.shared.heat(self.body.number, at, &bytes);
+            }
         }
         Ok(bytes.slice(within - block * BLOCK_BYTES..))
     }

@@ -14,6 +14,7 @@
 mod body;
 mod counters;
 mod encode;
+mod hot;
 mod index;
 mod place;
 mod queue;
@@ -251,7 +252,7 @@ impl Shared {
     }
 
     fn is_in_memory(&self, meta: &Bytes) -> bool {
-        let Some(memory) = self.memory.get().and_then(Weak::upgrade) else { return false };
+        let Some(memory) = self.memory() else { return false };
         encode::decode(meta.clone()).is_ok_and(|head| memory.holds(&head.key))
     }
 

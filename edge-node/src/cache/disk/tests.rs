@@ -98,6 +98,66 @@ async fn a_range_of_a_large_body_is_read_without_the_rest() {
     }
 }
 
+/// Reads a part of what is stored; gives how many bytes of it came from the disk.
+async fn read_part(opened: &Opened, target: &str, range: std::ops::Range<usize>, all: &[u8]) -> u64 {
+    let Found::Fresh(entry, _) = opened.cache.look(&key(target), &HeaderMap::new(), NOW).await else { panic!("{target} is stored") };
+    let before = opened.metrics.disk.read_bytes.get();
+    let part = entry.body.part(range.start as u64..range.end as u64).collect(1 << 30).await.expect("a part");
+    assert_eq!(part, all[range.clone()], "{range:?}");
+    opened.metrics.disk.read_bytes.get() - before
+}
+
+#[tokio::test]
+async fn blocks_of_a_large_body_that_are_asked_for_again_come_from_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let all = bytes(1, (3 << 20) + 70_000);
+    let before = open(folder.path(), 64 << 20);
+    before.cache.store(key("/").as_bytes(), entry(&all));
+    drop(before);
+    let after = open(folder.path(), 64 << 20);
+    after.cache.settled().await;
+    let len = all.len();
+    for from_disk in [len, len, 0] {
+        assert_eq!(read_part(&after, "/", 0..len, &all).await, from_disk as u64, "once by chance, again to keep, then from memory");
+    }
+    for range in [0..1, 65_535..65_537, (1 << 20) - 1..(1 << 20) + 1, len - 3..len, 70_000..3_000_000] {
+        assert_eq!(read_part(&after, "/", range.clone(), &all).await, 0, "{range:?}");
+    }
+    assert!((len..len + len / 50).contains(&(after.cache.usage().1 as usize)), "they are weighed: {:?}", after.cache.usage());
+    // Another body in its place has none of its blocks.
+    let other = bytes(2, len);
+    after.cache.store(key("/").as_bytes(), entry(&other));
+    after.cache.settled().await;
+    after.cache.tier.change(key("/").as_bytes(), &mut |_| None);
+    assert_eq!(read_part(&after, "/", 0..len, &other).await, len as u64);
+}
+
+#[tokio::test]
+async fn a_huge_body_that_is_read_again_and_again_pushes_out_nothing_that_is_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let all = bytes(1, 3 << 20);
+    let before = open(folder.path(), 64 << 20);
+    before.cache.store(key("/huge").as_bytes(), entry(&all));
+    drop(before);
+    // The huge one is larger than memory; the pages take three quarters of it.
+    let after = open(folder.path(), 2 << 20);
+    after.cache.settled().await;
+    let pages = || (0..90).map(|number| key(&format!("/{number}")));
+    for _ in 0..12 {
+        for page in pages() {
+            if matches!(after.cache.find(&page, &HeaderMap::new(), NOW), Found::Nothing(..)) {
+                after.cache.store(page.as_bytes(), entry(&[0; 16 << 10]));
+            }
+        }
+    }
+    for _ in 0..6 {
+        read_part(&after, "/huge", 0..all.len(), &all).await;
+    }
+    let (_, held) = after.cache.usage();
+    let left = pages().filter(|page| after.cache.tier.holds(page.as_bytes())).count();
+    assert!(held <= 2 << 20 && left >= 85, "{left} of 90 pages, {held} bytes");
+}
+
 #[tokio::test]
 async fn each_variant_is_found_for_its_requests() {
     let folder = tempfile::tempdir().expect("a folder");

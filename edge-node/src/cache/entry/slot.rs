@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::HeaderMap;
 use smallvec::SmallVec;
 
@@ -12,7 +13,11 @@ use crate::cache::vary::VARIANTS_MAX;
 /// What more than one variant, or the mark, takes beside the variants.
 const SEVERAL_BYTES: usize = 200;
 
-/// All that is stored under one key: the variants, newest first, or the mark that its responses are not for the cache. Small, and quickly cloned, for the usual one.
+/// What a block takes beside its bytes: the checksums before it, which were read with it, and what shares both.
+const BLOCK_OWN_BYTES: usize = 400;
+
+/// All that is stored under one key: the variants, newest first, or the mark that its responses are not for the cache; or a block of a body that is on disk. Small, and
+/// quickly cloned, for the usual one.
 #[derive(Debug, Clone, Default)]
 pub struct Slot(Kept);
 
@@ -22,6 +27,7 @@ enum Kept {
     Nothing,
     One(Arc<Entry>),
     Else(Arc<Several>),
+    Block(Arc<Bytes>),
 }
 
 #[derive(Debug)]
@@ -43,10 +49,20 @@ impl Slot {
         Self(Kept::Else(Arc::new(Several { variants, uncollapsed_until })))
     }
 
+    /// Of bytes that belong to a body on disk.
+    pub(in crate::cache) fn of_block(bytes: Bytes) -> Self {
+        Self(Kept::Block(Arc::new(bytes)))
+    }
+
+    /// The bytes, where it is a block of a body.
+    pub(in crate::cache) fn block(&self) -> Option<&Bytes> {
+        if let Kept::Block(bytes) = &self.0 { Some(bytes) } else { None }
+    }
+
     /// The variants, newest first.
     pub fn variants(&self) -> &[Arc<Entry>] {
         match &self.0 {
-            Kept::Nothing => &[],
+            Kept::Nothing | Kept::Block(_) => &[],
             Kept::One(entry) => std::slice::from_ref(entry),
             Kept::Else(several) => &several.variants,
         }
@@ -101,7 +117,11 @@ impl Slot {
 
     /// Bytes that it takes.
     pub fn weight(&self) -> usize {
-        let own = if let Kept::Else(_) = self.0 { SEVERAL_BYTES } else { 0 };
+        let own = match &self.0 {
+            Kept::Nothing | Kept::One(_) => 0,
+            Kept::Else(_) => SEVERAL_BYTES,
+            Kept::Block(bytes) => bytes.len() + BLOCK_OWN_BYTES,
+        };
         self.variants().iter().map(|entry| entry.weight()).fold(own, usize::saturating_add)
     }
 }

@@ -88,7 +88,7 @@ async fn what_is_larger_than_memory_goes_to_disk_while_readers_follow() {
     assert!(field(hit.headers(), "cache-status").ends_with("detail=disk"), "{:?}", hit.headers());
     assert_eq!(hit.into_body().collect(u64::MAX).await.expect("all"), all);
     assert_eq!(server.requests(), 1);
-    assert!(world.path.cache().usage().1 < MIB as u64);
+    assert!(world.path.cache().usage().1 <= 16 * MIB as u64, "what was read again is in memory, as far as there is room");
 }
 
 #[tokio::test(flavor = "multi_thread")]
