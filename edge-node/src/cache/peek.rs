@@ -57,7 +57,7 @@ impl Cache {
 
     /// Whether something is stored under the key, whatever it answers and purges say of it. Reads nothing from the disk.
     pub(crate) fn has(&self, key: &CacheKey) -> bool {
-        self.tier.holds(key.as_bytes()) || self.disk.as_ref().is_some_and(|disk| disk.may_have(key.as_bytes()))
+        self.tier.holds(key.as_bytes()) || self.disk.as_ref().is_some_and(|disk| disk.has(key.as_bytes()))
     }
 
     /// What purges say of a stored response.

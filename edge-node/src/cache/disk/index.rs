@@ -2,21 +2,25 @@
 //!
 //! A place is a hint: what is read there is verified. The index says only what may be there, and what must not be used any more.
 
+mod loading;
 mod slices;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use tokio::sync::watch;
 
 use super::place::{Place, Retired};
 use crate::cache::vary::VARIANTS_MAX;
+pub(super) use loading::Found;
 
-/// Parts of the index that are locked apart.
-const SHARDS: usize = 16;
+/// Parts of the index that are locked, and loaded, apart: as many as a word has bits.
+const SHARDS: usize = 64;
+
 /// The places of one key: one, as a rule. Newest first.
 #[derive(Debug)]
 enum Places {
@@ -74,6 +78,8 @@ struct Shard {
     heads: ByName<Places>,
     /// Names that were forgotten, by the number of the order that will have it written: what was ordered before is not to be found again.
     forgotten: ByName<u64>,
+    /// What earlier runs have written is known.
+    loaded: bool,
 }
 
 /// What is on disk.
@@ -81,31 +87,33 @@ struct Shard {
 pub(super) struct Index {
     shards: [Mutex<Shard>; SHARDS],
     bodies: Mutex<ByName<BTreeMap<u32, Place>>>,
-    /// While the index is being loaded: names whose older records are not to be found again.
-    hidden: Mutex<Option<HashSet<u64>>>,
     heads: AtomicU64,
     /// What was ordered before this order is not to be found again, whatever its name.
     floor: AtomicU64,
+    /// Shards that somebody waits for, one bit for each.
+    wanted: AtomicU64,
+    /// Told whenever a shard was loaded.
+    loads: watch::Sender<()>,
 }
 
 /// Several places: on the stack as a rule.
 pub(super) type PlaceList = SmallVec<[Place; 2]>;
 
 impl Index {
-    /// Empty, and being loaded until [`Self::loaded`].
+    /// Empty, and not loaded: see [`loading`].
     pub(super) fn new() -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             bodies: Mutex::default(),
-            hidden: Mutex::new(Some(HashSet::new())),
             heads: AtomicU64::new(0),
             floor: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
+            loads: watch::Sender::new(()),
         }
     }
 
     fn shard(&self, name: u64) -> &Mutex<Shard> {
-        // The map takes the lowest bits and the highest.
-        &self.shards[(name >> 32) as usize % SHARDS]
+        &self.shards[loading::shard_of(name)]
     }
 
     /// Heads that it knows.
@@ -113,9 +121,15 @@ impl Index {
         self.heads.load(Relaxed)
     }
 
-    /// Whether there may be something of this name.
+    /// Whether something of this name is known.
     pub(super) fn has(&self, name: u64) -> bool {
         self.shard(name).lock().heads.contains_key(&name)
+    }
+
+    /// Whether there may be something of this name: it is known, or not known yet.
+    pub(super) fn may_have(&self, name: u64) -> bool {
+        let shard = self.shard(name).lock();
+        !shard.loaded || shard.heads.contains_key(&name)
     }
 
     /// The heads of a name, newest first.
@@ -147,45 +161,10 @@ impl Index {
         gone.into()
     }
 
-    /// A head that an earlier run has written, older than all that is known of its name. Gives whether it must not be found again.
-    pub(super) fn put_old(&self, name: u64, place: Place) -> bool {
-        let mut shard = self.shard(name).lock();
-        if self.floor.load(Relaxed) > 0 || self.hidden.lock().as_ref().is_some_and(|hidden| hidden.contains(&name)) {
-            return true;
-        }
-        match shard.heads.get_mut(&name) {
-            None => {
-                shard.heads.insert(name, Places::One(place));
-            }
-            Some(places) => {
-                let list = places.as_slice();
-                if list.len() >= VARIANTS_MAX || list.iter().any(|other| other.mark() == place.mark()) {
-                    return false;
-                }
-                *places = Places::Many(Box::new([list, &[place]].concat()));
-            }
-        }
-        self.heads.fetch_add(1, Relaxed);
-        false
-    }
-
-    /// Loading: nothing older of this name and mark is to be found. (Of this name: a dead head hides all its older variants, which costs a fetch and is never wrong.)
-    pub(super) fn hide(&self, name: u64) {
-        if let Some(hidden) = self.hidden.lock().as_mut() {
-            hidden.insert(name);
-        }
-    }
-
-    /// All that earlier runs have written is known.
-    pub(super) fn loaded(&self) {
-        *self.hidden.lock() = None;
-    }
-
     /// Forgets a name: nothing that was ordered before `order` is found again. Gives what was there.
     pub(super) fn forget(&self, name: u64, order: u64) -> PlaceList {
         let mut shard = self.shard(name).lock();
         shard.forgotten.insert(name, order);
-        self.hide(name);
         let gone = shard.heads.remove(&name);
         let gone = gone.as_ref().map(Places::as_slice).unwrap_or_default();
         self.count(gone.len(), 0);
@@ -314,7 +293,6 @@ mod tests {
     #[test]
     fn the_newest_of_a_variant_is_found_and_variants_are_bounded() {
         let index = Index::new();
-        index.loaded();
         for number in 0..=VARIANTS_MAX as u32 {
             let gone = index.put(7, place(1, number, number), number.into());
             assert_eq!(gone.is_empty(), (number as usize) < VARIANTS_MAX);
@@ -340,21 +318,7 @@ mod tests {
         index.forget_all(9);
         assert_eq!(index.heads(), 0);
         assert_eq!(index.put(8, place(1, 24, 0), 8).as_slice(), [place(1, 24, 0)], "it must be killed");
-        assert!(index.put_old(6, place(1, 32, 0)), "it must be killed");
         assert!(index.put(8, place(1, 40, 0), 10).is_empty());
-    }
-
-    #[test]
-    fn older_records_never_hide_newer_ones_while_loading() {
-        let index = Index::new();
-        index.put(7, place(9, 0, 0), 1);
-        assert!(!index.put_old(7, place(1, 0, 0)));
-        assert_eq!(index.places(7).as_slice(), [place(9, 0, 0)]);
-        index.forget(8, 2);
-        assert!(index.put_old(8, place(1, 8, 0)), "it must be killed");
-        index.hide(6);
-        assert!(index.put_old(6, place(1, 16, 0)));
-        assert_eq!(index.heads(), 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A folder of [`segment`]s, each a file that is written from its begin to its end by one [`writer`] and then never again (but to mark a head as gone); the oldest goes when
 //! there is no room. An [`index`] in memory says where each response is; it is loaded from the segments' lists when the node starts ([`recover`]), while it
-//! serves. A response is a [`record`] with a head ([`encode`]) and its bytes; the bytes of large ones are slices of their own ([`body`]), so that a range of them is read
+//! serves: who asks for what may be there waits for its part of the index. A response is a [`record`] with a head ([`encode`]) and its bytes; the bytes of large ones are slices of their own ([`body`]), so that a range of them is read
 //! without the rest, and a new head after a `304` costs a head.
 //!
 //! What holds: nothing is believed before its checksum was seen, so that torn and rotten bytes are misses; nothing is synced, so that a killed process loses only what it had not
@@ -187,9 +187,14 @@ impl Disk {
         self.shared.index.left_memory(self.shared.name(key));
     }
 
+    /// Whether something of this key is known. (When a node has just started not all is.)
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.shared.index.has(self.shared.name(key))
+    }
+
     /// Whether there may be something of this key.
     pub(super) fn may_have(&self, key: &[u8]) -> bool {
-        self.shared.index.has(self.shared.name(key))
+        self.shared.index.may_have(self.shared.name(key))
     }
 
     /// The newest response that answers a request with these fields, counted as one of a route. None also where the disk is too slow. Cancel-safe.
@@ -258,6 +263,7 @@ impl Shared {
 
     async fn find(self: &Arc<Self>, key: &[u8], request: &HeaderMap, route: Option<&Arc<RouteCounters>>) -> Option<Recalled> {
         let name = self.name(key);
+        self.index.until_loaded(name).await;
         let mut places = self.index.places(name);
         let mut at = 0;
         while let Some(place) = places.get(at).copied() {
@@ -292,6 +298,7 @@ impl Shared {
 
     async fn peek(self: &Arc<Self>, key: &[u8], request: &HeaderMap) -> Option<Arc<Entry>> {
         let name = self.name(key);
+        self.index.until_loaded(name).await;
         for place in self.index.places(name) {
             let Ok((meta, body)) = self.try_read_head(name, place).await else { continue };
             let Ok(head) = encode::decode(meta) else { continue };

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Shared;
+use super::index::Found;
+use super::place::Place;
 use super::record::Kind;
 use super::segment::{Segment, number_of};
 
@@ -52,14 +54,15 @@ pub(super) fn open(folder: &Path, bytes_max: u64, segment_bytes: u32) -> io::Res
     Ok(left)
 }
 
-/// Reads the lists of all segments into the index, newest first: what is asked for now is there soonest, and what is older never hides what is newer.
-pub(super) fn load(shared: &Shared, sealed: &mut BTreeMap<NonZeroU32, u64>) {
+/// Reads the lists of all segments, and then the index from them: what is waited for is there soonest, and what is older never hides what is newer. Gives heads that must
+/// not be found again. (For a moment this takes 32 bytes more for each response.)
+pub(super) fn load(shared: &Shared, sealed: &mut BTreeMap<NonZeroU32, u64>) -> Vec<(u64, Place)> {
     let began = Instant::now();
     let segments: Vec<Arc<Segment>> = shared.segments.read().values().rev().cloned().collect();
-    let mut scanned = 0;
+    let (mut found, mut scanned) = (Found::default(), 0);
     for segment in &segments {
         let len = sealed.get(&segment.number).copied().unwrap_or(0);
-        match load_segment(shared, segment, len) {
+        match list_segment(shared, segment, len, &mut found) {
             Ok(None) => {}
             Ok(Some(len)) => {
                 scanned += 1;
@@ -73,27 +76,24 @@ pub(super) fn load(shared: &Shared, sealed: &mut BTreeMap<NonZeroU32, u64>) {
             }
         }
     }
-    shared.index.loaded();
+    let gone = shared.index.load(found);
     if !segments.is_empty() {
         let (folder, entries, ms) = (shared.folder.display(), shared.index.heads(), began.elapsed().as_millis() as u64);
         tracing::info!(%folder, segments = segments.len(), scanned, entries, ms, "cache: what earlier runs have stored is there");
     }
+    gone
 }
 
 /// Gives the segment's new length where it had no list.
-fn load_segment(shared: &Shared, segment: &Segment, len: u64) -> io::Result<Option<u64>> {
+fn list_segment(shared: &Shared, segment: &Segment, len: u64, found: &mut Found) -> io::Result<Option<u64>> {
     let listing = segment.listing(len)?;
     // Behind its end its last write was torn. Without room for a list it is scanned again the next time.
     let sealed = listing.scanned.then(|| segment.seal(listing.end, &listing.items).unwrap_or(listing.end.into()));
-    for item in listing.items.iter().rev() {
+    for item in listing.items.into_iter().rev() {
         match item.kind {
-            Kind::Head => {
-                if shared.index.put_old(item.name, item.place) {
-                    segment.kill(item.place, item.name)?;
-                }
-            }
-            Kind::Dead => shared.index.hide(item.name),
+            // Before the heads that lead to them.
             Kind::Slice => shared.index.put_old_slice(item.name, item.place),
+            Kind::Head | Kind::Dead => found.add(item),
         }
     }
     Ok(sealed)

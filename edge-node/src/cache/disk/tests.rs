@@ -339,6 +339,22 @@ async fn many_who_ask_at_once_read_once() {
 }
 
 #[tokio::test]
+async fn who_asks_while_the_index_is_read_waits_for_its_part_and_does_not_ask_the_upstream() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let before = open(folder.path(), 64 << 20);
+    for number in 0..3_000 {
+        before.cache.store(key(&format!("/{number}")).as_bytes(), entry(b"small"));
+    }
+    drop(before);
+    let after = open(folder.path(), 64 << 20);
+    let request = HeaderMap::new();
+    let targets: Vec<String> = (0..3_000).step_by(30).map(|number| format!("/{number}")).collect();
+    let found = futures::future::join_all(targets.iter().map(|target| after.body(target, &request))).await;
+    assert!(found.iter().all(Option::is_some), "{} of {}", found.iter().flatten().count(), found.len());
+    assert!(!after.is_there("/never").await);
+}
+
+#[tokio::test]
 async fn a_purge_reaches_the_disk() {
     let folder = tempfile::tempdir().expect("a folder");
     let before = open(folder.path(), 64 << 20);

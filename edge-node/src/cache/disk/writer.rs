@@ -88,7 +88,8 @@ impl Writer {
 
     /// Works until the queue is closed.
     pub(super) fn run(mut self) {
-        super::recover::load(&self.shared, &mut self.sealed);
+        let gone = super::recover::load(&self.shared, &mut self.sealed);
+        gone.into_iter().for_each(|(name, place)| self.kill(name, place));
         self.count_bytes();
         while let Ok(order) = self.shared.queue.pop(DISK_PAUSE) {
             if let Some((number, order)) = order {
