@@ -125,6 +125,11 @@ impl Entry {
         self.counters.iter().for_each(|route| route.removed(why));
     }
 
+    /// The same for other requests.
+    pub fn for_requests(self, variant: Variant) -> Self {
+        Self { variant, ..self }
+    }
+
     /// The same with other bytes.
     pub fn with_body(mut self, body: StoredBody) -> Self {
         self.body = body;

@@ -139,27 +139,12 @@ pub fn may_store(
     if control.must_understand && !understood {
         return Err(Refusal::Status);
     }
-    if facts.no_store || (control.no_store && !control.must_understand) {
-        return Err(Refusal::NoStore);
-    }
-    if control.private {
-        return Err(Refusal::Private);
-    }
-    // Section 3.5.
-    if facts.authorized && !(control.public || control.must_revalidate || control.s_maxage.is_some()) {
-        return Err(Refusal::Authorization);
-    }
+    not_for_others(facts, &control).map_or(Ok(()), Err)?;
     if headers.contains_key(SET_COOKIE) && !settings.store_set_cookie && !control::withheld(headers).contains(&SET_COOKIE) {
         return Err(Refusal::SetCookie);
     }
     let vary = Vary::of(headers);
-    match &vary {
-        Vary::Anything => return Err(Refusal::Vary),
-        Vary::On(names) if names.iter().any(|name| settings.vary.get(name.as_str()) == Some(&VaryRule::Bypass)) => {
-            return Err(Refusal::VaryBypass);
-        }
-        Vary::On(_) | Vary::Nothing => {}
-    }
+    unknowable(&vary, settings).map_or(Ok(()), Err)?;
     let freshness = freshness(status, headers, &control, settings, requested, received).ok_or(Refusal::NoLifetime)?;
     let lives = freshness.lifetime_ms > freshness.initial_age_ms && !control.no_cache;
     let validates = headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED);
@@ -171,6 +156,30 @@ pub fn may_store(
         return Err(Refusal::TooLarge);
     }
     Ok(Storable { control, freshness, vary })
+}
+
+/// Why a response is not kept for others, by what it and its request say of that.
+pub fn not_for_others(facts: RequestFacts, control: &Control) -> Option<Refusal> {
+    if facts.no_store || (control.no_store && !control.must_understand) {
+        return Some(Refusal::NoStore);
+    }
+    if control.private {
+        return Some(Refusal::Private);
+    }
+    // Section 3.5.
+    let shared = control.public || control.must_revalidate || control.s_maxage.is_some();
+    (facts.authorized && !shared).then_some(Refusal::Authorization)
+}
+
+/// Why it is not kept for requests like this one, by what it varies on.
+pub fn unknowable(vary: &Vary, settings: &CacheSettings) -> Option<Refusal> {
+    match vary {
+        Vary::Anything => Some(Refusal::Vary),
+        Vary::On(names) if names.iter().any(|name| settings.vary.get(name.as_str()) == Some(&VaryRule::Bypass)) => {
+            Some(Refusal::VaryBypass)
+        }
+        Vary::On(_) | Vary::Nothing => None,
+    }
 }
 
 /// The length that a message says it has, in bytes; none where it says none, or what is not one number, in digits only (RFC 9112, section 6.3).

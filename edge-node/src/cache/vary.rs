@@ -116,6 +116,17 @@ impl Variant {
         Self(Some(Arc::new(Varied { names, values, sent: Box::default() })))
     }
 
+    /// What a message that freshens its response says of what that varies on, where it says something else than was known.
+    pub fn changed_by(&self, told: &HeaderMap) -> Option<Vary> {
+        let vary = if told.contains_key(VARY) { Vary::of(told) } else { return None };
+        let known = match &vary {
+            Vary::On(names) => self.names() == Some(names),
+            Vary::Nothing => self.names().is_none(),
+            Vary::Anything => false,
+        };
+        (!known).then_some(vary)
+    }
+
     /// Whether both stand for the same requests.
     pub fn same(&self, other: &Self) -> bool {
         self.names() == other.names() && self.values() == other.values()

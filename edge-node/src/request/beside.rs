@@ -102,7 +102,7 @@ impl Beside {
         if entry.part().is_some() || entry.status != StatusCode::OK {
             return;
         }
-        if !validate::head_confirms(head, entry.fields()) {
+        if !validate::head_confirms(head, entry.fields()) || entry.variant.changed_by(head).is_some() {
             path.cache().invalidate(&question.key);
             return;
         }

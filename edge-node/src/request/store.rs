@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{COOKIE, HeaderMap, RANGE};
+use http::header::{COOKIE, HeaderMap, RANGE, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode, Uri, response};
 use http_body::Body as HttpBody;
 use selvedge_origin::registry::CacheSettings;
@@ -132,7 +132,7 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
         // What is stored came first in the place of a worker that failed, and what came after it is not the worker's.
         (Ok(response), Some((entry, _))) if pass_through::is_passed(&response) => obligation.tell(Head::Stale(entry.clone())),
         (Ok(response), Some((entry, _))) if response.status() == StatusCode::NOT_MODIFIED => {
-            confirm(&path, &obligation, &order.aim, entry, response.headers(), (requested, received));
+            confirm(&path, &obligation, &order, entry, response.headers(), (requested, received));
             counters.fill.observe(order.begun.elapsed());
         }
         (Ok(response), _) => match may_store(&order, &trail, &response, (requested, received)) {
@@ -246,15 +246,20 @@ pub(super) fn is_unreachable(error: &RequestError) -> bool {
 fn confirm(
     path: &RequestPath,
     obligation: &Obligation,
-    aim: &Aim,
+    order: &Order,
     entry: &Entry,
     not_modified: &HeaderMap,
     (requested, received): (Time, Time),
 ) {
-    let confirmed = Arc::new(freshened(aim, entry, not_modified, (requested, received), obligation.stamp()));
-    let control = &confirmed.control;
-    // What the 304 says now may forbid to keep it.
-    let refusal = if control.no_store { Some(Refusal::NoStore) } else { control.private.then_some(Refusal::Private) };
+    let mut confirmed = freshened(&order.aim, entry, not_modified, (requested, received), obligation.stamp());
+    // What the 304 says now may forbid to keep it, or make it an answer to requests like this one only (RFC 9111, section 4.1).
+    let vary = entry.variant.changed_by(not_modified);
+    let unknowable = vary.as_ref().and_then(|vary| policy::unknowable(vary, &order.aim.route.cache));
+    let refusal = policy::not_for_others(order.facts, &confirmed.control).or(unknowable);
+    if let Some(vary) = vary {
+        confirmed = confirmed.for_requests(vary.variant(&order.headers));
+    }
+    let confirmed = Arc::new(confirmed);
     let keeping = match refusal {
         Some(refusal) => Keeping::Not(Some(refusal)),
         None => {
@@ -279,6 +284,10 @@ pub(super) fn freshened(aim: &Aim, entry: &Entry, by: &HeaderMap, (requested, re
     let settings = &aim.route.cache;
     let mut fields = entry.fields().to_map(by.len());
     validate::freshen(&mut fields, by);
+    if !settings.store_set_cookie {
+        // Of who asked, and nobody else's.
+        fields.remove(SET_COOKIE);
+    }
     compress::prepare(aim, entry.status, &mut fields, Some(entry.body.len()));
     let judged = judged(aim, entry.status, &fields);
     let control = Control::of_response(&judged);

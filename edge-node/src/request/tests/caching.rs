@@ -70,6 +70,56 @@ async fn a_304_about_another_response_is_not_believed() {
 }
 
 #[tokio::test]
+async fn what_a_confirmation_says_to_one_client_reaches_nobody_else() {
+    let fresh = [("cache-control", "max-age=10"), ("etag", "\"a\"")];
+    for (asked, told) in [("cookie", ("set-cookie", "session=1")), ("authorization", ("x-user", "one"))] {
+        for method in [Method::GET, Method::HEAD] {
+            let server = Server::start(move |request| async move {
+                let (validates, head) = (request.headers().contains_key("if-none-match"), *request.method() == Method::HEAD);
+                let fields = [fresh[0], fresh[1], told];
+                let fields = if request.headers().contains_key(asked) { &fields[..] } else { &fields[..2] };
+                response(if validates { 304 } else { 200 }, fields, if validates || head { "" } else { "page" })
+            })
+            .await;
+            let world = World::new(vec![to_upstream("/*", &server)]);
+            world.look("/").await;
+            world.pass(20);
+            let mut one = get("/", &[(asked, "secret")]);
+            *one.method_mut() = method.clone();
+            assert_eq!(world.send(one).await.status(), 200);
+            for _ in 0..2 {
+                let other = world.get("/").await;
+                assert!(!other.headers().contains_key(told.0), "{asked} {method}: {:?}", other.headers());
+                world.rest().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_304_may_say_that_a_response_varies_from_now_on() {
+    for (vary, hits) in [("accept-language", true), ("*", false)] {
+        let server = Server::start(move |request| async move {
+            let fields = [("cache-control", "max-age=10"), ("etag", "\"de\""), ("vary", vary)];
+            if request.headers().get("accept-language").is_some_and(|language| language != "de") {
+                return response(200, &[("cache-control", "max-age=10"), ("vary", vary)], "hello");
+            }
+            let first = !request.headers().contains_key("if-none-match");
+            response(if first { 200 } else { 304 }, &fields[..if first { 2 } else { 3 }], if first { "hallo" } else { "" })
+        })
+        .await;
+        let world = World::new(vec![to_upstream("/*", &server)]);
+        let ask = async |language: &'static str| look(world.send(get("/", &[("accept-language", language)])).await).await;
+        assert_eq!(ask("de").await.2, "hallo");
+        world.pass(20);
+        assert_eq!(ask("de").await.2, "hallo", "the 304 says it");
+        assert_eq!(ask("en").await.2, "hello", "{vary}");
+        let again = ask("de").await;
+        assert_eq!((again.1.contains("; hit;"), again.2.as_str()), (hits, "hallo"), "{vary}: {}", again.1);
+    }
+}
+
+#[tokio::test]
 async fn a_stale_response_answers_while_one_request_refreshes_it() {
     let version = Arc::new(AtomicUsize::new(0));
     let server = Server::start(move |_| {
