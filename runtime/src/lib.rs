@@ -2,8 +2,10 @@
 //!
 //! Reading order: a [`WorkerSource`] is what may run, an [`Invocation`] is one run of its handler, a [`Host`] is all that the
 //! worker can reach, and an [`Outcome`] is how it ended. [`supervisor`] keeps the runner processes that hold V8;
-//! [`protocol`] is what edge and runner say to each other, which both sides treat as hostile input.
+//! [`protocol`] is what edge and runner say to each other, which both sides treat as hostile input. [`backlog`] says how
+//! long whoever comes may wait in a queue.
 
+pub mod backlog;
 pub mod body;
 pub mod cache;
 pub mod host;

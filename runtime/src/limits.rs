@@ -1,8 +1,13 @@
-//! Every bound of a worker's run, with unit, default and reason. Bounds of the crossing are in [`crate::protocol`].
+//! Every bound of a worker's run, with unit, default and reason, and those of a queue that stands. Bounds of the crossing are in [`crate::protocol`].
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+/// A queue that has not been empty for this time stands. Longer than a page's burst of requests, shorter than anybody's patience.
+pub const STANDS_AFTER: Duration = Duration::from_secs(1);
+/// How long newcomers of a standing queue wait: a few turns of a busy thread, or answers of an upstream.
+pub const STANDING_WAIT: Duration = Duration::from_millis(100);
 
 /// The bounds of one version. `Default` is what a version gets that says nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

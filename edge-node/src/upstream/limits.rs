@@ -17,7 +17,7 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub const REQUESTS_PER_UPSTREAM_MAX: usize = 1024;
 /// Requests that wait for one upstream: a short burst, no more; a 503 now beats an answer in 10 s.
 pub const QUEUE_PER_UPSTREAM_MAX: usize = 1024;
-/// Time that a request waits in that queue.
+/// Time that a request waits in that queue, in a burst: in one that stands it is [`selvedge_runtime::limits::STANDING_WAIT`].
 pub const QUEUE_WAIT: Duration = Duration::from_secs(5);
 /// Idle connections kept for one upstream.
 pub const IDLE_PER_UPSTREAM_MAX: usize = 256;

@@ -9,8 +9,9 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use selvedge_origin::registry::{self, Protocol};
+use selvedge_runtime::backlog::Backlog;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::{Connector, Destination, Speaks};
 use super::connection::{Connection, Http1};
@@ -38,7 +39,7 @@ pub(super) struct Pool {
     /// Idle connections of all pools.
     idle_total: Arc<AtomicUsize>,
     slots: Arc<Slots>,
-    queued: AtomicUsize,
+    backlog: Backlog,
     state: Mutex<State>,
     /// Held by the one that connects while it is not known what the upstream speaks, or that it speaks HTTP/2: one connection is enough then.
     first: tokio::sync::Mutex<()>,
@@ -190,7 +191,7 @@ impl Pool {
             idle_total,
             slots: Slots::new(manner.requests_max),
             manner: ArcSwap::new(manner),
-            queued: AtomicUsize::new(0),
+            backlog: Backlog::default(),
             state: Mutex::default(),
             first: tokio::sync::Mutex::default(),
         }
@@ -218,7 +219,7 @@ impl Pool {
 
     /// Requests in flight, and those that wait.
     pub(super) fn load(&self) -> (usize, usize) {
-        (self.slots.taken(), self.queued.load(Ordering::Relaxed))
+        (self.slots.taken(), self.backlog.waiting())
     }
 
     /// As many requests are in flight as may be.
@@ -226,7 +227,7 @@ impl Pool {
         self.slots.is_full()
     }
 
-    /// Waits for a place among the requests in flight, in a bounded queue, for a bounded time.
+    /// Waits for a place among the requests in flight, in a bounded queue, for a bounded time; for a short one where that queue stands.
     pub(super) async fn slot(&self) -> Result<Slot, UpstreamError> {
         if let Some(slot) = self.slots.try_take() {
             return Ok(slot);
@@ -236,24 +237,8 @@ impl Pool {
             let manner = self.manner.load();
             (manner.queue_max, manner.queue_wait)
         };
-        let _place = Queued::enter(&self.queued, queue_max).ok_or_else(overloaded)?;
-        timeout(queue_wait, self.slots.take()).await.ok().flatten().ok_or_else(overloaded)
-    }
-}
-
-/// A place in a queue.
-struct Queued<'a>(&'a AtomicUsize);
-
-impl<'a> Queued<'a> {
-    fn enter(queue: &'a AtomicUsize, max: usize) -> Option<Self> {
-        let enter = |length| (length < max).then_some(length + 1);
-        queue.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).ok().map(|_| Self(queue))
-    }
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        let mut place = self.backlog.enter(Instant::now().into_std(), queue_wait, queue_max).ok_or_else(overloaded)?;
+        timeout_at(place.turn().until().into(), self.slots.take()).await.ok().flatten().ok_or_else(overloaded)
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use selvedge_edge::Body;
 use selvedge_edge::upstream::{Reach, UpstreamError, UpstreamsConfig};
+use selvedge_runtime::limits::{STANDING_WAIT, STANDS_AFTER};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 
@@ -198,6 +199,39 @@ async fn a_full_upstream_takes_a_bounded_queue_and_refuses_the_rest() {
     assert_eq!(first.await.unwrap().1, "late");
     release.notify_one();
     assert_eq!(second.await.unwrap().1, "late");
+}
+
+#[tokio::test]
+async fn newcomers_of_a_queue_that_stands_wait_for_a_short_time_and_those_before_them_go_on() {
+    let release = Arc::new(Notify::new());
+    let released = release.clone();
+    let (address, _) = plain(move |_| {
+        let release = released.clone();
+        async move {
+            release.notified().await;
+            Answer::new(whole("late"))
+        }
+    })
+    .await;
+    let queue_wait = Duration::from_secs(30);
+    let upstreams = upstreams(UpstreamsConfig { requests_per_upstream_max: 1, queue_wait, ..UpstreamsConfig::default() });
+    let url = format!("http://{address}/");
+    let ask = || fetch(&upstreams, get(&url));
+    let newcomer = async {
+        // The first has the only place, and the second began to wait for it at the same time.
+        tokio::time::sleep(STANDS_AFTER).await;
+        let came = Instant::now();
+        let error = ask().await.unwrap_err();
+        let waited = came.elapsed();
+        release.notify_one();
+        tokio::task::yield_now().await;
+        release.notify_one();
+        (error, waited)
+    };
+    let (first, second, (error, waited)) = tokio::join!(ask(), ask(), newcomer);
+    assert_eq!((first.unwrap().1, second.unwrap().1), ("late".into(), "late".into()));
+    assert!(matches!(error, UpstreamError::Overloaded { .. }), "{error}");
+    assert!(waited >= STANDING_WAIT && waited < queue_wait / 10, "{waited:?}");
 }
 
 #[tokio::test]

@@ -65,7 +65,8 @@ pub(super) const SPREAD_RUNNING: usize = 128;
 pub(super) const WAITING_PER_VERSION_MAX: usize = 512;
 /// How long an invocation waits for a place: a late 503 helps nobody, but a cold start on a loaded machine takes its time.
 pub(super) const PLACE_WAIT_MAX: Duration = Duration::from_secs(20);
-/// How long it waits for a thread, where its version is loaded and all its threads are busy.
+/// How long it waits for a thread, where its version is loaded and all its threads are busy: in a burst. In a standing queue it is
+/// [`crate::limits::STANDING_WAIT`].
 pub(super) const BUSY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often an invocation that found all threads busy looks again.
 pub(super) const BUSY_POLL: Duration = Duration::from_millis(5);

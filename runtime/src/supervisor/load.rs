@@ -8,12 +8,13 @@ use tokio::sync::oneshot;
 
 use super::counters::count;
 use super::fleet::shed;
-use super::limits::{BUSY_POLL, BUSY_WAIT_MAX, LOAD_TIMEOUT, PLACEMENTS_PER_VERSION_MAX};
+use super::limits::{BUSY_POLL, BUSY_WAIT_MAX, LOAD_TIMEOUT, PLACE_WAIT_MAX, PLACEMENTS_PER_VERSION_MAX, WAITING_PER_VERSION_MAX};
 use super::link::Link;
 use super::placement::Placement;
 use super::runner::Cause;
 use super::version::{Class, Version};
 use super::{Inner, tasks};
+use crate::backlog::{Place, Turn};
 use crate::{Outcome, RunError, WorkerSource};
 
 /// Loads in a row after a version's class has changed while it was loaded: a class can change twice (proven, heavy), and
@@ -30,6 +31,25 @@ enum Patience {
     Lost,
 }
 
+/// Who looks for a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A request.
+    Request,
+    /// A deployment.
+    Deployment,
+}
+
+/// The way of one invocation to a place, over all that it starts in vain.
+pub(super) struct Search {
+    purpose: Purpose,
+    deadline: Instant,
+    /// It has waited for its version to be loaded.
+    pub(super) cold: bool,
+    /// Once it has waited for a thread.
+    turn: Option<Turn>,
+}
+
 /// Why a load has no placement.
 enum Unloaded {
     /// The version, or the want of a place: remembered for a while.
@@ -39,47 +59,50 @@ enum Unloaded {
 }
 
 impl Inner {
-    /// Where an invocation of the version may start. Waits for a load where there is no place, until `deadline`.
+    /// Where an invocation of the version may start. Waits for a thread that is free, or for a load where there is no place.
     pub(super) async fn place(
         self: &Arc<Self>,
         version: &Arc<Version>,
         source: &Arc<WorkerSource>,
-        deadline: Instant,
-        cold: &mut bool,
+        search: &mut Search,
     ) -> Result<Arc<Placement>, RunError> {
-        if let Some(placement) = self.place_now(version, source, Patience::Fresh)? {
+        if search.has_waited_enough() {
+            return Err(self.too_late());
+        }
+        if let Some(placement) = self.place_now(version, source, Patience::Fresh, search.purpose)? {
             return Ok(placement);
         }
-        Box::pin(self.wait_for_place(version, source, deadline, cold)).await
+        Box::pin(self.wait_for_place(version, source, search)).await
     }
 
     async fn wait_for_place(
         self: &Arc<Self>,
         version: &Arc<Version>,
         source: &Arc<WorkerSource>,
-        deadline: Instant,
-        cold: &mut bool,
+        search: &mut Search,
     ) -> Result<Arc<Placement>, RunError> {
-        let Some(_waiting) = version.queue() else {
-            count(&self.counters.shed);
-            return Err(shed("too many invocations of the version wait for a place"));
-        };
-        if version.state.lock().ready.is_empty() && !std::mem::replace(cold, true) {
+        let Some(_waiting) = version.queue() else { return Err(self.too_many()) };
+        if version.state.lock().ready.is_empty() && !std::mem::replace(&mut search.cold, true) && search.purpose == Purpose::Request {
             count(&self.counters.cold_starts);
         }
         let mut patience = Patience::Fresh;
-        let queued = Instant::now();
+        let mut queued: Option<Place<'_>> = None;
         loop {
             let mut changed = pin!(version.changed.notified());
             changed.as_mut().enable();
-            if let Some(placement) = self.place_now(version, source, patience)? {
+            if let Some(placement) = self.place_now(version, source, patience, search.purpose)? {
                 return Ok(placement);
             }
             let now = Instant::now();
-            let waits_for_thread = !version.state.lock().ready.is_empty();
-            if now >= deadline || (waits_for_thread && now > queued + BUSY_WAIT_MAX) {
-                count(&self.counters.shed);
-                return Err(shed("no thread was free in time"));
+            // The wait for a load is one for all who wait, and no queue; that for a thread is one after the other.
+            if queued.is_none() && !version.state.lock().ready.is_empty() {
+                queued = Some(search.queue(version, now).ok_or_else(|| self.too_many())?);
+            }
+            if let Some(place) = &mut queued {
+                search.turn = Some(place.turn());
+            }
+            if now >= search.deadline || search.has_waited_enough_at(now) {
+                return Err(self.too_late());
             }
             if tokio::time::timeout(BUSY_POLL, changed).await.is_err() {
                 patience = Patience::Lost;
@@ -93,10 +116,17 @@ impl Inner {
         version: &Arc<Version>,
         source: &Arc<WorkerSource>,
         patience: Patience,
+        purpose: Purpose,
     ) -> Result<Option<Arc<Placement>>, RunError> {
         let mut standing = version.state.lock();
         if let Some(reason) = &standing.disabled {
             return Err(RunError { outcome: Outcome::Disabled, message: reason.clone(), retry_after: None, request_body: None });
+        }
+        // What is loaded is prepared, also where its threads are busy.
+        if purpose == Purpose::Deployment
+            && let Some(ready) = standing.ready.iter().find(|placement| placement.link.is_open())
+        {
+            return Ok(Some(ready.clone()));
         }
         let choice = standing.choose();
         let all_busy = choice.placement.is_none() && !standing.ready.is_empty();
@@ -115,6 +145,16 @@ impl Inner {
             placement.used(version.last_used_ms());
         }
         Ok(choice.placement)
+    }
+
+    fn too_many(&self) -> RunError {
+        count(&self.counters.shed);
+        shed("too many invocations of the version wait for a place")
+    }
+
+    fn too_late(&self) -> RunError {
+        count(&self.counters.shed);
+        shed("no thread was free in time")
     }
 
     /// The version's class has changed: loads it where it belongs now. What it has goes when that is done.
@@ -163,6 +203,39 @@ impl Inner {
             let cause = Cause::Stuck { link: link.index, stream: 0, slot: placement.slot, outcome: Outcome::StartupFailed };
             self.give_up(&runner, cause);
         }
+    }
+}
+
+impl Search {
+    /// Begins one.
+    pub(super) fn begin(purpose: Purpose, now: Instant) -> Self {
+        Self { purpose, deadline: now + PLACE_WAIT_MAX, cold: false, turn: None }
+    }
+
+    /// It had a place, and was lost with it: what it has waited for that is over.
+    pub(super) fn begin_anew(&mut self) {
+        self.turn = None;
+    }
+
+    /// There is no time left to wait for anything.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline
+    }
+
+    /// Waits for a thread: further, where it has done so before.
+    fn queue<'a>(&self, version: &'a Version, now: Instant) -> Option<Place<'a>> {
+        match self.turn {
+            Some(turn) => Some(version.backlog.come_back(turn)),
+            None => version.backlog.enter(now, BUSY_WAIT_MAX, WAITING_PER_VERSION_MAX),
+        }
+    }
+
+    fn has_waited_enough_at(&self, now: Instant) -> bool {
+        self.turn.is_some_and(|turn| now >= turn.until())
+    }
+
+    fn has_waited_enough(&self) -> bool {
+        self.turn.is_some() && self.has_waited_enough_at(Instant::now())
     }
 }
 

@@ -48,8 +48,9 @@ use smallvec::SmallVec;
 use self::counters::{Counters, count};
 use self::exec::Start;
 use self::fleet::{Fleet, shed};
-use self::limits::{DEAD_WAIT, FIRST_SPAWN_ATTEMPTS, PLACE_WAIT_MAX, SPAWN_BACKOFF_MIN, VERSIONS_MAX};
+use self::limits::{DEAD_WAIT, FIRST_SPAWN_ATTEMPTS, SPAWN_BACKOFF_MIN, VERSIONS_MAX};
 use self::link::Link;
+use self::load::{Purpose, Search};
 use self::runner::{Cause, Runner};
 use self::standby::Standby;
 use self::version::Version;
@@ -146,7 +147,7 @@ impl Supervisor {
     pub async fn warm(&self, source: &Arc<WorkerSource>) -> Result<Warmed, RunError> {
         let now = Instant::now();
         let version = self.inner.version(source, now);
-        let placement = self.inner.place(&version, source, now + PLACE_WAIT_MAX, &mut true).await?;
+        let placement = self.inner.place(&version, source, &mut Search::begin(Purpose::Deployment, now)).await?;
         placement.warmed().ok_or_else(|| shed("the version is gone already"))
     }
 

@@ -14,8 +14,9 @@ use super::counters::count;
 use super::dispatch::lost;
 use super::download;
 use super::fleet::shed;
-use super::limits::{PLACE_WAIT_MAX, RETRY_AFTER};
+use super::limits::RETRY_AFTER;
 use super::link::{Heard, Link, Refused};
+use super::load::{Purpose, Search};
 use super::placement::Placement;
 use super::ticket::Ticket;
 use super::upload::{self, Gathered, Upload};
@@ -47,12 +48,14 @@ impl Inner {
             Ok(job) => job,
             Err(error) => return Err(end(ticket, error)),
         };
+        let mut search = Search::begin(Purpose::Request, started);
         loop {
             if self.closing.load(Ordering::Acquire) {
                 return Err(end(ticket, closed()));
             }
-            let deadline = started + PLACE_WAIT_MAX;
-            let placement = match self.place(&version, source, deadline, &mut ticket.cold_start).await {
+            let placed = self.place(&version, source, &mut search).await;
+            ticket.cold_start = search.cold;
+            let placement = match placed {
                 Ok(placement) => placement,
                 Err(error) => return Err(end(ticket, error)),
             };
@@ -61,7 +64,7 @@ impl Inner {
                 Err(Refused::Unfit(ticket, error)) => return Err(end(ticket, unfit(&error.to_string()))),
                 Err(Refused::Full(back)) => {
                     ticket = back;
-                    if Instant::now() >= deadline {
+                    if search.is_over() {
                         count(&self.counters.shed);
                         return Err(end(ticket, shed("no link had a place in time")));
                     }
@@ -79,6 +82,7 @@ impl Inner {
                         return Err(end(ticket, lost(RETRY_AFTER)));
                     }
                     job.replayed = true;
+                    search.begin_anew();
                     count(&self.counters.replays);
                     ticket
                 }

@@ -13,6 +13,7 @@ use super::limits::{
     SPREAD_RUNNING, WAITING_PER_VERSION_MAX,
 };
 use super::placement::Placement;
+use crate::backlog::Backlog;
 use crate::{Limits, Outcome, RunError, WorkerSource};
 
 /// Who may share a runner process: versions of the same class.
@@ -61,6 +62,8 @@ pub(super) struct Version {
     cpu_us: AtomicU64,
     heavy: AtomicBool,
     waiting: AtomicUsize,
+    /// Of those, the ones that wait for a thread.
+    pub(super) backlog: Backlog,
     /// Milliseconds since the supervisor's start.
     last_used_ms: AtomicU64,
     pub(super) state: Mutex<Standing>,
@@ -113,6 +116,7 @@ impl Version {
             cpu_us: AtomicU64::new(0),
             heavy: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            backlog: Backlog::default(),
             last_used_ms: AtomicU64::new(0),
             state: Mutex::new(standing),
             changed: Notify::new(),

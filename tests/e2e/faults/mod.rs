@@ -1,5 +1,6 @@
-//! Processes that die, and disks that are full.
+//! Processes that die, disks that are full, and nodes that have too much to do.
 
 mod disk;
 mod drain;
 mod kill;
+mod overload;
