@@ -19,6 +19,7 @@ pub mod node;
 pub mod peers;
 pub mod request;
 pub mod routes;
+mod strain;
 pub mod tasks;
 pub mod upstream;
 pub mod workers;

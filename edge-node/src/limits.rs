@@ -300,6 +300,25 @@ pub const PEER_INVALIDATION_WAIT: Duration = Duration::from_secs(1);
 /// How long a peer that could not be reached is not asked.
 pub const PEER_REST: Duration = Duration::from_secs(10);
 
+// --- overload ---
+
+/// How long the node's event loop is given between two looks at how late it is. Much longer than it runs between two pauses of a process that is starved by being
+/// stopped again and again.
+pub const LATE_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Looks in a row, of which the smallest lateness counts: one pause is one late look, and a machine with more work than processors is late now and then.
+pub const LATE_LOOKS: usize = 3;
+
+/// From this lateness on no version is loaded for a request. Each wait of a request takes as long, and a cold start waits most often; it takes a process and 100 ms
+/// of a processor, too. On a machine that compiles on all of its processors the smallest lateness stays below a tenth of this.
+pub const LATE_COLD_STARTS: Duration = Duration::from_millis(250);
+
+/// From this lateness on no worker runs for a client: a run waits several times, for its runner and for each of its subrequests.
+pub const LATE_WORKERS: Duration = Duration::from_millis(500);
+
+/// From this lateness on nothing is fetched for a client: it is what a client takes for a failure, and what is left is for hits.
+pub const LATE_MISSES: Duration = Duration::from_secs(1);
+
 // --- requests ---
 
 /// When a client is told to try again after what passes by itself, such as a lost runner.

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use selvedge_origin::api::wire::WorkerState;
 use selvedge_origin::machine::{private_folder, raise_descriptor_limit};
-use selvedge_runtime::Body;
 use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
+use selvedge_runtime::{Body, Strain};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
@@ -141,6 +141,7 @@ impl Node {
                 purger,
                 upstreams: upstreams.clone(),
                 trusted_proxies: config.trusted_proxies,
+                strain: supervisor.strain().clone(),
                 metrics: metrics.clone(),
                 tasks: tasks.clone(),
                 observers,
@@ -158,16 +159,8 @@ impl Node {
         questions.ask(path.clone());
         bound.serve(Arc::new(Front(path)), certificates, metrics.clone(), &tasks)?;
         if let Some(socket) = admin_socket {
-            let sources = Sources {
-                supervisor,
-                cache,
-                upstreams,
-                tasks: tasks.clone(),
-                routes: node.routes.clone(),
-                follower: node.follower.clone(),
-            };
-            let admin = Arc::new(Admin { metrics, readings: Box::new(move || sources.read()), tasks });
-            crate::tasks::spawn("admin", admin::serve(socket, admin, node.admin_stop.clone()));
+            let sources = Sources { supervisor, cache, upstreams, tasks, routes: node.routes.clone(), follower: node.follower.clone() };
+            crate::tasks::spawn("admin", admin::serve(socket, sources.shown(metrics), node.admin_stop.clone()));
         }
         Ok(node)
     }
@@ -306,14 +299,18 @@ fn upstreams_config(config: &NodeConfig, addresses: &Addresses) -> Result<Upstre
     })
 }
 
+/// Starts the runners, and the look at the load that they and all the node go by.
 async fn start_supervisor(config: &NodeConfig) -> Result<Supervisor, StartError> {
     let runner = &config.runner;
     let executable = File::open(&runner.executable).map_err(|error| file_error(&runner.executable, error))?;
+    let strain = Arc::new(Strain::default());
+    crate::tasks::spawn("strain", crate::strain::watch(Arc::downgrade(&strain)));
     let config = SupervisorConfig {
         executable,
         arguments: runner.arguments.clone(),
         threads: runner.threads,
         allow_unsandboxed: runner.allow_unsandboxed,
+        strain,
     };
     Supervisor::start(config).await.map_err(StartError::Runner)
 }
@@ -329,6 +326,11 @@ struct Sources {
 }
 
 impl Sources {
+    fn shown(self, metrics: Arc<Metrics>) -> Arc<Admin> {
+        let (tasks, strain) = (self.tasks.clone(), self.supervisor.strain().clone());
+        Arc::new(Admin { metrics, readings: Box::new(move || self.read()), tasks, strain })
+    }
+
     fn read(&self) -> Readings {
         let runners = self.supervisor.runners();
         let following = self.follower.lock().as_ref().map(Follower::status);
@@ -355,6 +357,7 @@ impl Sources {
             workers_refused: following
                 .map_or(0, |status| status.unsettled.values().filter(|worker| matches!(worker.state, WorkerState::Refused { .. })).count()),
             supervisor: self.supervisor.counts().iter().collect(),
+            strain: self.supervisor.strain().clone(),
         }
     }
 }

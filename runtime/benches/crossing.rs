@@ -86,7 +86,9 @@ fn main() {
 async fn supervisor() -> Supervisor {
     let executable = std::fs::File::open(std::env::current_exe().expect("a path")).expect("this program");
     let arguments = vec!["runner".to_owned()];
-    Supervisor::start(SupervisorConfig { executable, arguments, threads: 1, allow_unsandboxed: false }).await.expect("a supervisor")
+    Supervisor::start(SupervisorConfig { executable, arguments, threads: 1, allow_unsandboxed: false, strain: Arc::default() })
+        .await
+        .expect("a supervisor")
 }
 
 fn source() -> Arc<WorkerSource> {

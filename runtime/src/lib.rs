@@ -2,8 +2,8 @@
 //!
 //! Reading order: a [`WorkerSource`] is what may run, an [`Invocation`] is one run of its handler, a [`Host`] is all that the
 //! worker can reach, and an [`Outcome`] is how it ended. [`supervisor`] keeps the runner processes that hold V8;
-//! [`protocol`] is what edge and runner say to each other, which both sides treat as hostile input. [`backlog`] says how
-//! long whoever comes may wait in a queue.
+//! [`protocol`] is what edge and runner say to each other, which both sides treat as hostile input. [`backlog`] and [`strain`] say what an
+//! overloaded node refuses, and when.
 
 pub mod backlog;
 pub mod body;
@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod protocol;
 pub mod purge;
 pub mod source;
+pub mod strain;
 pub mod supervisor;
 
 pub use body::{Body, BodyError};
@@ -25,3 +26,4 @@ pub use limits::Limits;
 pub use outcome::{Outcome, Report, RunError};
 pub use purge::{CachePurge, PurgeRefusal};
 pub use source::{Module, ModuleKind, Var, WorkerSource};
+pub use strain::{Strain, Work};

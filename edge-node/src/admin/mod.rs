@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use selvedge_runtime::Body;
+use selvedge_runtime::{Body, Strain};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,8 @@ pub(crate) struct Admin {
     pub(crate) readings: Box<dyn Fn() -> Readings + Send + Sync>,
     /// The tasks of the node: draining makes it unready.
     pub(crate) tasks: Tasks,
+    /// What an overloaded node refuses.
+    pub(crate) strain: Arc<Strain>,
 }
 
 impl Admin {
@@ -37,7 +39,8 @@ impl Admin {
             "/healthz" => text(StatusCode::OK, "live\n"),
             // Ready: send traffic. It depends on this node alone, never on the registry.
             "/readyz" if self.tasks.draining().is_cancelled() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-            "/readyz" => text(StatusCode::OK, "ready\n"),
+            // Ready on an overloaded node, too: it says what it refuses, and goes on with the rest.
+            "/readyz" => text(StatusCode::OK, self.ready()),
             "/metrics" => {
                 let mut response = text(StatusCode::OK, self.metrics.render(&(self.readings)()));
                 let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -46,6 +49,11 @@ impl Admin {
             }
             _ => text(StatusCode::NOT_FOUND, "/healthz, /readyz, /metrics\n"),
         }
+    }
+
+    fn ready(&self) -> String {
+        let refused: Vec<_> = self.strain.read().filter(|(_, refused, _)| *refused).map(|(work, ..)| work.name()).collect();
+        if refused.is_empty() { "ready\n".into() } else { format!("ready\noverloaded, refuses: {}\n", refused.join(", ")) }
     }
 }
 
@@ -86,6 +94,7 @@ pub(crate) async fn serve(listener: TcpListener, admin: Arc<Admin>, until: Cance
 mod tests {
     use std::time::Duration;
 
+    use selvedge_runtime::Work;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -96,7 +105,18 @@ mod tests {
 
     fn admin() -> Admin {
         let readings = || Readings { runners: 3, ..Readings::default() };
-        Admin { metrics: Arc::default(), readings: Box::new(readings), tasks: Tasks::new() }
+        Admin { metrics: Arc::default(), readings: Box::new(readings), tasks: Tasks::new(), strain: Arc::default() }
+    }
+
+    #[tokio::test]
+    async fn an_overloaded_node_is_ready_and_says_what_it_refuses() {
+        let admin = admin();
+        for (refused, said) in [(None, "ready\n"), (Some(Work::Worker), "ready\noverloaded, refuses: cold, worker\n")] {
+            admin.strain.refuse(refused);
+            let response = admin.page(&Method::GET, "/readyz");
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.into_body().as_whole().unwrap(), said);
+        }
     }
 
     #[tokio::test]

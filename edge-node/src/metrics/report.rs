@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use selvedge_runtime::Strain;
+
 use super::page::Page;
 use super::{CacheResult, ConnectionRefusal, Metrics, OUTCOMES, PROTOCOLS, RouteCounters, by_route, by_server};
 use crate::cache::disk::DiskUsage;
@@ -46,6 +48,8 @@ pub struct Readings {
     pub workers_refused: usize,
     /// What the supervisor has counted: a closed list of names.
     pub supervisor: Vec<(&'static str, u64)>,
+    /// What the node refuses for its load, and has refused.
+    pub strain: Arc<Strain>,
 }
 
 impl Metrics {
@@ -140,6 +144,13 @@ fn render_readings(page: &mut Page, readings: &Readings) {
     page.counter("selvedge_upstream_retries_total", "Requests that asked a further server of their upstream.", readings.upstream_retries);
     by_server::render(page, &readings.upstream_servers, METRIC_SERVERS_MAX);
     by_route::render(page, &readings.by_route, METRIC_ROUTES_MAX);
+    let help = "How loaded the node is: 1: refuses cold starts, 2: and requests for workers, 3: and misses.";
+    page.gauge("selvedge_overload_level", help, readings.strain.level().into());
+    let name = "selvedge_shed_total";
+    page.head(name, "counter", "Requests refused for the load of the node, by what they needed.");
+    for (work, _, shed) in readings.strain.read() {
+        page.line(name, &[("work", work.name())], shed);
+    }
     let name = "selvedge_supervisor_events_total";
     page.head(name, "counter", "What happened to runner processes and to invocations between them.");
     for (event, count) in &readings.supervisor {

@@ -1,5 +1,6 @@
 //! Stage 2, ANSWER: the whole path of a request on one screen.
 
+mod admit;
 mod beside;
 mod clock;
 mod compress;
@@ -31,8 +32,8 @@ use std::sync::{Arc, OnceLock};
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use ipnet::IpNet;
-use selvedge_runtime::Body;
 use selvedge_runtime::supervisor::Supervisor;
+use selvedge_runtime::{Body, Strain};
 
 use crate::cache::Cache;
 use crate::cache::status::{self, Detail, StatusName};
@@ -86,6 +87,8 @@ pub struct Parts {
     pub trusted_proxies: Vec<IpNet>,
     /// Where requests are counted.
     pub metrics: Arc<Metrics>,
+    /// How loaded the node is, and so what it refuses.
+    pub strain: Arc<Strain>,
     /// Runs cache fills, which belong to no client.
     pub tasks: Tasks,
     /// Told of every complete request, in order.
@@ -107,6 +110,7 @@ pub struct RequestPath {
     upstreams: Arc<Upstreams>,
     runners: Runners,
     trusted_proxies: Vec<IpNet>,
+    strain: Arc<Strain>,
     tasks: Tasks,
     sinks: Arc<Sinks>,
     clock: Clock,
@@ -134,6 +138,7 @@ impl RequestPath {
             upstreams: parts.upstreams,
             runners,
             trusted_proxies: parts.trusted_proxies,
+            strain: parts.strain,
             tasks: parts.tasks,
             hints: Hints::default(),
             compressors: Compressors::new(parts.metrics.clone()),
@@ -247,9 +252,22 @@ impl RequestPath {
         Ok(compress::one(self, aim, coding, trail, response).into())
     }
 
-    /// Asks whoever answers, without the cache. Boxed, and each way by itself: what is answered from the cache shall not carry the room for it, nor a
-    /// worker's run that of an upstream's exchange.
+    /// Asks whoever answers, without the cache, where the node has room for that.
     fn forward<'a>(
+        self: &'a Arc<Self>,
+        request: Request<Body>,
+        aim: &'a Aim,
+        trail: &'a Arc<Trail>,
+    ) -> BoxFuture<'a, Result<Response<Body>, RequestError>> {
+        match admit::admit(self, aim, trail) {
+            Ok(()) => self.send_on(request, aim, trail),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    /// Asks whoever answers. Boxed, and each way by itself: what is answered from the cache shall not carry the room for it, nor a
+    /// worker's run that of an upstream's exchange.
+    fn send_on<'a>(
         self: &'a Arc<Self>,
         request: Request<Body>,
         aim: &'a Aim,

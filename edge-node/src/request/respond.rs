@@ -384,16 +384,11 @@ fn upstream_row(error: &UpstreamError) -> Row {
         E::BadRequest { .. } => (StatusCode::BAD_REQUEST, "http_request_error", "the request cannot be sent on"),
         E::Terminated { .. } => (StatusCode::BAD_GATEWAY, "connection_terminated", "the upstream closed the connection without an answer"),
         E::AllDown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable", "no server of the upstream is up"),
-        E::Overloaded { .. } => {
-            return Row {
-                status: StatusCode::SERVICE_UNAVAILABLE,
-                kind: "connection_limit_reached",
-                text: "too much waits for the upstream".into(),
-                retry_after: Some(RETRY_AFTER_PASSING),
-            };
-        }
+        E::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached", "too much waits for the upstream"),
+        E::Shed => (StatusCode::SERVICE_UNAVAILABLE, "connection_limit_reached", "the node is overloaded"),
     };
-    Row { status, kind, text: text.into(), retry_after: None }
+    let passing = matches!(error, E::Overloaded { .. } | E::Shed).then_some(RETRY_AFTER_PASSING);
+    Row { status, kind, text: text.into(), retry_after: passing }
 }
 
 /// A request's body that ended early: the client's doing.

@@ -92,6 +92,8 @@ async fn fetch_slices(path: &Arc<RequestPath>, asked: Asked<'_>, trail: &Arc<Tra
             (body, slice_trail)
         };
         trail.cached_as(&slice_trail);
+        // A response that has begun is not cut for the node's load.
+        trail.let_in();
         let current = Some(Current { body, at: start.bytes().start, end: start.bytes().end });
         let slices = Slices { source: source.clone(), whole: whole.clone(), left: wanted, current, coming: None };
         return Ok(Some(respond::of_slices(head.headers, whole.total, asked.headers, Body::stream(slices))));

@@ -8,10 +8,11 @@ use http::header::{COOKIE, HeaderMap, RANGE, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode, Uri, response};
 use http_body::Body as HttpBody;
 use selvedge_origin::registry::CacheSettings;
-use selvedge_runtime::{Body, BodyError};
+use selvedge_runtime::{Body, BodyError, Outcome};
 use tokio::time::Instant;
 
 use super::RequestPath;
+use super::admit::admit;
 use super::compress;
 use super::error::RequestError;
 use super::hints::Lesson;
@@ -205,6 +206,7 @@ async fn answer(path: &Arc<RequestPath>, order: &Order, trail: &Arc<Trail>) -> R
 
 /// Asks the key's shield, or else the target.
 async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<Trail>) -> Result<Response<Body>, RequestError> {
+    admit(path, &order.aim, trail)?;
     let mut request = Request::new(Body::empty());
     *request.method_mut() = Method::GET;
     *request.headers_mut() = order.headers.clone();
@@ -233,13 +235,17 @@ async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<
             }
             Ok(response)
         }
-        None => path.forward(request, &order.aim, trail).await,
+        None => path.send_on(request, &order.aim, trail).await,
     }
 }
 
-/// Whether the error is of an upstream that is away, rather than of this node or the client.
+/// Whether the error is of an upstream that is away, or of a want of room for whoever would answer, rather than of this node or the client.
 pub(super) fn is_unreachable(error: &RequestError) -> bool {
-    matches!(error, RequestError::Upstream(error) if error.is_of_the_server())
+    match error {
+        RequestError::Upstream(error) => error.is_of_the_server(),
+        RequestError::Run { error, .. } => error.outcome == Outcome::LoadShed,
+        _ => false,
+    }
 }
 
 /// A `304`: the stored bytes with its fields, from now on.

@@ -49,6 +49,8 @@ pub(crate) struct Trail {
     notes: Mutex<Notes>,
     /// What is stored came from the disk.
     recalled: AtomicBool,
+    /// What it needs is done on an overloaded node, too.
+    let_in: AtomicBool,
     /// Where the answer's bytes come from.
     source: AtomicU8,
 }
@@ -75,7 +77,9 @@ impl Trail {
             sinks.metrics.requests_running.add(1);
         }
         let (recalled, source) = (AtomicBool::new(false), AtomicU8::new(Source::Node as u8));
-        Arc::new(Self { context, interim, origin, sinks, notes: Mutex::default(), recalled, source })
+        // The request of a worker that runs has been let in with its client's.
+        let let_in = AtomicBool::new(origin == Origin::Worker);
+        Arc::new(Self { context, interim, origin, sinks, notes: Mutex::default(), recalled, let_in, source })
     }
 
     /// One for a background refresh of what this request asked for.
@@ -86,7 +90,19 @@ impl Trail {
     /// One for a slice of what this request asked for.
     pub(crate) fn of_slice(&self) -> Arc<Self> {
         let origin = if self.is_peers() { Origin::Peer } else { Origin::Refresh };
-        Self::new(self.context.refresh(), origin, self.sinks.clone(), Interim::none())
+        let slice = Self::new(self.context.refresh(), origin, self.sinks.clone(), Interim::none());
+        slice.let_in.store(self.is_let_in(), Relaxed);
+        slice
+    }
+
+    /// What was begun for it is brought to its end.
+    pub(crate) fn let_in(&self) {
+        self.let_in.store(true, Relaxed);
+    }
+
+    /// Whether what it needs is done whatever the load.
+    pub(crate) fn is_let_in(&self) -> bool {
+        self.let_in.load(Relaxed)
     }
 
     /// Whether a client asks, rather than a worker or this node itself.

@@ -141,15 +141,18 @@ pub enum UpstreamError {
         /// The name.
         host: String,
     },
+    /// This node has too much to do to ask anybody: `connection_limit_reached`.
+    #[error("not asked: the node is overloaded")]
+    Shed,
 }
 
 impl UpstreamError {
     /// Whether it speaks against the server: everything of [`Self::is_of_the_server`] but bounds of this node's own.
     pub(crate) fn is_failure(&self) -> bool {
-        self.is_of_the_server() && !matches!(self, Self::Overloaded { .. } | Self::AllDown { .. })
+        self.is_of_the_server() && !matches!(self, Self::Overloaded { .. } | Self::AllDown { .. } | Self::Shed)
     }
 
-    /// Whether another server may do better: this one is away or does not speak HTTP.
+    /// Whether another server may do better, or what is stored: this one is away or does not speak HTTP, or is not asked.
     pub fn is_of_the_server(&self) -> bool {
         match self {
             Self::Dns { .. }
@@ -160,7 +163,8 @@ impl UpstreamError {
             | Self::Protocol { .. }
             | Self::Terminated { .. }
             | Self::Overloaded { .. }
-            | Self::AllDown { .. } => true,
+            | Self::AllDown { .. }
+            | Self::Shed => true,
             Self::Prohibited { .. } | Self::RequestBody { .. } | Self::BadRequest { .. } => false,
         }
     }

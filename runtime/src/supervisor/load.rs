@@ -15,7 +15,7 @@ use super::runner::Cause;
 use super::version::{Class, Version};
 use super::{Inner, tasks};
 use crate::backlog::{Place, Turn};
-use crate::{Outcome, RunError, WorkerSource};
+use crate::{Outcome, RunError, Work, WorkerSource};
 
 /// Loads in a row after a version's class has changed while it was loaded: a class can change twice (proven, heavy), and
 /// three times more by strikes.
@@ -34,9 +34,9 @@ enum Patience {
 /// Who looks for a place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A request.
+    /// A request: an overloaded node loads nothing for it.
     Request,
-    /// A deployment.
+    /// A deployment: it goes on under any load, which it may be the cure of.
     Deployment,
 }
 
@@ -135,6 +135,11 @@ impl Inner {
             match standing.failure(Instant::now()) {
                 Some(error) if standing.ready.is_empty() => return Err(error.clone()),
                 Some(_) => {}
+                None if purpose == Purpose::Request && self.strain.refuses(Work::ColdStart) => {
+                    if standing.ready.is_empty() && self.strain.sheds(Work::ColdStart) {
+                        return Err(shed("the node is overloaded: no version is loaded for a request"));
+                    }
+                }
                 None => {
                     standing.loading = true;
                     tasks::spawn(load(self.clone(), version.clone(), source.clone()));

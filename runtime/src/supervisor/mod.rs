@@ -55,7 +55,7 @@ use self::runner::{Cause, Runner};
 use self::standby::Standby;
 use self::version::Version;
 use crate::protocol::LINKS_MAX;
-use crate::{Body, Invocation, RunError, WorkerSource};
+use crate::{Body, Invocation, RunError, Strain, WorkerSource};
 
 pub use self::counters::Counts;
 
@@ -69,6 +69,8 @@ pub struct SupervisorConfig {
     pub threads: usize,
     /// Run where the kernel lacks what the sandbox needs, loudly.
     pub allow_unsandboxed: bool,
+    /// How loaded the node is: whether versions are loaded for requests.
+    pub strain: Arc<Strain>,
 }
 
 /// Keeps runner processes and places invocations in them. Cheap to clone. When the last clone is dropped, the runners end.
@@ -110,6 +112,7 @@ struct Inner {
     versions: RwLock<HashMap<Arc<str>, Arc<Version>>>,
     counters: Counters,
     oom_kills: oom::OomKills,
+    strain: Arc<Strain>,
     runners_made: AtomicU64,
     closing: AtomicBool,
 }
@@ -134,6 +137,7 @@ impl Supervisor {
             versions: RwLock::default(),
             counters: Counters::default(),
             oom_kills: oom::OomKills::watch(),
+            strain: config.strain,
             runners_made: AtomicU64::new(0),
             closing: AtomicBool::new(false),
         });
@@ -143,7 +147,7 @@ impl Supervisor {
         Ok(Self { inner })
     }
 
-    /// Prepares an isolate for a version, so that its first request finds it warm. An error says why the version cannot run.
+    /// Prepares an isolate for a version, so that its first request finds it warm, also on an overloaded node. An error says why the version cannot run.
     pub async fn warm(&self, source: &Arc<WorkerSource>) -> Result<Warmed, RunError> {
         let now = Instant::now();
         let version = self.inner.version(source, now);
@@ -172,6 +176,11 @@ impl Supervisor {
     pub fn runners(&self) -> Vec<RunnerStatus> {
         let runners = self.inner.fleet.all().into_iter().chain(self.inner.standby.get());
         runners.map(|runner| runner.status()).collect()
+    }
+
+    /// How loaded its node is.
+    pub fn strain(&self) -> &Arc<Strain> {
+        &self.inner.strain
     }
 
     /// What happened since the start.

@@ -14,7 +14,7 @@ use selvedge_runtime::protocol::Fields;
 use selvedge_runtime::supervisor::{Supervisor, SupervisorConfig};
 use selvedge_runtime::{
     Body, CacheAnswer, CacheAsk, CacheCall, CachePurge, ClientInfo, FetchError, Fetched, Host, Invocation, Limits, LogLine, Module,
-    ModuleKind, Outcome, PurgeRefusal, Report, RunError, Subrequest, WorkerSource,
+    ModuleKind, Outcome, PurgeRefusal, Report, RunError, Strain, Subrequest, WorkerSource,
 };
 
 use crate::fake::Shared;
@@ -137,9 +137,14 @@ pub(crate) async fn supervisor() -> Supervisor {
 
 /// A supervisor of fake runners that are told `how` to begin.
 pub(crate) async fn start(how: &[&str], allow_unsandboxed: bool) -> std::io::Result<Supervisor> {
+    strained(how, allow_unsandboxed, Arc::default()).await
+}
+
+/// The same on a node of which this says how loaded it is.
+pub(crate) async fn strained(how: &[&str], allow_unsandboxed: bool, strain: Arc<Strain>) -> std::io::Result<Supervisor> {
     let executable = std::fs::File::open(std::env::current_exe()?)?;
     let arguments = std::iter::once("runner").chain(how.iter().copied()).map(str::to_owned).collect();
-    Supervisor::start(SupervisorConfig { executable, arguments, threads: 2, allow_unsandboxed }).await
+    Supervisor::start(SupervisorConfig { executable, arguments, threads: 2, allow_unsandboxed, strain }).await
 }
 
 /// A version of a worker.

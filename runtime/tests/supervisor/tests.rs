@@ -14,6 +14,7 @@ use crate::cgroups::*;
 use crate::fake::within;
 use crate::ladder::*;
 use crate::lateness::*;
+use crate::overload::*;
 use crate::stage::{Test, get, limited, request, send, start, supervisor, until, worker};
 
 macro_rules! tests {
@@ -82,6 +83,7 @@ tests! {
     who_was_cancelled_behind_anothers_legal_turn_is_not_stuck
     a_late_tick_of_an_overloaded_machine_condemns_nobody
     an_edge_divides_the_cgroup_that_it_was_given_and_no_other
+    an_overloaded_node_loads_nothing_for_a_request_and_everything_for_a_deployment
 }
 
 async fn a_hello_is_answered_and_reported_once() {

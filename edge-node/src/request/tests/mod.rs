@@ -8,6 +8,7 @@ mod counting;
 mod explaining;
 mod keeping;
 mod on_disk;
+mod overload;
 mod parts;
 mod passing;
 mod running;

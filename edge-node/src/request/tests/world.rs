@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use selvedge_origin::registry::CacheSettings;
-use selvedge_runtime::{Body, Invocation, Limits, RunError, WorkerSource};
+use selvedge_runtime::{Body, Invocation, Limits, RunError, Strain, WorkerSource};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -128,6 +128,7 @@ pub(super) struct World {
     pub(super) records: Arc<Records>,
     pub(super) tasks: Tasks,
     pub(super) contact: Arc<Contact>,
+    pub(super) strain: Arc<Strain>,
 }
 
 #[derive(Default)]
@@ -189,7 +190,7 @@ impl World {
         let active = Arc::new(ActiveRoutes::default());
         active.swap(RouteTable::compile(routes).expect("routes"));
         let (tasks, clock) = (Tasks::new(), Arc::new(AtomicU64::new(START_MS)));
-        let (records, contact) = (Arc::new(Records::default()), Arc::new(Contact::default()));
+        let (records, contact, strain) = (Arc::new(Records::default()), Arc::new(Contact::default()), Arc::new(Strain::default()));
         let parts = Parts {
             node: "edge-1".into(),
             routes: active,
@@ -202,13 +203,14 @@ impl World {
                     .expect("upstreams"),
             ),
             trusted_proxies: Vec::new(),
+            strain: strain.clone(),
             metrics: metrics.clone(),
             tasks: tasks.clone(),
             observers: vec![records.clone()],
             clock: Clock::Set(clock.clone()),
         };
         let path = RequestPath::with_runners(parts, Runners::Scripted(Box::new(move |invocation| script(invocation).boxed())));
-        Self { path, clock, metrics, records, tasks, contact }
+        Self { path, clock, metrics, records, tasks, contact, strain }
     }
 
     /// Time goes on.
