@@ -69,7 +69,7 @@ impl Inner {
         if search.has_waited_enough() {
             return Err(self.too_late());
         }
-        if let Some(placement) = self.place_now(version, source, Patience::Fresh, search.purpose)? {
+        if let Some(placement) = self.place_now(version, source, Patience::Fresh, search)? {
             return Ok(placement);
         }
         Box::pin(self.wait_for_place(version, source, search)).await
@@ -82,15 +82,12 @@ impl Inner {
         search: &mut Search,
     ) -> Result<Arc<Placement>, RunError> {
         let Some(_waiting) = version.queue() else { return Err(self.too_many()) };
-        if version.state.lock().ready.is_empty() && !std::mem::replace(&mut search.cold, true) && search.purpose == Purpose::Request {
-            count(&self.counters.cold_starts);
-        }
         let mut patience = Patience::Fresh;
         let mut queued: Option<Place<'_>> = None;
         loop {
             let mut changed = pin!(version.changed.notified());
             changed.as_mut().enable();
-            if let Some(placement) = self.place_now(version, source, patience, search.purpose)? {
+            if let Some(placement) = self.place_now(version, source, patience, search)? {
                 return Ok(placement);
             }
             let now = Instant::now();
@@ -116,14 +113,14 @@ impl Inner {
         version: &Arc<Version>,
         source: &Arc<WorkerSource>,
         patience: Patience,
-        purpose: Purpose,
+        search: &mut Search,
     ) -> Result<Option<Arc<Placement>>, RunError> {
         let mut standing = version.state.lock();
         if let Some(reason) = &standing.disabled {
             return Err(RunError { outcome: Outcome::Disabled, message: reason.clone(), retry_after: None, request_body: None });
         }
         // What is loaded is prepared, also where its threads are busy.
-        if purpose == Purpose::Deployment
+        if search.purpose == Purpose::Deployment
             && let Some(ready) = standing.ready.iter().find(|placement| placement.link.is_open())
         {
             return Ok(Some(ready.clone()));
@@ -135,7 +132,7 @@ impl Inner {
             match standing.failure(Instant::now()) {
                 Some(error) if standing.ready.is_empty() => return Err(error.clone()),
                 Some(_) => {}
-                None if purpose == Purpose::Request && self.strain.refuses(Work::ColdStart) => {
+                None if search.purpose == Purpose::Request && self.strain.refuses(Work::ColdStart) => {
                     if standing.ready.is_empty() && self.strain.sheds(Work::ColdStart) {
                         return Err(shed("the node is overloaded: no version is loaded for a request"));
                     }
@@ -148,6 +145,8 @@ impl Inner {
         }
         if let Some(placement) = &choice.placement {
             placement.used(version.last_used_ms());
+        } else if standing.ready.is_empty() && !std::mem::replace(&mut search.cold, true) && search.purpose == Purpose::Request {
+            count(&self.counters.cold_starts);
         }
         Ok(choice.placement)
     }

@@ -74,7 +74,10 @@ impl Thread {
     pub(super) fn cancelled(&mut self, stream: StreamId, path: &str, outcome: Outcome) {
         if path.starts_with("stay") {
             self.say(&ToEdge::Stays { stream });
-            return if path == "stay" { self.fetch(stream, 1) } else { () };
+            if path == "stay" {
+                self.fetch(stream, 1);
+            }
+            return;
         }
         if path == "late-stream" {
             self.open(stream);

@@ -7,6 +7,7 @@ mod cgroups;
 mod fake;
 mod ladder;
 mod lateness;
+mod leaving;
 mod overload;
 mod stage;
 mod tests;

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::Method;
-use selvedge_runtime::supervisor::Supervisor;
-use selvedge_runtime::{Body, BodyError, Limits, Outcome, Report, WorkerSource};
+use selvedge_runtime::{Body, BodyError, Limits, Outcome};
 
 use crate::capabilities::*;
 use crate::cgroups::*;
 use crate::fake::within;
 use crate::ladder::*;
 use crate::lateness::*;
+use crate::leaving::*;
 use crate::overload::*;
 use crate::stage::{Test, get, limited, request, send, start, supervisor, until, worker};
 
@@ -170,35 +170,6 @@ async fn many_requests_share_a_link() {
     assert_eq!(supervisor.runners().iter().map(|runner| runner.invocations).sum::<usize>(), 0);
 }
 
-/// Asks, goes away before there is a head, and waits for the report.
-async fn leave(supervisor: &Supervisor, source: &Arc<WorkerSource>, path: &str) -> Report {
-    supervisor.warm(source).await.expect("warm");
-    let (invocation, host) = request(Method::GET, path, Body::empty());
-    let run = tokio::spawn({
-        let (supervisor, source) = (supervisor.clone(), source.clone());
-        async move { supervisor.run(&source, invocation).await.map(drop) }
-    });
-    until(|| supervisor.runners().iter().any(|runner| runner.invocations == 1)).await;
-    run.abort();
-    host.report().await
-}
-
-async fn dropping_the_future_cancels() {
-    let supervisor = supervisor().await;
-    let source = worker("hang", "v1");
-    assert_eq!(leave(&supervisor, &source, "hang").await.outcome, Outcome::Canceled);
-    assert_eq!(get(&supervisor, &source, "cancels").await.expect("an answer").1, "1");
-}
-
-async fn dropping_the_body_cancels() {
-    let supervisor = supervisor().await;
-    let source = worker("stream", "v1");
-    let (invocation, host) = request(Method::GET, "stream", Body::empty());
-    drop(supervisor.run(&source, invocation).await.expect("a head"));
-    assert_eq!(host.report().await.outcome, Outcome::Canceled);
-    assert_eq!(get(&supervisor, &source, "cancels").await.expect("an answer").1, "1");
-}
-
 async fn an_exception_is_an_outcome() {
     let supervisor = supervisor().await;
     let error = get(&supervisor, &worker("throw", "v1"), "throw").await.expect_err("no answer");
@@ -251,34 +222,6 @@ async fn a_body_without_progress_is_cut() {
     let error = response.into_body().collect(1 << 20).await.expect_err("cut");
     assert!(matches!(error, BodyError::Worker(Outcome::ExceededWallTime)), "{error:?}");
     assert_eq!(host.report().await.outcome, Outcome::ExceededWallTime);
-}
-
-async fn wait_until_is_ended_in_time() {
-    let supervisor = supervisor().await;
-    let source = limited("late", "v1", Limits { wait_until_timeout_ms: 200, ..Limits::default() });
-    let started = Instant::now();
-    let (invocation, host) = request(Method::GET, "wait-until", Body::empty());
-    let response = supervisor.run(&source, invocation).await.expect("an answer");
-    assert_eq!(response.into_body().as_whole().expect("whole"), "early");
-    assert!(host.reports.lock().is_empty());
-    assert_eq!(host.report().await.outcome, Outcome::ExceededWallTime);
-    assert!(started.elapsed() >= Duration::from_millis(200));
-}
-
-async fn what_stays_for_wait_until_may_ask_and_is_ended_in_time() {
-    let supervisor = supervisor().await;
-    // Longer than a runner may take to end what was cancelled.
-    let limit = Duration::from_millis(1500);
-    let source = limited("stays", "v1", Limits { wait_until_timeout_ms: 1500, ..Limits::default() });
-    let (runner, _) = placed(&supervisor, &source).await;
-    let left = Instant::now();
-    let report = leave(&supervisor, &source, "stay").await;
-    // The runner without V8 ends as soon as it has the answer of its subrequest.
-    assert_eq!((report.outcome, report.subrequests), (Outcome::Ok, 1));
-    assert!(left.elapsed() < limit);
-    assert_eq!(leave(&supervisor, &source, "stay-long").await.outcome, Outcome::ExceededWallTime);
-    assert!(left.elapsed() >= limit);
-    assert_eq!(placed(&supervisor, &source).await.0, runner, "its runner was taken for stuck");
 }
 
 async fn a_runner_that_ignores_cancel_is_killed() {
