@@ -1,15 +1,14 @@
 //! What a runner says late, loses, or says outside of any invocation.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use selvedge_runtime::supervisor::Supervisor;
-use selvedge_runtime::{Body, BodyError, Limits, Outcome, WorkerSource};
+use selvedge_runtime::{Body, BodyError, Limits, Outcome};
 
-use crate::stage::{Memory, get, limited, request, send, supervisor, until, worker};
+use crate::leaving::{begin, go_away};
+use crate::stage::{get, limited, request, send, supervisor, until, worker};
 use crate::tests::{flag, run_once};
 
 pub(crate) async fn a_response_that_streams_too_late_is_ignored() {
@@ -96,20 +95,6 @@ pub(crate) async fn a_log_outside_of_invocations_is_bounded() {
     assert_eq!(LINES.load(Ordering::Relaxed), 1001);
 }
 
-/// Runs an invocation, and goes away.
-async fn go_away(supervisor: &Supervisor, source: &Arc<WorkerSource>, path: &str) -> Arc<Memory> {
-    supervisor.warm(source).await.expect("warm");
-    let (invocation, host) = request(Method::GET, path, Body::empty());
-    let run = tokio::spawn({
-        let (supervisor, source) = (supervisor.clone(), source.clone());
-        async move { supervisor.run(&source, invocation).await.map(drop) }
-    });
-    until(|| supervisor.runners().iter().any(|runner| runner.invocations == 1)).await;
-    run.abort();
-    run.await.expect_err("aborted");
-    host
-}
-
 pub(crate) async fn who_computes_on_for_a_client_that_is_gone_may_do_so_up_to_its_limit() {
     let supervisor = supervisor().await;
     let host = go_away(&supervisor, &worker("hold", "v1"), "hold").await;
@@ -120,13 +105,7 @@ pub(crate) async fn who_computes_on_for_a_client_that_is_gone_may_do_so_up_to_it
 pub(crate) async fn who_was_cancelled_behind_anothers_legal_turn_is_not_stuck() {
     let supervisor = supervisor().await;
     let source = limited("occupied", "v1", Limits { cpu_ms: 30_000, ..Limits::default() });
-    supervisor.warm(&source).await.expect("warm");
-    let (invocation, behind) = request(Method::GET, "hang", Body::empty());
-    let run = tokio::spawn({
-        let (supervisor, source) = (supervisor.clone(), source.clone());
-        async move { supervisor.run(&source, invocation).await.map(drop) }
-    });
-    until(|| supervisor.runners().iter().any(|runner| runner.invocations == 1)).await;
+    let (run, behind) = begin(&supervisor, &source, "hang").await;
     let occupy = async { get(&supervisor, &source, "occupy").await.expect("it is within its limit").1 };
     let leave = async {
         until(|| supervisor.runners().iter().any(|runner| runner.invocations == 2)).await;

@@ -5,13 +5,18 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use selvedge_runtime::supervisor::Supervisor;
-use selvedge_runtime::{Body, Limits, Outcome, Report, WorkerSource};
+use selvedge_runtime::{Body, Limits, Outcome, Report, RunError, WorkerSource};
+use tokio::task::JoinHandle;
 
 use crate::ladder::placed;
-use crate::stage::{get, limited, request, supervisor, until, worker};
+use crate::stage::{Memory, get, limited, request, supervisor, until, worker};
 
-/// Asks, goes away before there is a head, and waits for the report.
-async fn leave(supervisor: &Supervisor, source: &Arc<WorkerSource>, path: &str) -> Report {
+/// Begins to ask: the first invocation of this supervisor runs, and has no head yet.
+pub(crate) async fn begin(
+    supervisor: &Supervisor,
+    source: &Arc<WorkerSource>,
+    path: &str,
+) -> (JoinHandle<Result<(), RunError>>, Arc<Memory>) {
     supervisor.warm(source).await.expect("warm");
     let (invocation, host) = request(Method::GET, path, Body::empty());
     let run = tokio::spawn({
@@ -19,8 +24,20 @@ async fn leave(supervisor: &Supervisor, source: &Arc<WorkerSource>, path: &str) 
         async move { supervisor.run(&source, invocation).await.map(drop) }
     });
     until(|| supervisor.runners().iter().any(|runner| runner.invocations == 1)).await;
+    (run, host)
+}
+
+/// Asks, and goes away before there is a head.
+pub(crate) async fn go_away(supervisor: &Supervisor, source: &Arc<WorkerSource>, path: &str) -> Arc<Memory> {
+    let (run, host) = begin(supervisor, source, path).await;
     run.abort();
-    host.report().await
+    run.await.expect_err("aborted");
+    host
+}
+
+/// The same, and waits for the report.
+async fn leave(supervisor: &Supervisor, source: &Arc<WorkerSource>, path: &str) -> Report {
+    go_away(supervisor, source, path).await.report().await
 }
 
 pub(crate) async fn dropping_the_future_cancels() {

@@ -34,7 +34,8 @@ impl Isolate {
             *state.site_to_string.borrow_mut() = to_string;
             *state.hooks.borrow_mut() = Hooks::take(scope);
             let context = v8::Global::new(scope, scope.get_current_context());
-            (context, External::of(scope))
+            let statistics = scope.get_heap_statistics();
+            (context, External::of(scope, &statistics))
         };
         assert!(state.hooks.borrow().is_some(), "the snapshot has our functions: the build script made it from the same sources");
         Self {

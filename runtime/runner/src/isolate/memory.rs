@@ -27,9 +27,9 @@ pub(super) struct External {
 }
 
 impl External {
-    pub(super) fn of(isolate: &mut v8::Isolate) -> Self {
-        let backing = isolate.get_heap_statistics().external_memory() as u64;
-        Self { backing, owned: owned_bytes(isolate) }
+    /// `statistics` are the isolate's own.
+    pub(super) fn of(isolate: &mut v8::Isolate, statistics: &v8::HeapStatistics) -> Self {
+        Self { backing: statistics.external_memory() as u64, owned: owned_bytes(isolate) }
     }
 
     /// What has come since `birth`, in bytes.
@@ -49,12 +49,13 @@ pub(super) type Collected = Box<dyn Fn(u64)>;
 impl Isolate {
     /// Memory in use.
     pub fn heap(&mut self) -> Heap {
-        let (statistics, owned) = {
+        let (statistics, external) = {
             let mut entered = self.engine.enter();
             let isolate = entered.v8_isolate();
-            (isolate.get_heap_statistics(), owned_bytes(isolate))
+            let statistics = isolate.get_heap_statistics();
+            let external = External::of(isolate, &statistics);
+            (statistics, external.since(&self.external_at_birth))
         };
-        let external = External { backing: statistics.external_memory() as u64, owned }.since(&self.external_at_birth);
         let own = (statistics.malloced_memory() as u64).saturating_sub(OWN_BYTES_FREE);
         Heap { used: statistics.used_heap_size() as u64, external: external + own + self.blobs.bytes() }
     }
