@@ -290,7 +290,7 @@ async fn what_is_on_disk_is_told_and_not_promoted() {
     {
         let world = World::on_disk(vec![to_upstream("/*", &server)], 8 << 20, folder.path());
         world.look("/x").await;
-        world.path.cache().settled().await;
+        world.rest().await;
         assert_eq!(stored(&world, "/x").await.tiers, ["memory", "disk"]);
     }
     let world = World::on_disk(vec![to_upstream("/*", &server)], 8 << 20, folder.path());
