@@ -158,9 +158,7 @@ impl Purges {
     /// Applies a purge. When this returns, no look-up finds what it names. Applying one again changes nothing.
     pub fn apply(&self, purge: &Purge) {
         let mut table = self.table.write();
-        for target in &purge.targets {
-            table.mark(purge, target);
-        }
+        table.apply(purge);
         self.latest.fetch_max(purge.number, AcqRel);
     }
 

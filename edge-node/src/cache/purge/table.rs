@@ -142,13 +142,17 @@ impl Table {
         Self { newest: 0, by_kind: [0; 5], everything: Mark::default(), names: Kept::new(names_max), prefixes: Kept::new(prefixes_max) }
     }
 
-    /// Takes in one target of a purge.
-    pub(super) fn mark(&mut self, purge: &Purge, target: &Target) {
+    /// Takes in a purge: what it names, and its number also where it names nothing (a registry refuses such a one; the journal is any bytes).
+    pub(super) fn apply(&mut self, purge: &Purge) {
+        purge.targets.iter().for_each(|target| self.mark(purge, target));
+        self.newest = self.newest.max(purge.number);
+    }
+
+    fn mark(&mut self, purge: &Purge, target: &Target) {
         let realm = purge.realm;
         let kind = match target {
             Target::Everything if realm == Realm::NONE => {
                 self.everything.raise(purge.number, purge.strength, purge.at);
-                self.newest = self.newest.max(purge.number);
                 return;
             }
             Target::Everything => Kind::Realm,
@@ -175,7 +179,6 @@ impl Table {
         if let Some(newest) = self.by_kind.get_mut(kind as usize) {
             *newest = (*newest).max(purge.number);
         }
-        self.newest = self.newest.max(purge.number);
     }
 
     fn name(&mut self, name: Name, purge: &Purge) {

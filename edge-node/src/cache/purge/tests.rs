@@ -131,8 +131,8 @@ fn too_many_tags_are_every_tag() {
 fn names_beyond_the_bound_are_widened_not_forgotten() {
     let mut table = Table::bounded(100, 10);
     for number in 1..=150 {
-        table.mark(&purge(number, Strength::Hard, &[]), &url("a.org", &format!("/{number}")));
-        table.mark(&purge(number, Strength::Soft, &[]), &Target::Prefix(format!("b.org/{number}/").into()));
+        table.apply(&purge(number, Strength::Hard, &[url("a.org", &format!("/{number}"))]));
+        table.apply(&purge(number, Strength::Soft, &[Target::Prefix(format!("b.org/{number}/").into())]));
     }
     let verdict = |stamp: u64, authority: &str, target: &str| {
         judge(&table, Stamp { number: stamp, realm: Realm::NONE }, stamp, key(authority, target).as_bytes(), Some(&Tags::default()))
@@ -149,13 +149,25 @@ fn names_beyond_the_bound_are_widened_not_forgotten() {
 #[test]
 fn the_same_name_again_and_again_takes_no_room() {
     let mut table = Table::bounded(4, 4);
-    table.mark(&purge(1, Strength::Hard, &[]), &url("a.org", "/first"));
+    table.apply(&purge(1, Strength::Hard, &[url("a.org", "/first")]));
     for number in 2..10_000 {
-        table.mark(&purge(number, Strength::Hard, &[]), &url("a.org", "/again"));
-        table.mark(&purge(number, Strength::Hard, &[]), &Target::Prefix("a.org/p".into()));
+        table.apply(&purge(number, Strength::Hard, &[url("a.org", "/again")]));
+        table.apply(&purge(number, Strength::Hard, &[Target::Prefix("a.org/p".into())]));
     }
     assert_eq!(*table.everything(), Mark::default(), "nothing had to make room");
     assert!(table.remember() == Table::restore(&table.remember()).remember());
+}
+
+#[test]
+fn the_number_of_a_purge_that_names_nothing_is_remembered_and_looked_at_once() {
+    let purges = Purges::default();
+    let stored = tagged(purges.stamp(Realm::NONE), &[]);
+    purges.apply(&purge(9, Strength::Hard, &[]));
+    let restored = Purges::default();
+    restored.restore(&purges.remember());
+    assert_eq!((purges.latest(), restored.latest()), (9, 9));
+    assert_eq!(purges.verdict(&stored, key("a.org", "/").as_bytes()), Verdict::Valid);
+    assert_eq!(stored.seen.load(Acquire), 9, "the next look-up begins after it");
 }
 
 #[test]
