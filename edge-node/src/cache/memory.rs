@@ -9,6 +9,7 @@ use moka::sync::Cache;
 
 use super::doorkeeper::Doorkeeper;
 use super::entry::Slot;
+use super::held::Held;
 use super::tier::Tier;
 use crate::limits::MEMORY_RESERVE_SHARE;
 use crate::metrics::{Metrics, Removal};
@@ -19,9 +20,12 @@ const KEY_OVERHEAD_BYTES: usize = 400;
 /// The part of its bytes by which the store may be over its bound before it evicts.
 const UNBOUNDED_SHARE_MAX: u64 = 64;
 
+/// How often a key is looked up that was replaced during the look.
+const LOOKS_MAX: usize = 4;
+
 /// Responses in memory.
 pub(super) struct Memory {
-    slots: Cache<Box<[u8]>, Slot>,
+    slots: Cache<Box<[u8]>, Held>,
     /// Bytes that were put in since the store was last brought within its bound, and how many may be.
     since: AtomicU64,
     since_max: u64,
@@ -39,10 +43,11 @@ impl Memory {
         let counted = metrics.clone();
         let slots = Cache::builder()
             .max_capacity(bytes_max)
-            .weigher(|key: &Box<[u8]>, slot: &Slot| {
-                u32::try_from(key.len().saturating_add(KEY_OVERHEAD_BYTES).saturating_add(slot.weight())).unwrap_or(u32::MAX)
+            .weigher(|key: &Box<[u8]>, held: &Held| {
+                u32::try_from(key.len().saturating_add(KEY_OVERHEAD_BYTES).saturating_add(held.weight())).unwrap_or(u32::MAX)
             })
-            .eviction_listener(move |key: Arc<Box<[u8]>>, slot: Slot, cause| {
+            .eviction_listener(move |key: Arc<Box<[u8]>>, held: Held, cause| {
+                let slot = held.let_go();
                 if cause == RemovalCause::Size {
                     counted.cache_evictions.add(1);
                     slot.variants().iter().for_each(|entry| entry.removed(Removal::Evicted));
@@ -63,17 +68,18 @@ impl Memory {
 
 impl Tier for Memory {
     fn get(&self, key: &[u8]) -> Option<Slot> {
-        self.slots.get(key)
+        // What was let go during the look has a successor, or none.
+        (0..LOOKS_MAX).map_while(|_| self.slots.get(key)).find_map(|held| held.slot())
     }
 
     fn change(&self, key: &[u8], change: &mut dyn FnMut(Option<&Slot>) -> Option<Slot>) {
         let mut put = 0;
         self.slots.entry(key.into()).and_compute_with(|old| {
             let old = old.map(|entry| entry.into_value());
-            match (change(old.as_ref()), old) {
+            match (change(old.as_ref().and_then(Held::slot).as_ref()), old) {
                 (Some(slot), _) => {
                     put = slot.weight() as u64;
-                    Op::Put(slot)
+                    Op::Put(Held::new(slot))
                 }
                 (None, Some(_)) => Op::Remove,
                 (None, None) => Op::Nop,
@@ -107,7 +113,7 @@ impl Tier for Memory {
 
     fn peek(&self, key: &[u8]) -> Option<Slot> {
         // moka counts each look for one key; it does not where all are gone through.
-        self.slots.iter().find(|(other, _)| ***other == *key).map(|(_, slot)| slot)
+        self.slots.iter().find(|(other, _)| ***other == *key).and_then(|(_, held)| held.slot())
     }
 
     fn usage(&self) -> (u64, u64) {
@@ -133,6 +139,33 @@ mod tests {
         assert!(bytes <= 1 << 20, "{bytes}");
         assert!(keys >= 100, "{keys}");
         assert!(metrics.cache_evictions.get() > 1_000);
+    }
+
+    #[test]
+    fn what_goes_gives_its_bytes_back_at_once_also_while_a_thread_rests_in_the_middle_of_a_look() {
+        let resting = crossbeam_epoch::pin();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let memory = Memory::new(1 << 20, Arc::default(), |_| {});
+                let put = |number: u32| {
+                    let entry = entry(&vec![0; 16 << 10]);
+                    let weak = Arc::downgrade(&entry);
+                    let mut slot = Some(Slot::default().with(entry));
+                    memory.change(&number.to_be_bytes(), &mut |_| slot.take());
+                    weak
+                };
+                // Pushed out, replaced, removed.
+                let mut stored: Vec<_> = (0..500).map(put).collect();
+                stored.extend((0..500).map(|_| put(7)));
+                stored.push(put(8));
+                memory.change(&8u32.to_be_bytes(), &mut |_| None);
+                let (_, bytes) = memory.usage();
+                let alive = stored.iter().filter(|entry| entry.strong_count() > 0).count() as u64;
+                assert!(alive * (16 << 10) <= bytes, "{alive} live, and the store weighs {bytes} bytes");
+                assert!(alive > 10, "{alive}");
+            });
+        });
+        drop(resting);
     }
 
     /// The same by plain LRU, by weight: what is asked for comes in, and what was asked for longest ago goes.

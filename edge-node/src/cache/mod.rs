@@ -19,6 +19,7 @@ mod doorkeeper;
 pub mod entry;
 pub mod fill;
 pub mod freshness;
+mod held;
 pub mod keeping;
 pub mod key;
 pub mod lines;
