@@ -291,7 +291,7 @@ pub const PEER_PING_INTERVAL: Duration = Duration::from_secs(1);
 /// of its fault.
 pub const PEER_PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Until a peer's answer begins: the time that its own upstream has (connection and head), and some more.
+/// Until a peer's answer begins: the time that its own upstream has by default (connection and head), and some more. What an upstream's owner declares comes on top.
 pub const PEER_HEAD_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// How long the answer to an unsafe request waits for the shield to forget what it made invalid: a round trip between near nodes, many times over.

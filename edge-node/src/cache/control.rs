@@ -158,6 +158,34 @@ impl Control {
     }
 }
 
+/// Takes `max-stale` off a request: a fetch that others follow shall not bring what only one of them takes (RFC 9111, section 5.2.1.2).
+pub fn forbid_stale(request: &mut HeaderMap) {
+    if Control::of(request).max_stale.is_none() {
+        return;
+    }
+    let lines: Vec<HeaderValue> = request.get_all(CACHE_CONTROL).iter().cloned().collect();
+    request.remove(CACHE_CONTROL);
+    for line in lines {
+        let (mut rest, mut left) = (line.as_bytes(), Vec::new());
+        while let Some((name, _, after)) = next_directive(rest) {
+            if !name.eq_ignore_ascii_case(b"max-stale") {
+                left.push(trimmed(rest.get(..rest.len() - after.len()).unwrap_or_default()));
+            }
+            rest = after;
+        }
+        if let Ok(left) = HeaderValue::from_bytes(&left.join(&b", "[..])) {
+            request.append(CACHE_CONTROL, left);
+        }
+    }
+}
+
+/// Without the commas and spaces around it.
+fn trimmed(directive: &[u8]) -> &[u8] {
+    let is_text = |b: &u8| !matches!(b, b' ' | b'\t' | b',');
+    let (start, end) = (directive.iter().position(is_text).unwrap_or(0), directive.iter().rposition(is_text).map_or(0, |last| last + 1));
+    directive.get(start..end).unwrap_or_default()
+}
+
 /// The fields that `no-cache` and `private` keep out of what is stored. (In a response that is stored at all: a list that cannot be read has set the directive itself.)
 pub fn withheld(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut names = Vec::new();
@@ -222,6 +250,9 @@ pub fn fuzz(bytes: &[u8]) {
     headers.append(CACHE_CONTROL, value.clone());
     headers.append(CDN_CACHE_CONTROL, value);
     let _ = withheld(&headers);
+    let mut without = headers.clone();
+    forbid_stale(&mut without);
+    assert_eq!(Control::of(&without), Control { max_stale: None, ..Control::of(&headers) });
     for control in [Control::of(&headers), Control::of_response(&headers)] {
         for seconds in [
             control.max_age,

@@ -8,7 +8,7 @@ use super::control::{self, Control, Seconds};
 use super::freshness::{self, Freshness, Source};
 use super::part::ContentRange;
 use super::time::Time;
-use super::vary::Vary;
+use super::vary::{self, Vary};
 
 /// What of a request decides about storing its response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum Refusal {
     Authorization,
     /// The response sets cookies and the route does not store such.
     SetCookie,
-    /// The response varies on anything.
+    /// The response varies on anything, or on what is another thing for each request.
     Vary,
     /// It varies on a field that the route's `vary` bypasses.
     VaryBypass,
@@ -97,6 +97,11 @@ impl Refusal {
             Self::PassThrough => "pass-through",
             Self::Admission => "admission",
         }
+    }
+
+    /// Whether it is the answer that forbids to keep it for others, rather than its size or the room for it.
+    pub const fn is_of_the_answer(self) -> bool {
+        !matches!(self, Self::TooLarge | Self::Admission)
     }
 
     /// Whether the next request of the same key would be refused too, so that it need not wait for this one. (One that bad ranges could bring about would let any client
@@ -175,6 +180,7 @@ pub fn not_for_others(facts: RequestFacts, control: &Control) -> Option<Refusal>
 pub fn unknowable(vary: &Vary, settings: &CacheSettings) -> Option<Refusal> {
     match vary {
         Vary::Anything => Some(Refusal::Vary),
+        Vary::On(names) if names.iter().any(vary::is_of_one_request) => Some(Refusal::Vary),
         Vary::On(names) if names.iter().any(|name| settings.vary.get(name.as_str()) == Some(&VaryRule::Bypass)) => {
             Some(Refusal::VaryBypass)
         }

@@ -58,6 +58,14 @@ impl Vary {
     }
 }
 
+/// Fields that a node writes anew for each request, from who asks and not from what the request says: no other request is known to be the same.
+const OF_ONE_REQUEST: [&str; 4] = ["cf-connecting-ip", "forwarded", "x-forwarded-for", "x-request-id"];
+
+/// Whether what this field says to whoever answers is another thing for each request.
+pub fn is_of_one_request(name: &HeaderName) -> bool {
+    OF_ONE_REQUEST.contains(&name.as_str())
+}
+
 /// The fields that a stored response varies on, and what they were in the request that it answered.
 #[derive(Debug, Clone, Default)]
 pub struct Variant(Option<Arc<Varied>>);

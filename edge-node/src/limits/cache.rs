@@ -16,7 +16,7 @@ pub const FILL_WINDOW_BYTES: u64 = 1 << 20;
 /// What a chunk is charged beyond its bytes, so that many tiny chunks do not pass for few bytes.
 pub const FILL_CHUNK_OVERHEAD_BYTES: u64 = 64;
 
-/// A fill whose upstream sends nothing for this time is given up; the same 30 s as a worker's body.
+/// A fill whose upstream sends nothing for this time is given up; the same 30 s as a worker's body. An upstream's owner may declare more.
 pub const FILL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a request looks again after the fetch that it followed gave it nothing (it failed, or was for another variant).

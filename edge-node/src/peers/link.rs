@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -21,9 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use super::choose;
 use super::tls::{self, Proof};
-use crate::limits::{
-    HEADER_LIST_BYTES_MAX, PEER_CONNECT_TIMEOUT, PEER_HEAD_TIMEOUT, PEER_PING_INTERVAL, PEER_PING_TIMEOUT, PEER_REQUESTS_MAX, PEER_REST,
-};
+use crate::limits::{HEADER_LIST_BYTES_MAX, PEER_CONNECT_TIMEOUT, PEER_PING_INTERVAL, PEER_PING_TIMEOUT, PEER_REQUESTS_MAX, PEER_REST};
 use crate::upstream::http2::{self, Bounds, Http2, Incoming};
 use crate::upstream::{Outgoing, Transport};
 
@@ -88,14 +87,14 @@ impl Peer {
         *self.rests_until.lock() = Some(Instant::now() + PEER_REST);
     }
 
-    pub(super) async fn ask(&self, proof: &Proof, request: Request<()>) -> Result<Response<Body>, AskError> {
+    pub(super) async fn ask(&self, proof: &Proof, request: Request<()>, patience: Duration) -> Result<Response<Body>, AskError> {
         let place = self.places.clone().try_acquire_owned().map_err(|_| AskError::Busy)?;
         let connection = self.connection(proof).await?;
-        let asked = http2::ask(&connection, request.map(|()| Outgoing::none()), PEER_HEAD_TIMEOUT);
-        let failed = match tokio::time::timeout(PEER_HEAD_TIMEOUT, asked).await {
+        let asked = http2::ask(&connection, request.map(|()| Outgoing::none()), patience);
+        let failed = match tokio::time::timeout(patience, asked).await {
             Ok(Ok(response)) => return Ok(response.map(|body| Body::stream(Answer { body, _connection: connection, _place: place }))),
             Ok(Err(lost)) => lost.error.to_string(),
-            Err(_) => format!("none within {PEER_HEAD_TIMEOUT:?}"),
+            Err(_) => format!("none within {patience:?}"),
         };
         // A stream that was refused says nothing of the peer; a connection that is gone does.
         if connection.is_closed() {

@@ -10,6 +10,7 @@ mod tls;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls_pki_types::CertificateDer;
@@ -119,15 +120,16 @@ impl Peers {
         (choose::rank(key, best.score) > choose::rank(key, own)).then(|| best.clone())
     }
 
-    /// Asks a peer. Dropping the future, or the response's body before its end, cancels the work.
+    /// Asks a peer, and waits so long for its answer to begin, and for each next piece. Dropping the future, or the response's body before its end, cancels the work.
     pub(crate) async fn ask(
         &self,
         peer: &Arc<Peer>,
         request: http::Request<()>,
+        patience: Duration,
     ) -> Result<http::Response<selvedge_runtime::Body>, AskError> {
         let itself = self.itself.load_full();
         let itself = itself.ok_or(AskError::NotJoined)?;
-        peer.ask(&itself.proof, request).await
+        peer.ask(&itself.proof, request, patience).await
     }
 
     /// The node with this key, if the registry knows it.

@@ -19,7 +19,7 @@ use super::lookup::Question;
 use super::pass_through;
 use super::respond;
 use super::route::Aim;
-use super::store::{freshened, is_unreachable};
+use super::store::{freshened, is_fresh_yet, is_unreachable, unconfirmed};
 use super::trail::Trail;
 use crate::cache::control::Control;
 use crate::cache::entry::{Entry, StoredBody};
@@ -32,6 +32,14 @@ use crate::cache::vary::Variant;
 use crate::cache::{Filling, Found, deception, query, validate};
 use crate::limits::FILL_CHUNK_OVERHEAD_BYTES;
 use crate::metrics::CacheResult;
+
+/// What comes of an answer.
+pub(super) enum Judged {
+    /// It is the answer.
+    Answer(Response<Body>),
+    /// What is stored stands in for it.
+    Stale(Response<Body>),
+}
 
 /// A request that goes past the cache, whose answer may tell it something.
 pub(super) struct Beside {
@@ -74,25 +82,38 @@ impl Beside {
         response
     }
 
-    /// Where the upstream cannot be reached: a stale response answers HEAD as it answers GET.
-    pub(super) fn stand_in(
-        self,
+    /// Where the upstream cannot be reached, or answers with an error of its own: what is stored answers HEAD as it answers GET.
+    pub(super) fn judge(
+        &self,
         path: &RequestPath,
         question: &Question,
         aim: &Aim,
         trail: &Trail,
-        error: RequestError,
-    ) -> Result<Response<Body>, RequestError> {
-        if self.method != Method::HEAD || !is_unreachable(&error) {
-            return Err(error);
+        answer: Result<Response<Body>, RequestError>,
+    ) -> Result<Judged, RequestError> {
+        let failed = match &answer {
+            Ok(response) => policy::is_upstream_error(response.status()),
+            Err(error) => is_unreachable(error),
+        };
+        if self.method != Method::HEAD || !failed {
+            return answer.map(Judged::Answer);
         }
         let now = path.now();
-        let Found::Stale(entry, stale_ms, _) = question.find(path, &self.headers, now) else { return Err(error) };
-        if entry.part().is_some() || !policy::stale_use(&entry.control, stale_ms, aim.route.cache.stale_if_error_s).if_error {
-            return Err(error);
+        let (entry, stale_ms) = match question.find(path, &self.headers, now) {
+            Found::Fresh(entry, _) if entry.part().is_none() => (entry, 0),
+            Found::Stale(entry, stale_ms, _) if entry.part().is_none() => (entry, stale_ms),
+            _ => return answer.map(Judged::Answer),
+        };
+        let settings = &aim.route.cache;
+        let usable = policy::stale_use(&entry.control, stale_ms, settings.stale_if_error_s).if_error
+            || (answer.is_ok() && is_fresh_yet(&entry, stale_ms, now));
+        let wanted = !validate::has_precondition(&self.headers) || validate::fulfils(&self.headers, entry.fields());
+        if !usable || !wanted || question.facts.no_store {
+            return answer.map(Judged::Answer).map_err(|error| unconfirmed(error, Some(&entry)));
         }
         trail.cached(CacheResult::Stale);
-        Ok(respond::from_entry(path, &entry, &self.headers, trail, respond::because(&entry, Detail::IfError, now), now))
+        let say = respond::because(&entry, Detail::IfError, now);
+        Ok(Judged::Stale(respond::from_entry(path, &entry, &self.headers, trail, say, now)))
     }
 
     /// Freshens what is stored, or drops it.

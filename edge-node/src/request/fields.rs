@@ -74,6 +74,14 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap) {
     strip(headers, |_| false);
 }
 
+/// A request arrives: what its `Connection` names is of the hop that ends here. Before anybody asks what it says: a field that whoever answers does not see must not
+/// choose the variant either, or an answer to its absence would be everybody's who sends it.
+pub(crate) fn arrive(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        strip_hop(headers);
+    }
+}
+
 /// Takes off what was said to this node only: fields of the hop, and `Alt-Svc`, which speaks of the upstream's own address (RFC 7838).
 pub(crate) fn clean(headers: &mut HeaderMap) {
     strip(headers, |name| *name == ALT_SVC);

@@ -37,8 +37,7 @@ pub(super) struct Question {
     pub(super) key: CacheKey,
     pub(super) control: Control,
     pub(super) facts: RequestFacts,
-    /// For how long what is stored is good while the registry is not heard; none: for ever.
-    max_disconnected: Option<Duration>,
+    max_disconnected_s: u32,
     /// What the disk had, once it was asked.
     recalled: Option<Option<Arc<Entry>>>,
 }
@@ -78,9 +77,8 @@ impl Question {
         }
         let control = Control::of(headers);
         let facts = RequestFacts::of(headers, &control, aim.route.cache.request_directives);
-        let seconds = aim.route.cache.max_disconnected_s;
-        let max_disconnected = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
-        Some(Self { key: key(aim, context), control, facts, max_disconnected, recalled: None })
+        let max_disconnected_s = aim.route.cache.max_disconnected_s;
+        Some(Self { key: key(aim, context), control, facts, max_disconnected_s, recalled: None })
     }
 
     /// Asks the disk.
@@ -106,16 +104,15 @@ impl Question {
 
     /// What is found, as far as it is trusted while the registry is not heard.
     pub(super) fn trusted(&self, path: &RequestPath, found: Found) -> Found {
-        match self.max_disconnected {
-            Some(longest) if path.contact().is_lost_for(longest, Instant::now()) => found.distrusted(),
-            _ => found,
-        }
+        trusted(path, self.max_disconnected_s, found)
     }
 
     /// Asks.
     pub(super) fn ask(&self, path: &RequestPath, request: &Request<Body>, aim: &Aim, now: Time) -> Result<Lookup, RequestError> {
-        if let Some(past) = past(request) {
-            return Ok(past);
+        match past(request) {
+            Some(Lookup::Bypass(Forward::Bypass, _)) if self.only_if_cached(&aim.route.cache) => return Err(RequestError::NotStored),
+            Some(past) => return Ok(past),
+            None => {}
         }
         let found = self.find(path, request.headers(), now);
         if matches!(found, Found::Nothing(..)) && self.recalled.is_none() && path.cache().may_recall(&self.key) {
@@ -135,16 +132,17 @@ impl Question {
         let (method, headers) = (request.method(), request.headers());
         let conditional = validate::has_precondition(headers);
         if let Found::Fresh(entry, _) | Found::Stale(entry, ..) = found {
-            let usable = (!conditional || validate::fulfils(headers, entry.fields())) && (entry.part().is_none() || *method == Method::GET);
+            let fits = entry.part().is_none() || (*method == Method::GET && validate::range_applies(headers, entry.fields()));
+            let usable = fits && (!conditional || validate::fulfils(headers, entry.fields()));
             if usable && let Some(lookup) = self.use_stored(found, headers, settings, now) {
                 return Ok(lookup);
             }
         }
+        if self.only_if_cached(settings) {
+            return Err(RequestError::NotStored);
+        }
         if conditional {
             return Ok(Lookup::Bypass(Forward::Bypass, Detail::Precondition));
-        }
-        if self.control.only_if_cached && settings.request_directives != RequestDirectives::None {
-            return Err(RequestError::NotStored);
         }
         if self.facts.no_store {
             return Ok(Lookup::Bypass(Forward::Bypass, Detail::RequestNoStore));
@@ -159,6 +157,11 @@ impl Question {
             return Ok(Lookup::Bypass(Forward::Bypass, Detail::RequestRange));
         }
         Ok(Lookup::Fetch)
+    }
+
+    /// Whether it wants no answer that would have to be fetched, and the route follows it.
+    fn only_if_cached(&self, settings: &CacheSettings) -> bool {
+        self.control.only_if_cached && settings.request_directives != RequestDirectives::None
     }
 
     /// Whether what is stored is used as it is.
@@ -213,6 +216,12 @@ impl Question {
         hint.range = if matches!(scope, Scope::Range(_)) { range.cloned() } else { None };
         Ok(Beginning { why, stale, scope, hint })
     }
+}
+
+/// What is found, as far as it is trusted for so many seconds without the registry's word; 0: for ever.
+pub(super) fn trusted(path: &RequestPath, max_disconnected_s: u32, found: Found) -> Found {
+    let longest = Duration::from_secs(max_disconnected_s.into());
+    if max_disconnected_s > 0 && path.contact().is_lost_for(longest, Instant::now()) { found.distrusted() } else { found }
 }
 
 /// Leaves out of a request what the route's settings say has no part in its answer: of the query, and of the fields that responses vary on. Whoever answers sees what
@@ -291,12 +300,13 @@ pub(super) async fn fetch(
             Duty::Refused(detail) => return Ok(Fetched::Alone(why, detail)),
             Duty::Follow(reader) => (reader, false),
             Duty::Fetch(obligation, reader) => {
-                // Whoever fetched until now may have stored it between our look and our turn.
+                // Whoever fetched until now may have stored it between our look and our turn, and what was found may have been purged: what counts is what is there now.
                 let found = question.find(path, headers, path.now());
-                if question.begin(found, headers, &aim.route.cache, path.now()).is_err() {
+                let Ok(beginning) = question.begin(found, headers, &aim.route.cache, path.now()) else { continue };
+                if beginning.hint.range != hint.range {
                     continue;
                 }
-                let order = store::Order::new(question, headers, aim, beginning.stale, beginning.scope).hinted(&hint);
+                let order = store::Order::new(question.facts, headers.clone(), aim, beginning.stale, beginning.scope).hinted(&hint);
                 store::begin(path, obligation, order, trail.clone());
                 (reader, true)
             }
@@ -351,6 +361,8 @@ async fn settle(
         }
         Head::Streaming(stream) => other_variant(&stream.variant),
         Head::Confirmed(entry, _) | Head::Stale(entry) if !entry.variant.matches(headers) => other_variant(&entry.variant),
+        // The 304 made it an answer to whoever ordered it only.
+        Head::Confirmed(_, Keeping::Not(Some(refusal))) if !ours && refusal.is_of_the_answer() => Settled::Alone(refusal.name()),
         Head::Confirmed(entry, keeping) => {
             trail.cached(if ours { CacheResult::Revalidated } else { CacheResult::Collapsed });
             let status = forwarded(path, why, StatusCode::NOT_MODIFIED, (keeping, Some(entry.body.len())), ours);

@@ -47,6 +47,7 @@ use crate::tasks::Tasks;
 use crate::upstream::Upstreams;
 use crate::workers::Runners;
 
+use beside::{Beside, Judged};
 use compress::{Asked, Compressors};
 use context::Context;
 use hints::{Hints, Lesson};
@@ -187,6 +188,7 @@ impl RequestPath {
 
     /// The whole path behind a route, in order, and every branch of it.
     async fn fulfil(self: &Arc<Self>, mut request: Request<Body>, aim: &Aim, trail: &Arc<Trail>) -> Result<Reply, RequestError> {
+        fields::arrive(request.headers_mut());
         let Some(mut question) = Question::new(request.headers(), aim, &trail.context) else {
             let asked = Asked { aim, headers: request.headers(), trail };
             hints::send(self, asked);
@@ -238,10 +240,11 @@ impl RequestPath {
         };
         trail.cached(CacheResult::Bypass);
         let coding = asked.wanted();
-        let beside = beside::Beside::begin(self, &request, aim);
-        let response = match self.forward(request, aim, trail).await {
-            Ok(response) => response,
-            Err(error) => return beside.stand_in(self, &question, aim, trail, error).map(Reply::Made),
+        let beside = Beside::begin(self, &request, aim);
+        let answer = self.forward(request, aim, trail).await;
+        let response = match beside.judge(self, &question, aim, trail, answer)? {
+            Judged::Stale(stale) => return Ok(stale.into()),
+            Judged::Answer(response) => response,
         };
         let invalid = invalidate::invalidate(self, aim, &trail.context, &response);
         shield::invalidate(self, aim, &invalid, trail).await;

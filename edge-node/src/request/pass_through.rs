@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::{Method, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -15,7 +15,7 @@ use selvedge_runtime::{Body, BodyError, RunError};
 
 use super::route::{self, Aim};
 use super::trail::Trail;
-use super::{RequestPath, fetch, respond};
+use super::{RequestPath, fetch, lookup, respond};
 use crate::cache::status::Detail;
 use crate::cache::{Found, policy};
 use crate::limits::PASS_THROUGH_BODY_BYTES_MAX;
@@ -96,7 +96,8 @@ impl Saved {
             return None;
         }
         let now = path.now();
-        let entry = match path.cache().look(&route::key(aim, &trail.context), &self.headers, now).await {
+        let found = path.cache().look(&route::key(aim, &trail.context), &self.headers, now).await;
+        let entry = match lookup::trusted(path, aim.route.cache.max_disconnected_s, found) {
             Found::Fresh(entry, _) => entry,
             Found::Stale(entry, stale_ms, _) => {
                 let usable = policy::stale_use(&entry.control, stale_ms, aim.route.cache.stale_if_error_s).if_error;
@@ -111,7 +112,11 @@ impl Saved {
 
     async fn upstream(self, path: &RequestPath, aim: &Aim, trail: &Trail) -> Option<Response<Body>> {
         let upstream = aim.route.upstream.as_ref()?;
-        let headers = self.headers.clone();
+        let mut headers = self.headers.clone();
+        if aim.cached {
+            // A fill asks whether what is stored for the worker has changed: that is not the upstream's to say.
+            [IF_NONE_MATCH, IF_MODIFIED_SINCE].iter().for_each(|name| drop(headers.remove(name)));
+        }
         let mut request = Request::new(self.body()?);
         *request.method_mut() = trail.context.method.clone();
         *request.headers_mut() = headers;

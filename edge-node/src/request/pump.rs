@@ -2,11 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body as HttpBody;
 use selvedge_runtime::{Body, BodyError};
 
+use super::route::{Aim, Answerer};
 use crate::cache::collapse::Obligation;
 use crate::cache::disk::Spill;
 use crate::cache::{Cache, Filling};
@@ -26,6 +28,8 @@ pub(super) struct Room<'a> {
     pub(super) disk: Option<&'a Cache>,
     /// Where it is counted if it has to leave the disk.
     pub(super) route: Option<&'a Arc<RouteCounters>>,
+    /// Time without a byte.
+    pub(super) idle_timeout: Duration,
 }
 
 /// Where a body is, all of it or up to now.
@@ -44,6 +48,12 @@ impl Held {
     }
 }
 
+/// Time without a byte of a body: what is usual, or more where the upstream's owner declares more.
+pub(super) fn idle_timeout(aim: &Aim) -> Duration {
+    let declared = if let Answerer::Upstream(upstream) = &aim.answerer { upstream.body_idle_timeout() } else { Duration::ZERO };
+    FILL_IDLE_TIMEOUT.max(declared)
+}
+
 /// Moves the body to the readers. Gives its length, and where it is held to be stored.
 pub(super) async fn pump(obligation: &Obligation, mut body: Body, filling: &mut Filling, room: Room<'_>) -> (Result<u64, BodyError>, Held) {
     let (mut read, mut held, mut bytes_max) = (0, Held::InMemory, room.bytes_max);
@@ -51,9 +61,9 @@ pub(super) async fn pump(obligation: &Obligation, mut body: Body, filling: &mut 
         if matches!(held, Held::Nowhere) && !obligation.room().await {
             return (Err(BodyError::Aborted("nobody reads any more".into())), held);
         }
-        let frame = tokio::time::timeout(FILL_IDLE_TIMEOUT, std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await;
+        let frame = tokio::time::timeout(room.idle_timeout, std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await;
         let data = match frame {
-            Err(_) => return (Err(BodyError::Stalled { ms: FILL_IDLE_TIMEOUT.as_millis() as u64 }), Held::Nowhere),
+            Err(_) => return (Err(BodyError::Stalled { ms: room.idle_timeout.as_millis() as u64 }), Held::Nowhere),
             Ok(None) => return (Ok(read), held),
             Ok(Some(Err(error))) => return (Err(error), Held::Nowhere),
             Ok(Some(Ok(frame))) => match frame.into_data() {

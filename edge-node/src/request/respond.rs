@@ -218,7 +218,7 @@ pub(super) fn from_stream(
         tell_tags(&mut headers, &Tags::of(&stream.head.headers), trail);
     }
     status::add(&mut headers, cache_status);
-    if stream.head.status == StatusCode::OK && client_has(request, &headers) {
+    if is_conditional(stream.head.status) && client_has(request, &headers) {
         return not_modified(headers);
     }
     with(stream.head.status, headers, reader.into_body(stream.length))
@@ -233,10 +233,15 @@ pub(super) fn private(mut response: Response<Body>, request: &HeaderMap, cache_s
 
 /// A response to a request that was asked without its conditions.
 pub(super) fn conditional(response: Response<Body>, request: &HeaderMap) -> Response<Body> {
-    if response.status() == StatusCode::OK && client_has(request, response.headers()) {
+    if is_conditional(response.status()) && client_has(request, response.headers()) {
         return not_modified(response.into_parts().0.headers);
     }
     response
+}
+
+/// Whether a client's conditions are about a response with this status: they come before its range (RFC 9110, section 13.2.2).
+fn is_conditional(status: StatusCode) -> bool {
+    matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT)
 }
 
 /// Tells another node that asks by which tags a purge reaches it.

@@ -23,7 +23,7 @@ use super::trail::{Origin, Trail};
 use super::{fetch, fields};
 use crate::cache::key::{CacheKey, Space};
 use crate::cache::query;
-use crate::limits::PEER_INVALIDATION_WAIT;
+use crate::limits::{PEER_HEAD_TIMEOUT, PEER_INVALIDATION_WAIT};
 use crate::listen::{Connection, Interim, Refusal, Reply};
 use crate::metrics::Source;
 
@@ -65,7 +65,8 @@ impl Standing {
 
 /// The answer of the key's shield to the GET with these fields that this node would send to the upstream. None: the upstream is to be asked.
 pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, trail: &Trail) -> Option<Response<Body>> {
-    let eligible = matches!(aim.answerer, Answerer::Upstream(_)) && aim.route.cache.shield && aim.wish.is_none() && !trail.is_peers();
+    let Answerer::Upstream(upstream) = &aim.answerer else { return None };
+    let eligible = aim.route.cache.shield && aim.wish.is_none() && !trail.is_peers();
     if !eligible {
         return None;
     }
@@ -76,7 +77,7 @@ pub(super) async fn ask(path: &RequestPath, request: &HeaderMap, aim: &Aim, trai
     let standing = Standing { epoch: here.epoch.clone(), seq: here.seq, route: aim.route.fingerprint };
     let mut asked = outgoing(path, request, trail, trail.context.asked(), &standing)?;
     fetch::hear_interim(&mut asked, trail);
-    let answer = path.peers().ask(&peer, asked).await;
+    let answer = path.peers().ask(&peer, asked, PEER_HEAD_TIMEOUT + upstream.patience()).await;
     let metrics = &path.sinks.metrics;
     match answer {
         Ok(mut response) if !response.headers().contains_key(SELVEDGE_PEER) => {
@@ -107,7 +108,7 @@ pub(super) async fn invalidate(path: &RequestPath, aim: &Aim, targets: &[String]
         let mut asked = outgoing(path, &HeaderMap::new(), trail, &target, &standing)?;
         *asked.method_mut() = Method::DELETE;
         Some(async move {
-            match tokio::time::timeout(PEER_INVALIDATION_WAIT, path.peers().ask(&peer, asked)).await {
+            match tokio::time::timeout(PEER_INVALIDATION_WAIT, path.peers().ask(&peer, asked, PEER_INVALIDATION_WAIT)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!(peer = %peer.name(), %error, "the shield may still have what was made invalid"),
                 Err(_) => tracing::warn!(peer = %peer.name(), "the shield is late: it may still have what was made invalid"),

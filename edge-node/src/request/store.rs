@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{COOKIE, HeaderMap, RANGE, SET_COOKIE};
+use http::header::{CACHE_CONTROL, COOKIE, HeaderMap, PRAGMA, RANGE, SET_COOKIE};
 use http::{Method, Request, Response, StatusCode, Uri, response};
 use http_body::Body as HttpBody;
 use selvedge_origin::registry::CacheSettings;
@@ -19,8 +19,8 @@ use super::hints::Lesson;
 use super::lookup::{Question, Scope};
 use super::partial::{self, Completed};
 use super::pass_through;
-use super::pump::{Held, Room, pump};
-use super::route::Aim;
+use super::pump::{Held, Room, idle_timeout, pump};
+use super::route::{Aim, Answerer};
 use super::shield;
 use super::trail::Trail;
 use crate::cache::collapse::{Company, Duty, Obligation};
@@ -64,9 +64,8 @@ enum Ask<'a> {
 }
 
 impl Order {
-    pub(super) fn new(question: &Question, headers: &HeaderMap, aim: &Aim, stale: Option<(Arc<Entry>, u64)>, scope: Scope) -> Self {
-        let (facts, headers, aim) = (question.facts, headers.clone(), aim.clone());
-        Self { facts, headers, aim, stale, scope, begun: Instant::now(), alone: false }
+    pub(super) fn new(facts: RequestFacts, headers: HeaderMap, aim: &Aim, stale: Option<(Arc<Entry>, u64)>, scope: Scope) -> Self {
+        Self { facts, headers, aim: aim.clone(), stale, scope, begun: Instant::now(), alone: false }
     }
 
     /// The same, begun as this hint says.
@@ -81,7 +80,8 @@ pub(super) fn begin(path: &Arc<RequestPath>, obligation: Obligation, order: Orde
     path.tasks().spawn(task);
 }
 
-/// Refreshes a stale entry in the background, unless somebody does already.
+/// Refreshes a stale entry in the background, unless somebody does already. It is no client's fetch: what one says of its own answer is not said of it, and one whose answer
+/// could not be kept brings none about.
 pub(super) fn refresh(
     path: &Arc<RequestPath>,
     question: &Question,
@@ -90,14 +90,20 @@ pub(super) fn refresh(
     stale: (Arc<Entry>, u64),
     trail: &Trail,
 ) {
+    let facts = RequestFacts { no_store: false, ..question.facts };
+    if policy::not_for_others(facts, &stale.0.control).is_some() {
+        return;
+    }
+    let mut headers = headers.clone();
+    [CACHE_CONTROL, PRAGMA].iter().for_each(|name| drop(headers.remove(name)));
     let (scope, range) = match stale.0.part() {
         Some(_) => (Scope::Range(None), headers.get(RANGE).cloned()),
         None => (Scope::Whole, None),
     };
     let hint = Hint { range, ..Hint::of(&stale.0.variant) };
-    if let Duty::Fetch(obligation, reader) = path.cache().enter(&question.key, &hint, headers, Company::Open, aim.realm()) {
+    if let Duty::Fetch(obligation, reader) = path.cache().enter(&question.key, &hint, &headers, Company::Open, aim.realm()) {
         drop(reader);
-        begin(path, obligation, Order::new(question, headers, aim, Some(stale), scope), trail.refresh());
+        begin(path, obligation, Order::new(facts, headers, aim, Some(stale), scope), trail.refresh());
     }
 }
 
@@ -112,27 +118,21 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
     let settings = &order.aim.route.cache;
     let stale =
         order.stale.as_ref().map(|(entry, stale_ms)| (entry, policy::stale_use(&entry.control, *stale_ms, settings.stale_if_error_s)));
-    let fresh_yet = |entry: &Entry| !entry.control.no_cache && matches!(entry.standing(received), Standing::Fresh(_));
+    let is_fresh_yet = |entry: &Entry| order.stale.as_ref().is_some_and(|(_, stale_ms)| is_fresh_yet(entry, *stale_ms, received));
     match (answer, stale) {
         (Err(error), Some((entry, stale))) if stale.if_error && is_unreachable(&error) => obligation.tell(Head::Stale(entry.clone())),
-        (Err(error), stale) => {
-            let revalidates = |control: &Control| control.must_revalidate || control.proxy_revalidate || control.s_maxage.is_some();
-            let error = match error {
-                RequestError::Upstream(away) if away.is_of_the_server() && stale.is_some_and(|(entry, _)| revalidates(&entry.control)) => {
-                    RequestError::Unconfirmed(away)
-                }
-                error => error,
-            };
-            obligation.tell(Head::Failed(Arc::new(error)));
-        }
+        (Err(error), stale) => obligation.tell(Head::Failed(Arc::new(unconfirmed(error, stale.map(|(entry, _)| entry.as_ref()))))),
         // Stale beats a fresh error, and so does what is fresh yet and was to be refreshed.
-        (Ok(response), Some((entry, stale))) if policy::is_upstream_error(response.status()) && (stale.if_error || fresh_yet(entry)) => {
+        (Ok(response), Some((entry, stale))) if policy::is_upstream_error(response.status()) && (stale.if_error || is_fresh_yet(entry)) => {
             drop(response);
             obligation.tell(Head::Stale(entry.clone()));
         }
-        // What is stored came first in the place of a worker that failed, and what came after it is not the worker's.
-        (Ok(response), Some((entry, _))) if pass_through::is_passed(&response) => obligation.tell(Head::Stale(entry.clone())),
-        (Ok(response), Some((entry, _))) if response.status() == StatusCode::NOT_MODIFIED => {
+        // What is stored comes first in the place of a worker that failed, and what came after it is not the worker's.
+        (Ok(response), Some((entry, stale))) if pass_through::is_passed(&response) && (stale.if_error || is_fresh_yet(entry)) => {
+            drop(response);
+            obligation.tell(Head::Stale(entry.clone()));
+        }
+        (Ok(response), Some((entry, _))) if response.status() == StatusCode::NOT_MODIFIED && !pass_through::is_passed(&response) => {
             confirm(&path, &obligation, &order, entry, response.headers(), (requested, received));
             counters.fill.observe(order.begun.elapsed());
         }
@@ -141,6 +141,11 @@ async fn fill(path: Arc<RequestPath>, obligation: Obligation, order: Order, trai
             Err(refusal) => decline(&path, obligation, &order, response, refusal, received),
         },
     }
+}
+
+/// Whether what is stored, and was found to be stale for so long, could be used as it is, and was only to be refreshed. (What is not trusted was found to be stale.)
+pub(super) fn is_fresh_yet(entry: &Entry, stale_ms: u64, now: Time) -> bool {
+    stale_ms == 0 && !entry.control.no_cache && matches!(entry.standing(now), Standing::Fresh(_))
 }
 
 /// Whether the response may be stored: by the rules, and because it is what its path says.
@@ -214,6 +219,7 @@ async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<
         Ask::Since(entry) => validate::ask_since(request.headers_mut(), entry.fields()),
         _ => validate::ask_for_all(request.headers_mut()),
     }
+    control::forbid_stale(request.headers_mut());
     match (what, &order.scope) {
         (Ask::Rest(part), _) => partial::ask_for_rest(request.headers_mut(), part),
         (Ask::All | Ask::Since(_), Scope::Range(_)) => {
@@ -223,7 +229,7 @@ async fn ask(path: &Arc<RequestPath>, order: &Order, what: Ask<'_>, trail: &Arc<
         }
         _ => {}
     }
-    if matches!(order.aim.answerer, super::route::Answerer::Upstream(_)) {
+    if matches!(order.aim.answerer, Answerer::Upstream(_)) {
         request.headers_mut().insert(SURROGATE_CAPABILITY, CAPABILITY);
     }
     *request.uri_mut() = Uri::from(trail.context.asked().clone());
@@ -245,6 +251,17 @@ pub(super) fn is_unreachable(error: &RequestError) -> bool {
         RequestError::Upstream(error) => error.is_of_the_server(),
         RequestError::Run { error, .. } => error.outcome == Outcome::LoadShed,
         _ => false,
+    }
+}
+
+/// The error where what is stored had to be confirmed by an upstream that is away (RFC 9111, section 5.2.2.2): a gateway's that waited in vain.
+pub(super) fn unconfirmed(error: RequestError, stored: Option<&Entry>) -> RequestError {
+    let revalidates = |control: &Control| control.must_revalidate || control.proxy_revalidate || control.s_maxage.is_some();
+    match error {
+        RequestError::Upstream(away) if away.is_of_the_server() && stored.is_some_and(|entry| revalidates(&entry.control)) => {
+            RequestError::Unconfirmed(away)
+        }
+        error => error,
     }
 }
 
@@ -326,7 +343,8 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
     let is_part = head.status == StatusCode::PARTIAL_CONTENT && order.aim.slice.is_none();
     let disk = if is_part { None } else { Some(path.cache()) };
     let route = Some(&order.aim.route.counters);
-    let room = Room { memory_bytes_max: path.cache().memory_entry_max(bytes_max), bytes_max, length, disk, route };
+    let memory_bytes_max = path.cache().memory_entry_max(bytes_max);
+    let room = Room { memory_bytes_max, bytes_max, length, disk, route, idle_timeout: idle_timeout(&order.aim) };
     let welcome = path.cache().welcome(&obligation, length, room.memory_bytes_max, room.sliced_bytes_max());
     let mut stream = StreamHead { head: head.clone(), variant: variant.clone(), withheld, length, keeping: welcome.keeping };
     let arriving = Arriving { head, variant, storable, welcome };

@@ -6,18 +6,19 @@
 //! body:     0 (in the same record), or 1 and its number and length, u64 each (in slices of their own)
 //! part:     0, or 1 and the number of its first byte u64, or 2, that, and bytes of the whole u64
 //! tags:     0 or 1 (there were more), number u16, u64 each; texts of the first ones (version 1 has none)
+//! control:  flags u16, six times u32 (one more than the seconds, or 0 for none)   (versions 1 and 2 have none)
 //! fields:   number u16, for each its name and its value
 //! ```
 //!
-//! A name, value, key or text is its length (u32) and its bytes. What a response's own fields say (`Cache-Control`) is read from them again when it is decoded, by the rules of the
-//! program that decodes it; its tags are not among them any more.
+//! A name, value, key or text is its length (u32) and its bytes. The directives are those that it was stored by: a worker may have wished for others than its fields say. Of
+//! versions that have none they are read from the fields. Its tags are not among those any more.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::record::META_BYTES_MAX;
-use crate::cache::control::Control;
+use crate::cache::control::{Control, Seconds};
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::freshness::Freshness;
 use crate::cache::part::Part;
@@ -26,7 +27,9 @@ use crate::cache::tags::Tags;
 use crate::cache::time::Time;
 use crate::cache::vary::{VARY_FIELDS_MAX, Variant};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Directives are those of the fields.
+const VERSION_WITHOUT_CONTROL: u8 = 2;
 /// Tags are hashes only.
 const VERSION_WITHOUT_TEXTS: u8 = 1;
 const VARIES_ON_NOTHING: u16 = u16::MAX;
@@ -56,6 +59,7 @@ pub(super) struct Decoded {
     stamp: Stamp,
     part: Option<Part>,
     tags: Tags,
+    control: Option<Control>,
     fields: HeaderMap,
 }
 
@@ -114,6 +118,7 @@ pub(super) fn encode(key: &[u8], entry: &Entry, body: BodyPlace) -> Option<Vec<u
     out.0.extend_from_slice(&u16::try_from(tags.names().len()).ok()?.to_le_bytes());
     tags.names().iter().for_each(|tag| out.0.extend_from_slice(&tag.0.to_le_bytes()));
     out.text(tags.texts_stored());
+    out.control(entry.control);
     let count = u16::try_from(entry.fields().len()).ok()?;
     out.0.extend_from_slice(&count.to_le_bytes());
     for (name, value) in entry.fields().iter() {
@@ -127,7 +132,7 @@ pub(super) fn encode(key: &[u8], entry: &Entry, body: BodyPlace) -> Option<Vec<u
 pub(super) fn decode(meta: Bytes) -> Result<Decoded, DecodeError> {
     let mut input = Reader { all: meta, at: 0 };
     let [version] = input.array()?;
-    if ![VERSION, VERSION_WITHOUT_TEXTS].contains(&version) {
+    if ![VERSION, VERSION_WITHOUT_CONTROL, VERSION_WITHOUT_TEXTS].contains(&version) {
         return Err(DecodeError::Version(version));
     }
     let key = input.text()?;
@@ -150,6 +155,7 @@ pub(super) fn decode(meta: Bytes) -> Result<Decoded, DecodeError> {
         (tags, VERSION_WITHOUT_TEXTS) => tags,
         (tags, _) => tags.with_texts(&input.text()?),
     };
+    let control = if version == VERSION { Some(input.control()?) } else { None };
     let mut fields = HeaderMap::new();
     for _ in 0..u16::from_le_bytes(input.array()?) {
         let (name, value) = (input.name()?, input.text()?);
@@ -159,7 +165,7 @@ pub(super) fn decode(meta: Bytes) -> Result<Decoded, DecodeError> {
     if input.at != input.all.len() {
         return Err(DecodeError::Bad("end"));
     }
-    Ok(Decoded { key, body, variant, status, freshness, stamp, part, tags, fields })
+    Ok(Decoded { key, body, variant, status, freshness, stamp, part, tags, control, fields })
 }
 
 impl Decoded {
@@ -167,7 +173,7 @@ impl Decoded {
     pub(super) fn into_entry(self, body: StoredBody) -> Entry {
         let mut head = Response::new(()).into_parts().0;
         (head.status, head.headers) = (self.status, self.fields);
-        let control = Control::of_response(&head.headers);
+        let control = self.control.unwrap_or_else(|| Control::of_response(&head.headers));
         let mut entry = Entry::new(head, body, control, self.freshness, self.variant, self.stamp);
         entry.purgeable = Purgeable::new(self.stamp, self.tags);
         entry.lies(self.part)
@@ -204,9 +210,43 @@ fn variant(input: &mut Reader) -> Result<Variant, DecodeError> {
     Ok(Variant::stored(names.into(), values.into()))
 }
 
+/// The directives without a number, each at its bit.
+fn flags(control: &mut Control) -> [&mut bool; 11] {
+    let Control { no_store, no_cache, private, public, must_revalidate, proxy_revalidate, .. } = control;
+    let Control { must_understand, no_transform, immutable, only_if_cached, targeted, .. } = control;
+    [
+        no_store,
+        no_cache,
+        private,
+        public,
+        must_revalidate,
+        proxy_revalidate,
+        must_understand,
+        no_transform,
+        immutable,
+        only_if_cached,
+        targeted,
+    ]
+}
+
+/// The directives with a number of seconds, in order.
+fn seconds(control: &mut Control) -> [&mut Option<Seconds>; 6] {
+    let Control { max_age, s_maxage, stale_while_revalidate, stale_if_error, min_fresh, max_stale, .. } = control;
+    [max_age, s_maxage, stale_while_revalidate, stale_if_error, min_fresh, max_stale]
+}
+
 struct Writer(Vec<u8>);
 
 impl Writer {
+    fn control(&mut self, mut control: Control) {
+        let bits = flags(&mut control).iter().enumerate().fold(0_u16, |bits, (at, flag)| bits | (u16::from(**flag) << at));
+        self.0.extend_from_slice(&bits.to_le_bytes());
+        for seconds in seconds(&mut control) {
+            let number = seconds.map_or(0, |seconds| u32::try_from(seconds.get() + 1).unwrap_or(u32::MAX));
+            self.0.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
     fn text(&mut self, text: &[u8]) {
         self.0.extend_from_slice(&(text.len() as u32).to_le_bytes());
         self.0.extend_from_slice(text);
@@ -223,6 +263,21 @@ impl Reader {
         let array = *self.all.get(self.at..).and_then(<[u8]>::first_chunk).ok_or(DecodeError::Short)?;
         self.at += N;
         Ok(array)
+    }
+
+    fn control(&mut self) -> Result<Control, DecodeError> {
+        let mut control = Control::default();
+        let mut left = u16::from_le_bytes(self.array()?);
+        for flag in flags(&mut control) {
+            (*flag, left) = (left & 1 == 1, left >> 1);
+        }
+        if left != 0 {
+            return Err(DecodeError::Bad("directives"));
+        }
+        for seconds in seconds(&mut control) {
+            *seconds = u32::from_le_bytes(self.array()?).checked_sub(1).map(|number| Seconds::new(number.into()));
+        }
+        Ok(control)
     }
 
     fn number(&mut self) -> Result<u64, DecodeError> {
@@ -253,12 +308,14 @@ pub(super) fn fuzz(bytes: &[u8]) {
     assert_eq!((key, body, entry.status, entry.freshness), (key_again, body_again, entry_again.status, entry_again.freshness));
     assert_eq!((entry.purgeable.stamp, &entry.purgeable.tags), (entry_again.purgeable.stamp, &entry_again.purgeable.tags));
     assert_eq!(entry.fields(), entry_again.fields());
-    assert_eq!(entry.part(), entry_again.part());
+    assert_eq!((entry.part(), entry.control), (entry_again.part(), entry_again.control));
     assert!(entry.variant.same(&entry_again.variant));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::cache::tests::{entry, varied};
 
@@ -292,18 +349,42 @@ mod tests {
         }
     }
 
+    /// Where the directives are.
+    fn control_of(bytes: &[u8], entry: &Entry) -> std::ops::Range<usize> {
+        let fields: usize = entry.fields().iter().map(|(name, value)| 8 + name.len() + value.len()).sum();
+        let end = bytes.len() - fields - 2;
+        end - 26..end
+    }
+
     #[test]
-    fn an_entry_of_the_version_before_is_read_without_the_texts_of_its_tags() {
-        let entry = varied(b"abc", &[("cache-tag", "first,second")], &[]);
+    fn entries_of_the_versions_before_are_read_with_what_their_fields_say_and_without_the_texts_of_tags() {
+        let entry = varied(b"abc", &[("cache-tag", "first,second"), ("cache-control", "public, max-age=60")], &[]);
         let mut bytes = encode(b"key", &entry, BodyPlace::Here).expect("a head");
+        bytes.drain(control_of(&bytes, &entry));
+        bytes[0] = VERSION_WITHOUT_CONTROL;
+        let again = decode(bytes.clone().into()).expect("a head").into_entry(entry.body.clone());
+        assert_eq!(again.control, entry.control);
+        assert_eq!(again.purgeable.tags.texts().collect::<Vec<_>>(), [b"first".as_slice(), b"second"]);
         let texts = b"\x0c\0\0\0first\nsecond";
         let at = bytes.windows(texts.len()).position(|window| window == texts).expect("the texts");
         bytes.drain(at..at + texts.len());
         bytes[0] = VERSION_WITHOUT_TEXTS;
         let again = decode(bytes.into()).expect("a head").into_entry(entry.body.clone()).purgeable.tags;
         assert_eq!((again.names(), again.texts().count()), (entry.purgeable.tags.names(), 0));
-        let now = round(&entry, BodyPlace::Here).purgeable.tags;
-        assert_eq!(now.texts().collect::<Vec<_>>(), [b"first".as_slice(), b"second"]);
+    }
+
+    #[test]
+    fn what_it_was_stored_by_is_read_as_written_also_where_its_fields_say_otherwise() {
+        let mut entry = Arc::into_inner(varied(b"abc", &[("cache-control", "no-cache")], &[])).expect("nobody else has it");
+        for at in 0..11 {
+            entry.control = Control { max_age: Some(Seconds::new(3600)), max_stale: Some(Seconds::new(0)), ..Control::default() };
+            *flags(&mut entry.control)[at] = true;
+            assert_eq!(round(&entry, BodyPlace::Here).control, entry.control);
+        }
+        let mut bytes = encode(b"key", &entry, BodyPlace::Here).expect("a head");
+        let at = control_of(&bytes, &entry).start + 1;
+        bytes[at] |= 0x80;
+        assert_eq!(decode(bytes.into()).err(), Some(DecodeError::Bad("directives")));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap};
-use http::{HeaderValue, Method, Response};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::Body as HttpBody;
 use selvedge_origin::registry::Coding;
 use selvedge_runtime::Body;
@@ -121,7 +121,7 @@ pub(super) async fn stored(
         Err(coding) => coding,
     };
     let head = entry.coded(coding, None);
-    if asked.trail.context.method == Method::HEAD || client_has(asked.headers, head.fields()) {
+    if asked.trail.context.method == Method::HEAD || (entry.status == StatusCode::OK && client_has(asked.headers, head.fields())) {
         // Nothing of the body is sent, so there is nothing to compress.
         return respond(&head, say);
     }

@@ -7,7 +7,7 @@ use selvedge_runtime::Body;
 
 use super::super::RequestPath;
 use super::super::lookup::Question;
-use super::super::pump::{Room, pump};
+use super::super::pump::{Room, idle_timeout, pump};
 use super::super::route::Aim;
 use super::body::Encoded;
 use super::encoder::Encoder;
@@ -88,10 +88,11 @@ fn begin(
 ) {
     let (path, key, bytes_max) = (path.clone(), question.key.clone(), aim.route.cache.entry_bytes_max);
     let tasks = path.tasks().clone();
+    let idle_timeout = idle_timeout(aim);
     tasks.spawn(async move {
         let mut filling = path.cache().filling();
         let memory_bytes_max = path.cache().memory_entry_max(bytes_max);
-        let room = Room { memory_bytes_max, bytes_max, length: None, disk: None, route: None };
+        let room = Room { memory_bytes_max, bytes_max, length: None, disk: None, route: None, idle_timeout };
         let (read, held) = pump(&obligation, Encoded::body(plain, encoder), &mut filling, room).await;
         let entry = match &source {
             Source::Entry(entry) => Some(entry.clone()),

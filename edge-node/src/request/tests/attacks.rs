@@ -171,3 +171,31 @@ async fn errors_that_our_limits_make_are_not_stored_whatever_the_route_says_of_t
     }
     assert_eq!((runs.load(SeqCst), world.path.cache().usage().0), (2, 0));
 }
+
+#[tokio::test]
+async fn what_a_connection_names_is_not_seen_by_the_upstream_and_chooses_no_variant() {
+    let server = Server::start(|request| async move {
+        let fields = [("cache-control", "max-age=60"), ("vary", "accept-language")];
+        response(200, &fields, if field(request.headers(), "accept-language") == "de" { "deutsch" } else { "default" })
+    })
+    .await;
+    let world = with(&server, CacheSettings::default());
+    let german = [("accept-language", "de"), ("connection", "accept-language")];
+    assert_eq!(text(world.send(get("/", &german)).await).await, "default", "it was said to this node");
+    assert_eq!(text(world.send(get("/", &german[..1])).await).await, "deutsch");
+    assert_eq!(world.look("/").await.2, "default");
+    assert_eq!(server.requests(), 2, "the first was stored for those who name no language");
+}
+
+#[tokio::test]
+async fn what_varies_on_who_asks_is_kept_for_nobody() {
+    for name in ["x-forwarded-for", "Forwarded", "cf-connecting-ip", "accept, X-Request-Id"] {
+        let server =
+            Server::start(move |_| async move { response(200, &[("cache-control", "max-age=60"), ("vary", name)], "yours") }).await;
+        let world = with(&server, CacheSettings::default());
+        for _ in 0..2 {
+            assert!(world.look("/").await.1.contains("detail=vary"), "{name}");
+        }
+        assert_eq!(server.requests(), 2, "{name}");
+    }
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use http::{Method, Request};
+use parking_lot::Mutex;
 use selvedge_origin::registry::CacheSettings;
 use selvedge_runtime::Body;
 
@@ -253,6 +254,11 @@ async fn a_request_may_ask_for_what_is_stored_only_or_for_nothing_to_be_stored()
     assert_eq!(world.send(get("/", &only)).await.status(), 504);
     world.look("/").await;
     assert_eq!(world.send(get("/", &only)).await.status(), 200);
+    // What is stored does not fulfil the condition, and a body may decide about the answer.
+    assert_eq!(world.send(get("/", &[only[0], ("if-match", "\"b\"")])).await.status(), 504);
+    let with_body = Request::get("/").header("host", "www.example.org").header("cache-control", "only-if-cached");
+    assert_eq!(world.send(with_body.body(Body::full("x")).expect("a request")).await.status(), 504);
+    assert_eq!(server.requests(), 2);
 }
 
 #[tokio::test]
@@ -294,4 +300,40 @@ async fn a_route_may_turn_its_cache_off() {
         assert_eq!(world.look("/").await.1, "");
     }
     assert_eq!(server.requests(), 2);
+}
+
+#[tokio::test]
+async fn a_refresh_is_no_clients_fetch_and_is_kept_whatever_the_one_said_who_brought_it_about() {
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = said.clone();
+    let server = Server::start(move |request| {
+        noted.lock().push(field(request.headers(), "cache-control"));
+        async move { response(200, &[("cache-control", "max-age=10, stale-while-revalidate=60")], "page") }
+    })
+    .await;
+    let world = World::new(vec![to_upstream("/*", &server)]);
+    world.look("/").await;
+    world.pass(20);
+    // What it brings could not be kept: it brings none about.
+    assert_eq!(world.send(get("/", &[("authorization", "me")])).await.status(), 200);
+    world.rest().await;
+    assert_eq!(server.requests(), 1);
+    assert_eq!(world.send(get("/", &[("cache-control", "no-store"), ("pragma", "no-cache")])).await.status(), 200);
+    world.rest().await;
+    assert_eq!(*said.lock(), ["", ""]);
+    assert_eq!(world.look("/").await.1, "edge-1; hit; ttl=10");
+}
+
+#[tokio::test]
+async fn a_fetch_that_others_may_follow_does_not_ask_for_what_is_stale() {
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = said.clone();
+    let server = Server::start(move |request| {
+        noted.lock().push(field(request.headers(), "cache-control"));
+        async move { response(200, &[("cache-control", "max-age=10")], "page") }
+    })
+    .await;
+    let world = World::new(vec![to_upstream("/*", &server)]);
+    world.send(get("/", &[("cache-control", "max-age=5, max-stale=60, x=\"max-stale\"")])).await;
+    assert_eq!(*said.lock(), ["max-age=5, x=\"max-stale\""]);
 }

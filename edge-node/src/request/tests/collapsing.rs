@@ -330,3 +330,43 @@ async fn a_slow_reader_of_a_stored_response_holds_nobody_up() {
     assert_eq!(text(slow).await.len(), 2 << 20);
     assert_eq!(server.requests(), 1);
 }
+
+#[tokio::test]
+async fn what_a_confirmation_says_to_whoever_ordered_it_is_not_for_those_who_follow() {
+    for control in ["private", "no-store"] {
+        let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(Notify::new()));
+        let (opens, asks) = (gate.clone(), asked.clone());
+        let server = Server::start(move |request| {
+            let (opens, asks) = (opens.clone(), asks.clone());
+            async move {
+                if !request.headers().contains_key("if-none-match") {
+                    return response(200, &[("cache-control", "max-age=10"), ("etag", "\"a\"")], "page");
+                }
+                let own = request.headers().contains_key("cookie");
+                asks.notify_one();
+                opens.acquire().await.expect("open").forget();
+                let fields = [("etag", "\"a\""), ("cache-control", control), ("x-user", "one")];
+                response(304, if own { &fields } else { &fields[..1] }, "")
+            }
+        })
+        .await;
+        let world = World::new(vec![to_upstream("/*", &server)]);
+        world.look("/").await;
+        world.pass(20);
+        let others = async {
+            asked.notified().await;
+            let others = join_all((0..3).map(|_| world.get("/")));
+            let open = async {
+                settle().await;
+                gate.add_permits(10);
+            };
+            futures::join!(others, open).0
+        };
+        let (one, others) = futures::join!(world.send(get("/", &[("cookie", "one")])), others);
+        assert_eq!(field(one.headers(), "x-user"), "one", "{control}");
+        for other in others {
+            assert_eq!((other.status().as_u16(), field(other.headers(), "x-user")), (200, String::new()), "{control}");
+            assert_eq!(text(other).await, "page");
+        }
+    }
+}

@@ -219,3 +219,15 @@ async fn what_does_not_become_smaller_is_tried_once() {
     }
     assert_eq!(world.metrics.compressions.get(), 1);
 }
+
+#[tokio::test]
+async fn a_condition_is_about_a_200_and_a_stored_error_is_sent_with_its_body() {
+    let server = Server::start(|_| async { response(404, STORED, PAGE) }).await;
+    let world = World::new(vec![to_upstream("/*", &server)]);
+    world.look("/").await;
+    for coding in ["br", "identity"] {
+        let response = world.send(get("/", &[("accept-encoding", coding), ("if-none-match", "\"a\"")])).await;
+        assert_eq!(response.status(), 404);
+        assert_eq!(plain(response).await.1, PAGE.as_bytes(), "{coding}");
+    }
+}

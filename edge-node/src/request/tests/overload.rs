@@ -48,19 +48,19 @@ async fn misses_are_refused_and_hits_go_on() {
 #[tokio::test]
 async fn what_is_stored_stands_in_for_what_is_not_fetched_as_it_does_for_an_upstream_that_is_away() {
     let cases = [
-        ("max-age=1", 200, 200),
-        ("max-age=1, stale-if-error=2", 503, 503),
-        ("max-age=1, must-revalidate", 504, 503),
-        ("max-age=1, stale-while-revalidate=60", 200, 200),
+        ("max-age=1", 200),
+        ("max-age=1, stale-if-error=2", 503),
+        ("max-age=1, must-revalidate", 504),
+        ("max-age=1, stale-while-revalidate=60", 200),
     ];
-    for (control, status, head) in cases {
+    for (control, status) in cases {
         let server = Server::start(move |_| async move { response(200, &[("cache-control", control)], "page") }).await;
         let world = World::new(vec![to_upstream("/*", &server)]);
         world.look("/").await;
         world.pass(5);
         world.strain.refuse(Some(Work::Miss));
         assert_eq!(world.look("/").await.0, status, "{control}");
-        assert_eq!(world.send(with(Method::HEAD, "/")).await.status(), head, "{control}");
+        assert_eq!(world.send(with(Method::HEAD, "/")).await.status(), status, "{control}");
         world.rest().await;
         assert_eq!(server.requests(), 1, "{control}: a refresh is put off, too");
     }

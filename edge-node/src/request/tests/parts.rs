@@ -244,3 +244,27 @@ async fn a_body_that_is_shorter_than_it_said_is_not_stored_and_a_longer_one_ends
     assert_eq!(world.look("/other").await.2, "page", "what came after the body is nobody's answer");
     assert_eq!(connections.load(SeqCst), 2);
 }
+
+#[tokio::test]
+async fn a_range_of_another_version_is_not_answered_from_a_part() {
+    let (server, asked) = ranged("\"a\"").await;
+    let world = World::new(vec![to_upstream("/*", &server)]);
+    range(&world, "bytes=4-9").await;
+    let on = async |tag: &str| world.send(get("/", &[("range", "bytes=6-7"), ("if-range", tag)])).await;
+    assert_eq!(text(on("\"a\"").await).await, "67");
+    assert_eq!(asked.lock().len(), 1);
+    on("\"old\"").await;
+    assert_eq!(asked.lock().last().map(String::as_str), Some("bytes=6-7 \"old\""), "the upstream decides");
+}
+
+#[tokio::test]
+async fn a_condition_comes_before_a_range_on_a_miss_as_on_a_hit() {
+    let (server, _) = ranged("\"a\"").await;
+    let world = World::new(vec![to_upstream("/*", &server)]);
+    for _ in 0..2 {
+        let response = world.send(get("/", &[("range", "bytes=4-9"), ("if-none-match", "\"a\"")])).await;
+        assert_eq!((response.status().as_u16(), text(response).await.as_str()), (304, ""));
+    }
+    assert_eq!(range(&world, "bytes=4-9").await.2, "456789");
+    assert_eq!(server.requests(), 1, "the part is stored all the same");
+}

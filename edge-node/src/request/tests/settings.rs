@@ -232,6 +232,19 @@ async fn without_the_registry_what_is_stored_is_validated_where_the_route_minds(
         indifferent.look("/").await;
     }
     assert_eq!(server.requests(), 1);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let failing = Server::start(move |_| {
+        let first = asked.fetch_add(1, SeqCst) == 0;
+        async move { response(if first { 200 } else { 503 }, PAGE, "page") }
+    })
+    .await;
+    let distrusting = with(&failing, CacheSettings { max_disconnected_s: 15, stale_if_error_s: 60, ..Default::default() });
+    for method in [Method::GET, Method::GET, Method::HEAD] {
+        let mut request = get("/", &[]);
+        *request.method_mut() = method.clone();
+        let expected = if failing.requests() == 0 { 200 } else { 503 };
+        assert_eq!(distrusting.send(request).await.status().as_u16(), expected, "{method}: it may have been purged");
+    }
 }
 
 #[tokio::test]
@@ -281,7 +294,7 @@ async fn a_head_confirms_or_refutes_what_is_stored() {
 
 #[tokio::test]
 async fn a_stale_response_answers_head_too_while_the_upstream_is_away() {
-    for (control, status) in [("max-age=1", 200), ("max-age=1, must-revalidate", 502)] {
+    for (control, status) in [("max-age=1", 200), ("max-age=1, must-revalidate", 504)] {
         let server = Server::start(move |_| async move { response(200, &[("cache-control", control)], "page") }).await;
         let world = World::new(vec![to_upstream("/*", &server)]);
         world.look("/").await;
@@ -290,6 +303,27 @@ async fn a_stale_response_answers_head_too_while_the_upstream_is_away() {
         let mut head = get("/", &[]);
         *head.method_mut() = Method::HEAD;
         assert_eq!(world.send(head).await.status().as_u16(), status, "{control}");
+    }
+}
+
+#[tokio::test]
+async fn a_stale_response_answers_head_too_while_the_upstream_fails() {
+    for (control, condition, status) in
+        [("max-age=1", "", 200), ("max-age=1", "\"other\"", 503), ("max-age=1, must-revalidate", "", 503), ("max-age=60", "", 200)]
+    {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let server = Server::start(move |_| {
+            let first = asked.fetch_add(1, SeqCst) == 0;
+            async move { response(if first { 200 } else { 503 }, &[("cache-control", control), ("etag", "\"a\"")], "page") }
+        })
+        .await;
+        let world = with(&server, CacheSettings { request_directives: RequestDirectives::All, ..Default::default() });
+        world.look("/").await;
+        world.pass(5);
+        let mut head = get("/", &[("if-match", condition), ("cache-control", "no-cache")][usize::from(condition.is_empty())..]);
+        *head.method_mut() = Method::HEAD;
+        assert_eq!(world.send(head).await.status().as_u16(), status, "{control} {condition}");
+        assert_eq!(server.requests(), 2);
     }
 }
 

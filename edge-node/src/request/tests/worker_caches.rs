@@ -377,3 +377,30 @@ async fn what_is_outside_is_stored_where_it_says_for_how_long() {
     }
     drop(world);
 }
+
+#[tokio::test]
+async fn what_must_be_confirmed_does_not_stand_in_for_a_worker_that_failed() {
+    let server = Server::start(|request: Request<hyper::body::Incoming>| async move {
+        let confirms = request.headers().contains_key("if-none-match");
+        response(if confirms { 304 } else { 200 }, &[("cache-control", "max-age=60")], if confirms { "" } else { "upstream" })
+    })
+    .await;
+    let mut route = to_worker("www.example.org/*", "w");
+    route.upstream = to_upstream("/", &server).upstream;
+    route.cache.enabled = Some(true);
+    let runs = Arc::new(AtomicUsize::new(0));
+    let world = World::with_worker(vec![route], move |invocation: Invocation| {
+        let run = runs.fetch_add(1, SeqCst);
+        async move {
+            invocation.host.pass_through();
+            let fields = [("cache-control", "max-age=10, must-revalidate"), ("etag", "\"w\"")];
+            if run == 0 { Ok(response(200, &fields, "worker")) } else { Err(failing(Outcome::RunnerLost)) }
+        }
+    });
+    assert_eq!(world.look("/").await.2, "worker");
+    world.pass(20);
+    for _ in 0..2 {
+        let (status, cache, body) = world.look("/").await;
+        assert_eq!((status, body.as_str()), (200, "upstream"), "{cache}");
+    }
+}

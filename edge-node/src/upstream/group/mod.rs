@@ -15,6 +15,7 @@ mod standing;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -101,6 +102,19 @@ impl Group {
     /// The servers that were declared: nothing is known of them.
     pub fn new(declared: &registry::Upstream) -> Result<Self, BadUpstream> {
         Self::with(declared, Arc::default(), |_| None)
+    }
+
+    /// Time without a byte of a response's body, where its owner says one.
+    pub(crate) fn body_idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.declared.body_idle_timeout_ms.unwrap_or(0).into())
+    }
+
+    /// Time to a response's head, and between two bytes of its body, as far as its owner says some: with the wait for a place and the connection.
+    pub(crate) fn patience(&self) -> Duration {
+        let declared = &self.declared;
+        let head =
+            [declared.queue_wait_ms, declared.connect_timeout_ms, declared.head_timeout_ms].into_iter().flatten().map(u64::from).sum();
+        Duration::from_millis(head).max(self.body_idle_timeout())
     }
 
     /// The same, with what is known of some.
