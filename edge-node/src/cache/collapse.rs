@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Response;
 use http::header::HeaderMap;
@@ -12,17 +13,36 @@ use smallvec::SmallVec;
 use super::Hint;
 use super::entry::Entry;
 use super::fill::{Fill, Head, Reader};
+use super::ledger::Ledger;
 use super::policy::Refusal;
 use super::purge::Stamp;
 use super::status::Detail;
 use super::vary::Variant;
+use crate::limits::{FILL_IDLE_TIMEOUT, FILL_READERS_MAX, FILLS_MAX};
 
 /// All fetches that fill the cache now.
 #[derive(Debug)]
 pub(super) struct Fills {
     by_key: Mutex<ByKey>,
-    keys_max: usize,
-    readers_max: usize,
+    bounds: Bounds,
+    ledger: Arc<Ledger>,
+}
+
+/// What all fetches may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Keys at one time.
+    pub(crate) keys_max: usize,
+    /// Readers of one fetch.
+    pub(crate) readers_max: usize,
+    /// For how long readers of a fetch wait for one that is slower than they are.
+    pub(crate) patience: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { keys_max: FILLS_MAX, readers_max: FILL_READERS_MAX, patience: FILL_IDLE_TIMEOUT }
+    }
 }
 
 /// Several for one key where responses vary, or where their answers are not shared.
@@ -66,9 +86,9 @@ pub struct Obligation {
 }
 
 impl Fills {
-    /// Of at most so many keys at one time, each with at most so many readers.
-    pub(super) fn bounded(keys_max: usize, readers_max: usize) -> Arc<Self> {
-        Arc::new(Self { by_key: Mutex::default(), keys_max, readers_max })
+    /// Within these bounds.
+    pub(super) fn new(bounds: Bounds, ledger: &Arc<Ledger>) -> Arc<Self> {
+        Arc::new(Self { by_key: Mutex::default(), bounds, ledger: ledger.clone() })
     }
 
     /// Whether a fetch of this key is on its way.
@@ -97,13 +117,13 @@ impl Fills {
             && let Some(registered) =
                 by_key.get(key).and_then(|list| list.iter().find(|one| one.open && one.discriminator == discriminator && admits(&one.fill)))
         {
-            return registered.fill.reader(false, self.readers_max).map_or(Duty::Refused(Detail::Waiters.name()), Duty::Follow);
+            return registered.fill.reader(false, self.bounds.readers_max).map_or(Duty::Refused(Detail::Waiters.name()), Duty::Follow);
         }
-        if by_key.len() >= self.keys_max {
+        if by_key.len() >= self.bounds.keys_max {
             return Duty::Refused(Detail::Fills.name());
         }
-        let fill = Fill::new(stamp);
-        let Some(reader) = fill.reader(true, self.readers_max) else { return Duty::Refused(Detail::Waiters.name()) };
+        let fill = Fill::new(stamp, self.ledger.share(0), self.bounds.patience);
+        let Some(reader) = fill.reader(true, self.bounds.readers_max) else { return Duty::Refused(Detail::Waiters.name()) };
         let registered = Registered { discriminator, open: company == Company::Open, fill: fill.clone() };
         by_key.entry(key.into()).or_default().push(registered);
         Duty::Fetch(Obligation { fills: self.clone(), key: key.into(), fill }, reader)
@@ -152,8 +172,8 @@ impl Obligation {
         self.fill.give(response, refusal);
     }
 
-    /// Bytes have arrived; gives what is held now, in bytes.
-    pub fn push(&self, chunk: bytes::Bytes) -> u64 {
+    /// Bytes have arrived; gives what is held now, in bytes, and whether there is room for it beside what others hold.
+    pub fn push(&self, chunk: bytes::Bytes) -> (u64, bool) {
         self.fill.push(chunk)
     }
 
@@ -178,9 +198,9 @@ impl Obligation {
         self.fill.became(entry);
     }
 
-    /// The begin of the body is on disk; gives what is held in memory now, in bytes.
-    pub fn spilled(&self, begin: super::disk::DiskBody) -> u64 {
-        self.fill.spilled(begin)
+    /// The begin of the body is on disk: who is far behind reads it there.
+    pub fn spilled(&self, begin: super::disk::DiskBody) {
+        self.fill.spilled(begin);
     }
 
     /// All bytes that have arrived.

@@ -2,13 +2,14 @@
 //!
 //! While the response may be stored, the fill runs as fast as the upstream, and a slow or vanished reader hurts nobody. One that is too large for memory goes to disk as it
 //! arrives: who is far behind reads from there. When it turns out too large to be stored at all, it goes on at the pace of its slowest reader, holding a bounded window,
-//! and takes no new ones.
+//! and takes no new ones. One who keeps others waiting is left behind.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, Response, response};
@@ -17,15 +18,17 @@ use parking_lot::Mutex;
 use selvedge_runtime::{Body, BodyError};
 use slab::Slab;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::disk::DiskBody;
 use super::entry::Entry;
 use super::keeping::Keeping;
+use super::ledger::Share;
 use super::policy::Refusal;
 use super::purge::Stamp;
 use super::tags::Tags;
 use super::vary::Variant;
-use crate::limits::{FILL_CHUNK_OVERHEAD_BYTES, FILL_WINDOW_BYTES};
+use crate::limits::{FILL_CHUNK_OVERHEAD_BYTES, FILL_NARROW_WINDOW_BYTES, FILL_WINDOW_BYTES};
 use crate::request::RequestError;
 
 /// What a fill has found out, for its readers.
@@ -66,6 +69,8 @@ pub struct Fill {
     state: Mutex<State>,
     /// When it began.
     stamp: Stamp,
+    /// For how long readers wait for one that takes less than a window.
+    patience: Duration,
     /// What it fetches has been invalidated meanwhile: it is not stored.
     discarded: AtomicBool,
 }
@@ -81,6 +86,8 @@ struct State {
     /// Bytes that have arrived.
     len: u64,
     held_bytes: u64,
+    /// Where those are counted: as long as the last reader may want them.
+    share: Share,
     /// What of the body can be read from disk: its begin.
     on_disk: Option<DiskBody>,
     end: Option<Result<(), BodyError>>,
@@ -89,39 +96,46 @@ struct State {
     /// No longer stored: chunks go when the slowest reader has them.
     paced: bool,
     readers: Slab<ReaderState>,
+    /// For how long the fetch has waited for the slowest reader, since they were last looked at.
+    waited: Duration,
     /// Somebody has joined whoever ordered it.
     followed: bool,
     filler: Option<Waker>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ReaderState {
     waker: Option<Waker>,
-    /// Bytes that it has.
+    /// Bytes that it has, and what it had when it was last looked at.
     at: u64,
+    had: u64,
+    /// It has kept others waiting for too long: it gets nothing more.
+    left_behind: bool,
 }
 
 type Wakers = SmallVec<[Waker; 4]>;
 
 impl Fill {
     /// One that begins now: nothing is known yet.
-    pub(super) fn new(stamp: Stamp) -> Arc<Self> {
+    pub(super) fn new(stamp: Stamp, share: Share, patience: Duration) -> Arc<Self> {
         let state = State {
             head: None,
             private: None,
             owner_gone: false,
             chunks: VecDeque::new(),
             len: 0,
+            share,
             held_bytes: 0,
             on_disk: None,
             end: None,
             stored: None,
             paced: false,
             readers: Slab::new(),
+            waited: Duration::ZERO,
             followed: false,
             filler: None,
         };
-        Arc::new(Self { state: Mutex::new(state), stamp, discarded: AtomicBool::new(false) })
+        Arc::new(Self { state: Mutex::new(state), stamp, patience, discarded: AtomicBool::new(false) })
     }
 
     /// A reader from the first byte; none where there are `readers_max`, or the first bytes have gone.
@@ -131,7 +145,7 @@ impl Fill {
             return None;
         }
         state.followed |= !owner;
-        let id = state.readers.insert(ReaderState { waker: None, at: 0 });
+        let id = state.readers.insert(ReaderState::default());
         Some(Reader { fill: self.clone(), id, owner })
     }
 
@@ -198,15 +212,16 @@ impl Fill {
         drop(unwanted);
     }
 
-    /// Bytes have arrived. Gives what is held now, in bytes.
-    pub(super) fn push(&self, chunk: Bytes) -> u64 {
+    /// Bytes have arrived. Gives what is held now, in bytes, and whether there is room for it beside what others hold.
+    pub(super) fn push(&self, chunk: Bytes) -> (u64, bool) {
         let (wakers, held) = {
             let mut state = self.state.lock();
             let begin = state.len;
             state.len += chunk.len() as u64;
-            state.held_bytes += chunk.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES;
+            let held = state.held_bytes + chunk.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES;
             state.chunks.push_back((begin, chunk));
-            (state.take_wakers(), state.held_bytes)
+            let within = state.hold(held);
+            (state.take_wakers(), (state.held_bytes, within))
         };
         wakers.into_iter().for_each(Waker::wake);
         held
@@ -219,8 +234,8 @@ impl Fill {
         state.forget_read();
     }
 
-    /// The begin of the body is on disk. What is not needed for those who are close behind is dropped. Gives what is held now, in bytes.
-    pub(super) fn spilled(&self, begin: DiskBody) -> u64 {
+    /// The begin of the body is on disk. What is not needed for those who are close behind is dropped.
+    pub(super) fn spilled(&self, begin: DiskBody) {
         let mut state = self.state.lock();
         let written = begin.len();
         state.on_disk = Some(begin);
@@ -230,16 +245,30 @@ impl Fill {
         {
             state.drop_first();
         }
-        state.held_bytes
     }
 
     /// Waits until a paced fill may go on. False: nobody reads any more.
     pub(super) async fn room(&self) -> bool {
+        loop {
+            let (began, left) = (Instant::now(), self.patience.saturating_sub(self.state.lock().waited));
+            let room = tokio::time::timeout(left, self.room_for_next()).await;
+            let mut state = self.state.lock();
+            state.waited += began.elapsed();
+            if state.waited >= self.patience {
+                state.leave_behind();
+            }
+            if let Ok(room) = room {
+                return room;
+            }
+        }
+    }
+
+    async fn room_for_next(&self) -> bool {
         std::future::poll_fn(|cx| {
             let mut state = self.state.lock();
             if state.readers.is_empty() {
                 Poll::Ready(false)
-            } else if state.held_bytes <= FILL_WINDOW_BYTES {
+            } else if state.held_bytes <= state.window() {
                 Poll::Ready(true)
             } else {
                 state.filler = Some(cx.waker().clone());
@@ -249,9 +278,19 @@ impl Fill {
         .await
     }
 
-    /// It is stored: as this entry.
+    /// It is stored: as this entry. Its bytes are in memory once.
     pub(super) fn became(&self, entry: Arc<Entry>) {
-        self.state.lock().stored = Some(entry);
+        let mut state = self.state.lock();
+        if entry.body.on_disk().is_none() && entry.body.len() == state.len {
+            let mut at = 0;
+            let chunks = entry.body.in_memory().iter().map(|piece| {
+                at += piece.len() as u64;
+                (at - piece.len() as u64, piece.clone())
+            });
+            state.chunks = chunks.collect();
+            state.hold(0);
+        }
+        state.stored = Some(entry);
     }
 
     /// What it became, where it is stored.
@@ -282,8 +321,18 @@ impl State {
 
     fn drop_first(&mut self) {
         if let Some((_, chunk)) = self.chunks.pop_front() {
-            self.held_bytes = self.held_bytes.saturating_sub(chunk.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES);
+            self.hold(self.held_bytes.saturating_sub(chunk.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES));
         }
+    }
+
+    fn hold(&mut self, bytes: u64) -> bool {
+        self.held_bytes = bytes;
+        self.share.hold(bytes)
+    }
+
+    /// Bytes that are held for the slowest reader.
+    fn window(&self) -> u64 {
+        if self.share.is_within() { FILL_WINDOW_BYTES } else { FILL_NARROW_WINDOW_BYTES }
     }
 
     /// What a reader that has `at` bytes reads next.
@@ -302,19 +351,31 @@ impl State {
         }
     }
 
+    /// Goes on without those who are behind others, and took less than a window while these waited for them.
+    fn leave_behind(&mut self) {
+        self.waited = Duration::ZERO;
+        let foremost = self.readers.iter().map(|(_, reader)| reader.at).max().unwrap_or_default();
+        for (_, reader) in &mut self.readers {
+            reader.left_behind |= reader.at < foremost && reader.at - reader.had < FILL_WINDOW_BYTES;
+            reader.had = reader.at;
+        }
+        self.forget_read();
+    }
+
     /// Drops the chunks that every reader has, or finds on disk. Only for paced fills.
     fn forget_read(&mut self) {
         if !self.paced {
             return;
         }
         let written = self.on_disk.as_ref().map_or(0, DiskBody::len);
-        let slowest = self.readers.iter().map(|(_, reader)| reader.at.max(written)).min().unwrap_or(u64::MAX);
+        let followed = self.readers.iter().filter(|(_, reader)| !reader.left_behind);
+        let slowest = followed.map(|(_, reader)| reader.at.max(written)).min().unwrap_or(u64::MAX);
         while let Some((at, chunk)) = self.chunks.front()
             && at + chunk.len() as u64 <= slowest
         {
             self.drop_first();
         }
-        if (self.readers.is_empty() || self.held_bytes <= FILL_WINDOW_BYTES)
+        if (self.readers.is_empty() || self.held_bytes <= self.window())
             && let Some(filler) = self.filler.take()
         {
             filler.wake();
@@ -450,6 +511,9 @@ impl HttpBody for Following {
         let (answer, done) = {
             let mut state = self.reader.fill.state.lock();
             match state.next(self.read) {
+                _ if state.readers.get(self.reader.id).is_some_and(|reader| reader.left_behind) => {
+                    (Some(Err(BodyError::Stalled { ms: self.reader.fill.patience.as_millis() as u64 })), true)
+                }
                 Some(Next::Bytes(chunk)) => (Some(Ok(chunk)), false),
                 Some(Next::OnDisk(body)) => {
                     drop(state);
@@ -475,5 +539,26 @@ impl HttpBody for Following {
 
     fn size_hint(&self) -> SizeHint {
         self.length.map_or_else(SizeHint::default, |length| SizeHint::with_exact(length.saturating_sub(self.read)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::ledger::Ledger;
+
+    #[test]
+    fn who_takes_little_while_others_wait_is_left_behind_and_nobody_else() {
+        let fill = Fill::new(Stamp::default(), Ledger::new(0).share(0), Duration::ZERO);
+        let readers = [(); 4].map(|()| fill.reader(false, 4).expect("a place"));
+        let mut state = fill.state.lock();
+        for (reader, (had, at)) in readers.iter().zip([(0, 0), (5, 5 + FILL_WINDOW_BYTES), (9, 8 + FILL_WINDOW_BYTES), (1 << 30, 1 << 30)])
+        {
+            (state.readers[reader.id].had, state.readers[reader.id].at) = (had, at);
+        }
+        state.leave_behind();
+        let left = readers.each_ref().map(|reader| state.readers[reader.id].left_behind);
+        assert_eq!(left, [true, false, true, false], "the last waits for the others");
+        drop(state);
     }
 }

@@ -22,6 +22,7 @@ pub mod freshness;
 mod held;
 pub mod keeping;
 pub mod key;
+pub(crate) mod ledger;
 pub mod lines;
 mod memory;
 pub mod negotiate;
@@ -44,22 +45,22 @@ pub mod validate;
 pub mod vary;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::header::{HeaderMap, RANGE};
 use http::{HeaderName, HeaderValue};
 use selvedge_origin::registry::Coding;
 
-use crate::limits::{FILL_READERS_MAX, FILLS_MAX, MEMORY_SHARE_MAX, UNCOLLAPSED_MS};
+use crate::limits::{BESIDE_MEMORY_SHARE, MEMORY_SHARE_MAX, UNCOLLAPSED_MS};
 use crate::metrics::{Metrics, Removal, RouteCounters};
 
 use collapse::{Company, Duty, Fills, Obligation};
 use disk::{Disk, DiskConfig, DiskUsage, Spill};
-use entry::{Encoding, Entry, Slot};
+use entry::{Encoding, Entry, Slot, StoredBody};
 use fill::Fill;
 use freshness::Standing;
 use keeping::{Keeping, Welcome};
 use key::CacheKey;
+use ledger::{Ledger, Share};
 use memory::Memory;
 use policy::Refusal;
 use purge::{Purges, Realm, Stamp, Verdict};
@@ -80,8 +81,7 @@ pub struct Cache {
     purges: Arc<Purges>,
     refusals: Refusals,
     fills: Arc<Fills>,
-    filling_bytes: Arc<AtomicU64>,
-    filling_bytes_max: u64,
+    ledger: Arc<Ledger>,
 }
 
 /// What is stored for a request.
@@ -137,7 +137,8 @@ impl Hint {
 }
 
 impl Cache {
-    /// A cache that holds at most `bytes_max` bytes of responses, their heads and our overhead included; fetches that fill it hold at most half as many more.
+    /// A cache that holds at most `bytes_max` bytes of responses, their heads and our overhead included; fetches that fill it, and readers of what has left it, hold at most half
+    /// as many more.
     pub fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
         Self::over(bytes_max, metrics, None)
     }
@@ -148,10 +149,10 @@ impl Cache {
         Ok(Self::over(bytes_max, metrics, Some(Arc::new(disk))))
     }
 
-    /// The same with fetches of at most so many keys at one time, each with at most so many readers.
+    /// The same with fetches within these bounds.
     #[cfg(test)]
-    pub(crate) fn with_fills(self, keys_max: usize, readers_max: usize) -> Self {
-        Self { fills: Fills::bounded(keys_max, readers_max), ..self }
+    pub(crate) fn with_fills(self, bounds: collapse::Bounds) -> Self {
+        Self { fills: Fills::new(bounds, &self.ledger), ..self }
     }
 
     fn over(bytes_max: u64, metrics: Arc<Metrics>, disk: Option<Arc<Disk>>) -> Self {
@@ -159,6 +160,7 @@ impl Cache {
         let evicted = move |key: &[u8]| behind.iter().for_each(|disk| disk.left_memory(key));
         let tier: Arc<dyn Tier> = Arc::new(Memory::new(bytes_max, metrics, evicted));
         disk.iter().for_each(|disk| disk.behind(&tier));
+        let ledger = Ledger::new(bytes_max.saturating_add(bytes_max / BESIDE_MEMORY_SHARE));
         Self {
             tier,
             disk,
@@ -166,9 +168,8 @@ impl Cache {
             memory_entry_max: bytes_max / MEMORY_SHARE_MAX,
             purges: Arc::default(),
             refusals: Refusals::default(),
-            fills: Fills::bounded(FILLS_MAX, FILL_READERS_MAX),
-            filling_bytes: Arc::default(),
-            filling_bytes_max: bytes_max / 2,
+            fills: Fills::new(collapse::Bounds::default(), &ledger),
+            ledger,
         }
     }
 
@@ -265,9 +266,9 @@ impl Cache {
         entry.weight() as u64 <= self.memory_entry_max
     }
 
-    /// Whether memory takes so many bytes of a key: it has others of the key, or room, or was asked for it before.
+    /// Whether memory takes so many bytes of a key: it has others of the key, or room, or was asked for it before; and slow readers do not hold too much beside it.
     fn is_welcome(&self, key: &[u8], bytes: u64) -> bool {
-        self.tier.welcomes(key, bytes) || self.tier.holds(key)
+        self.ledger.has_room(bytes) && (self.tier.welcomes(key, bytes) || self.tier.holds(key))
     }
 
     /// Puts an entry into all tiers (into memory where it `fits`), if `wanted` says so while nobody else changes the key: whoever invalidates it does so before that or
@@ -375,9 +376,14 @@ impl Cache {
         self.tier.usage()
     }
 
-    /// An account for the bytes that a fill holds.
-    pub(crate) fn filling(&self) -> Filling {
-        Filling { all: self.filling_bytes.clone(), all_max: self.filling_bytes_max, held: 0 }
+    /// An account for bytes on their way into the cache.
+    pub(crate) fn share(&self) -> Share {
+        self.ledger.share(0)
+    }
+
+    /// The same body, counted for as long as anybody has some of it.
+    pub(crate) fn counted(&self, body: StoredBody) -> StoredBody {
+        body.counted(&self.ledger)
     }
 }
 
@@ -397,34 +403,6 @@ fn judge(entry: Arc<Entry>, request: &HeaderMap, hint: Hint, now: Time) -> Found
         Standing::Fresh(left_ms) if !entry.control.no_cache => Found::Fresh(entry, left_ms),
         Standing::Fresh(_) => Found::Stale(entry, 0, hint),
         Standing::Stale(stale_ms) => Found::Stale(entry, stale_ms, hint),
-    }
-}
-
-/// What one fill holds of the bytes that all fills may hold.
-#[derive(Debug)]
-pub(crate) struct Filling {
-    all: Arc<AtomicU64>,
-    all_max: u64,
-    held: u64,
-}
-
-impl Filling {
-    /// It holds so many bytes now. Gives whether all together are within their bound.
-    pub(crate) fn hold(&mut self, bytes: u64) -> bool {
-        let before = if bytes >= self.held {
-            self.all.fetch_add(bytes - self.held, Relaxed)
-        } else {
-            self.all.fetch_sub(self.held - bytes, Relaxed)
-        };
-        let all = before.wrapping_add(bytes).wrapping_sub(self.held);
-        self.held = bytes;
-        all <= self.all_max
-    }
-}
-
-impl Drop for Filling {
-    fn drop(&mut self) {
-        self.hold(0);
     }
 }
 

@@ -89,7 +89,10 @@ impl Cache {
     }
 
     async fn recall_alone(&self, disk: &Disk, key: &[u8], request: &HeaderMap, route: Route<'_>) -> Option<Arc<Entry>> {
-        let recalled = disk.recall(key, request, route).await?;
+        let mut recalled = disk.recall(key, request, route).await?;
+        if let Some(entry) = Arc::get_mut(&mut recalled.entry) {
+            entry.body = self.counted(std::mem::take(&mut entry.body));
+        }
         if self.is_gone(key, &recalled.entry) {
             disk.discard(&recalled);
             return None;

@@ -212,8 +212,8 @@ async fn a_paced_fill_waits_for_its_slowest_reader_and_ends_without_any() {
 #[test]
 fn bytes_of_fills_are_counted_together() {
     let cache = cache();
-    let (mut one, mut two) = (cache.filling(), cache.filling());
-    assert!(one.hold(400 << 10));
+    let (mut one, mut two) = (cache.share(), cache.share());
+    assert!(one.hold(1_400 << 10));
     assert!(!two.hold(200 << 10));
     drop(one);
     assert!(two.hold(200 << 10));

@@ -13,6 +13,9 @@ pub const FILL_READERS_MAX: usize = 4_096;
 /// Bytes that a fill holds for its slowest reader once the response is too large to be stored.
 pub const FILL_WINDOW_BYTES: u64 = 1 << 20;
 
+/// The same where readers hold too much already.
+pub const FILL_NARROW_WINDOW_BYTES: u64 = 64 << 10;
+
 /// What a chunk is charged beyond its bytes, so that many tiny chunks do not pass for few bytes.
 pub const FILL_CHUNK_OVERHEAD_BYTES: u64 = 64;
 
@@ -27,6 +30,13 @@ pub const SLICE_ROUNDS_MAX: usize = 2;
 
 /// Part of the memory cache that one entry may take: an eighth. A larger one would push out much for little; it is stored on disk only, or not at all.
 pub const MEMORY_SHARE_MAX: u64 = 8;
+
+/// Part of the memory cache that bodies may take beside it: a half. Fetches that fill it, and readers of what has left it. Beyond, what is fetched is not held, and goes at the
+/// pace of who reads it.
+pub const BESIDE_MEMORY_SHARE: u64 = 2;
+
+/// Shorter bodies are not counted there: a connection holds as much of its own, and they are many.
+pub const COUNTED_BODY_BYTES_MIN: u64 = 16 << 10;
 
 /// Part of the memory cache that is kept for what was asked for before: a 32nd. What is asked for once comes in while there is more room than that.
 pub const MEMORY_RESERVE_SHARE: u64 = 32;

@@ -24,12 +24,13 @@ use super::trail::Trail;
 use crate::cache::control::Control;
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::freshness::Freshness;
+use crate::cache::ledger::Share;
 use crate::cache::policy::{self, Storable};
 use crate::cache::purge::Stamp;
 use crate::cache::status::Detail;
 use crate::cache::time::Time;
 use crate::cache::vary::Variant;
-use crate::cache::{Filling, Found, deception, query, validate};
+use crate::cache::{Found, deception, query, validate};
 use crate::limits::FILL_CHUNK_OVERHEAD_BYTES;
 use crate::metrics::CacheResult;
 
@@ -167,7 +168,7 @@ impl Beside {
             chunks: Vec::new(),
             held: 0,
             bytes_max: settings.entry_bytes_max,
-            filling: path.cache().filling(),
+            share: path.cache().share(),
             keep: Some(Keep { path: path.clone(), key: question.key.to_boxed(), head: head.clone(), variant, storable, stamp: self.stamp }),
         };
         Response::from_parts(head, Body::stream(passing))
@@ -186,7 +187,7 @@ struct Keep {
 
 impl Keep {
     fn store(self, chunks: &[Bytes]) {
-        let body = StoredBody::new(chunks);
+        let body = self.path.cache().counted(StoredBody::new(chunks));
         if policy::stated_length(&self.head.headers).is_some_and(|stated| stated != body.len()) {
             return;
         }
@@ -201,7 +202,7 @@ struct Passing {
     chunks: Vec<Bytes>,
     held: u64,
     bytes_max: u64,
-    filling: Filling,
+    share: Share,
     keep: Option<Keep>,
 }
 
@@ -217,10 +218,10 @@ impl HttpBody for Passing {
                     self.held += data.len() as u64 + FILL_CHUNK_OVERHEAD_BYTES;
                     let (held, copy) = (self.held, Bytes::copy_from_slice(data));
                     self.chunks.push(copy);
-                    if held > self.bytes_max || !self.filling.hold(held) {
+                    if held > self.bytes_max || !self.share.hold(held) {
                         self.keep = None;
                         self.chunks = Vec::new();
-                        self.filling.hold(0);
+                        self.share.hold(0);
                     }
                 }
                 self.end_if_whole();

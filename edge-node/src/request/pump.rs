@@ -9,9 +9,9 @@ use http_body::Body as HttpBody;
 use selvedge_runtime::{Body, BodyError};
 
 use super::route::{Aim, Answerer};
+use crate::cache::Cache;
 use crate::cache::collapse::Obligation;
 use crate::cache::disk::Spill;
-use crate::cache::{Cache, Filling};
 use crate::limits::FILL_IDLE_TIMEOUT;
 use crate::metrics::RouteCounters;
 
@@ -55,7 +55,7 @@ pub(super) fn idle_timeout(aim: &Aim) -> Duration {
 }
 
 /// Moves the body to the readers. Gives its length, and where it is held to be stored.
-pub(super) async fn pump(obligation: &Obligation, mut body: Body, filling: &mut Filling, room: Room<'_>) -> (Result<u64, BodyError>, Held) {
+pub(super) async fn pump(obligation: &Obligation, mut body: Body, room: Room<'_>) -> (Result<u64, BodyError>, Held) {
     let (mut read, mut held, mut bytes_max) = (0, Held::InMemory, room.bytes_max);
     loop {
         if matches!(held, Held::Nowhere) && !obligation.room().await {
@@ -75,27 +75,25 @@ pub(super) async fn pump(obligation: &Obligation, mut body: Body, filling: &mut 
         read += data.len() as u64;
         // A copy, so that what is kept does not pin the connection's larger buffer.
         let data = Bytes::copy_from_slice(&data);
-        let in_memory = obligation.push(data.clone());
+        let (in_memory, within) = obligation.push(data.clone());
         if matches!(held, Held::Nowhere) {
             continue;
         }
         let goes_on = read <= bytes_max && !obligation.is_discarded();
         held = match held {
-            Held::InMemory if goes_on && in_memory <= room.memory_bytes_max && !room.is_large() && filling.hold(in_memory) => {
-                Held::InMemory
-            }
+            Held::InMemory if goes_on && in_memory <= room.memory_bytes_max && !room.is_large() && within => Held::InMemory,
             Held::InMemory if goes_on => {
                 bytes_max = room.sliced_bytes_max();
                 begin(obligation, room).await.filter(|_| read <= bytes_max).map_or(Held::Nowhere, Held::OnDisk)
             }
             Held::OnDisk(mut spill) if goes_on => {
-                let written = spill.push(data).await.is_ok() && filling.hold(obligation.spilled(spill.begin()));
+                let written = spill.push(data).await.is_ok();
+                obligation.spilled(spill.begin());
                 if written { Held::OnDisk(spill) } else { Held::Nowhere }
             }
             _ => Held::Nowhere,
         };
         if matches!(held, Held::Nowhere) {
-            filling.hold(0);
             obligation.pace();
         }
     }

@@ -348,7 +348,6 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
     let welcome = path.cache().welcome(&obligation, length, room.memory_bytes_max, room.sliced_bytes_max());
     let mut stream = StreamHead { head: head.clone(), variant: variant.clone(), withheld, length, keeping: welcome.keeping };
     let arriving = Arriving { head, variant, storable, welcome };
-    let mut filling = path.cache().filling();
     // A body that is here already is stored before anyone is told, so that its readers get it whole.
     if let Some(whole) = body.as_whole() {
         if length.is_some_and(|length| length != whole.len() as u64) {
@@ -367,7 +366,7 @@ async fn stream(path: &RequestPath, obligation: Obligation, order: &Order, respo
         return;
     }
     obligation.tell(Head::Streaming(Arc::new(stream)));
-    let (read, held) = pump(&obligation, body, &mut filling, room).await;
+    let (read, held) = pump(&obligation, body, room).await;
     let end = match read {
         Ok(read) if length.is_some_and(|length| length != read) => Err(wrong_length()),
         read => read.map(drop),
@@ -420,6 +419,7 @@ fn keep(path: &RequestPath, obligation: &Obligation, order: &Order, arriving: Ar
         let Some(part) = Part::of(range, len) else { return Keeping::Not(Some(Refusal::Range)) };
         entry = partial::widened(entry.partial(part), part, &order.scope);
     }
+    entry.body = path.cache().counted(entry.body);
     let entry = Arc::new(entry);
     let keeping = path.cache().fulfil(obligation, entry.clone(), welcome);
     note(path, obligation, keeping, received);

@@ -105,7 +105,7 @@ impl RequestPath {
         };
         let pieces = self.gather(body).await?;
         let variant = storable.vary.variant(request);
-        let body = StoredBody::new(&pieces);
+        let body = self.cache().counted(StoredBody::new(&pieces));
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         let entry = Entry::of(head, body, storable, variant, stamp);
         self.cache().store(key.as_bytes(), Arc::new(entry));
@@ -119,7 +119,7 @@ impl RequestPath {
             return Err(too_large(bytes_max));
         }
         let (mut pieces, mut held) = (Vec::new(), 0);
-        let mut filling = self.cache().filling();
+        let mut share = self.cache().share();
         loop {
             let frame = tokio::time::timeout(FILL_IDLE_TIMEOUT, std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await;
             let frame = match frame {
@@ -133,7 +133,7 @@ impl RequestPath {
             if held > bytes_max {
                 return Err(too_large(bytes_max));
             }
-            if !filling.hold(held) {
+            if !share.hold(held) {
                 return Err(refuse("nothing was kept: too much is on its way into the cache of this node"));
             }
             // A copy, so that what is kept does not pin the link's larger buffer.

@@ -10,6 +10,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
 
 use crate::cache::disk::DiskBody;
+use crate::cache::ledger::{Ledger, Share};
+use crate::limits::COUNTED_BODY_BYTES_MIN;
 
 /// Bodies up to this many bytes are kept in one piece: they are sent with one write and need no list.
 const ONE_PIECE_BYTES_MAX: u64 = 256 << 10;
@@ -29,8 +31,8 @@ enum Kept {
 
 #[derive(Debug)]
 enum Large {
-    /// Pieces, and how many bytes they have together.
-    Many(Box<[Bytes]>, u64),
+    /// Pieces, how many bytes they have together, and where they are counted.
+    Many(Box<[Bytes]>, u64, Option<Share>),
     Disk(DiskBody),
 }
 
@@ -62,7 +64,19 @@ impl StoredBody {
         match pieces.as_slice() {
             [] => Self::default(),
             [only] => Self(Kept::One(only.clone())),
-            _ => Self(Kept::Else(Arc::new(Large::Many(pieces.into(), len)))),
+            _ => Self(Kept::Else(Arc::new(Large::Many(pieces.into(), len, None)))),
+        }
+    }
+
+    /// The same, counted for as long as anybody has some of it, where it is in memory and not short.
+    pub(in crate::cache) fn counted(self, ledger: &Arc<Ledger>) -> Self {
+        let share = || ledger.share(self.len());
+        match self.0 {
+            Kept::One(ref bytes) if self.len() >= COUNTED_BODY_BYTES_MIN => Self(Kept::One(share().of(bytes.clone()))),
+            Kept::Else(ref large) if let Large::Many(pieces, len, None) = &**large => {
+                Self(Kept::Else(Arc::new(Large::Many(pieces.clone(), *len, Some(share())))))
+            }
+            _ => self,
         }
     }
 
@@ -170,12 +184,12 @@ impl Large {
     }
 
     fn pieces(&self) -> &[Bytes] {
-        if let Self::Many(pieces, _) = self { pieces } else { &[] }
+        if let Self::Many(pieces, ..) = self { pieces } else { &[] }
     }
 
     fn len(&self) -> u64 {
         match self {
-            Self::Many(_, len) => *len,
+            Self::Many(_, len, _) => *len,
             Self::Disk(body) => body.len(),
         }
     }

@@ -215,7 +215,9 @@ async fn at_once(path: &RequestPath, entry: &Entry, coding: Coding) -> Option<En
     let encoder = path.compressors().begin(coding, Some(entry.body.len()))?;
     let plain = entry.body.whole().collect(COMPRESS_AT_ONCE_BYTES_MAX).await.ok()?;
     Some(match compress(encoder, &plain)? {
-        coded if coded.len() < plain.len() => Encoding::Smaller(Arc::new(entry.coded(coding, Some(StoredBody::new(&[coded]))))),
+        coded if coded.len() < plain.len() => {
+            Encoding::Smaller(Arc::new(entry.coded(coding, Some(path.cache().counted(StoredBody::new(&[coded]))))))
+        }
         _ => Encoding::NotSmaller,
     })
 }

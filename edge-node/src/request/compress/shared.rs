@@ -90,17 +90,17 @@ fn begin(
     let tasks = path.tasks().clone();
     let idle_timeout = idle_timeout(aim);
     tasks.spawn(async move {
-        let mut filling = path.cache().filling();
         let memory_bytes_max = path.cache().memory_entry_max(bytes_max);
         let room = Room { memory_bytes_max, bytes_max, length: None, disk: None, route: None, idle_timeout };
-        let (read, held) = pump(&obligation, Encoded::body(plain, encoder), &mut filling, room).await;
+        let (read, held) = pump(&obligation, Encoded::body(plain, encoder), room).await;
         let entry = match &source {
             Source::Entry(entry) => Some(entry.clone()),
             Source::Fill(_, fill) => fill.stored(),
         };
         if let (Ok(coded_bytes), true, Some(entry)) = (&read, held.is_in_memory(), entry) {
             let encoding = if *coded_bytes < entry.body.len() {
-                Encoding::Smaller(Arc::new(entry.coded(coding, Some(StoredBody::new(&obligation.all_chunks())))))
+                let body = path.cache().counted(StoredBody::new(&obligation.all_chunks()));
+                Encoding::Smaller(Arc::new(entry.coded(coding, Some(body))))
             } else {
                 Encoding::NotSmaller
             };

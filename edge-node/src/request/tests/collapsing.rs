@@ -15,6 +15,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::world::*;
 use crate::cache::Cache;
+use crate::cache::collapse::Bounds;
 use crate::limits::FILL_WINDOW_BYTES;
 
 /// An upstream whose responses begin when the test says so.
@@ -203,7 +204,8 @@ async fn as_long_as_answers_are_not_for_the_cache_nobody_waits_for_anothers() {
 #[tokio::test]
 async fn followers_and_fetches_are_bounded_and_who_is_beyond_asks_for_itself() {
     let (server, gate, _) = gated(&[("cache-control", "max-age=60")], "page").await;
-    let world = World::around(vec![to_upstream("/*", &server)], |metrics| Cache::new(64 << 20, metrics).with_fills(2, 2));
+    let bounds = Bounds { keys_max: 2, readers_max: 2, ..Bounds::default() };
+    let world = World::around(vec![to_upstream("/*", &server)], |metrics| Cache::new(64 << 20, metrics).with_fills(bounds));
     // Two fetches, one of them followed by one: as much as may be.
     let mut within = [Box::pin(world.look("/a")), Box::pin(world.look("/b")), Box::pin(world.look("/b"))];
     for request in &mut within {

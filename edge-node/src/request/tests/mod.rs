@@ -14,6 +14,7 @@ mod passing;
 mod running;
 mod settings;
 mod slices;
+mod slow_readers;
 mod smuggling;
 mod worker_caches;
 mod world;

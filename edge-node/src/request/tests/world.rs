@@ -172,9 +172,21 @@ impl World {
 
     /// With these routes, no workers, and this cache.
     pub(super) fn around(routes: Vec<Route>, cache: impl FnOnce(Arc<Metrics>) -> Cache) -> Self {
+        Self::with_worker_around(routes, |_| async { panic!("no worker is routed") }, cache)
+    }
+
+    /// The same; every worker is `script`.
+    pub(super) fn with_worker_around<F>(
+        routes: Vec<Route>,
+        script: impl Fn(Invocation) -> F + Send + Sync + 'static,
+        cache: impl FnOnce(Arc<Metrics>) -> Cache,
+    ) -> Self
+    where
+        F: Future<Output = Result<Response<Body>, RunError>> + Send + 'static,
+    {
         let metrics = Arc::new(Metrics::default());
         let cache = cache(metrics.clone());
-        Self::over("192.0.2.0/24", routes, |_| async { panic!("no worker is routed") }, cache, metrics)
+        Self::over("192.0.2.0/24", routes, script, cache, metrics)
     }
 
     fn over<F>(
