@@ -131,6 +131,7 @@ fn row(node: &WorkerNode) -> Vec<Cell> {
         NodeState::Offline => Tone::Dim,
     };
     let remark = match (&node.reason, node.state) {
+        (Some(reason), NodeState::Pending) => format!("tried again: {reason}"),
         (Some(reason), _) => reason.clone(),
         (None, NodeState::Offline) => "picks it up on return".to_owned(),
         (None, _) => String::new(),

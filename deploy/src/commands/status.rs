@@ -72,10 +72,12 @@ fn states(node: &NodeStatus, status: &Status) -> Vec<Vec<Cell>> {
         ]];
     }
     let row = |line: &WorkerReport| {
-        let (state, remark) = match &line.state {
-            WorkerState::Activating => (Cell::new("activating", Tone::Plain), String::new()),
-            WorkerState::Refused(reason) => (Cell::new("refused", Tone::Bad), reason.clone()),
+        let state = match &line.state {
+            WorkerState::Activating => Cell::new("activating", Tone::Plain),
+            WorkerState::Waiting(_) => Cell::new("waiting", Tone::Plain),
+            WorkerState::Refused(_) => Cell::new("refused", Tone::Bad),
         };
+        let remark = line.state.reason().unwrap_or_default();
         let runs: Vec<_> = line.active.iter().map(|version| version.as_str()).collect();
         vec![node.name.as_str().into(), line.worker.as_str().into(), state, runs.join(" ").into(), remark.into()]
     };

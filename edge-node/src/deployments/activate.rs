@@ -38,7 +38,7 @@ pub(super) struct Activator {
     refused: BTreeMap<WorkerName, VersionId>,
     /// Workers that wait for room to be activated.
     queue: VecDeque<WorkerName>,
-    /// Workers whose bundle cannot be fetched now: when to try again (none: it is queued), and how long was waited.
+    /// Workers that cannot be activated now: when to try again (none: it is queued), and how long was waited.
     later: BTreeMap<WorkerName, (Option<Instant>, Duration)>,
     retiring: VecDeque<(Instant, VersionId)>,
     publish_at: Option<Instant>,
@@ -250,16 +250,17 @@ impl Activator {
                 self.changed();
                 self.publish_soon();
             }
-            Err(Failure::Refused(reason)) => {
-                tracing::error!(%worker, deployment = %id, reason, "refused; what was active before still is");
+            Err(failure @ Failure::Refused(_)) => {
+                tracing::error!(%worker, deployment = %id, reason = %failure, "refused; what was active before still is");
                 self.later.remove(&worker);
-                self.board.refused(&worker, &id, reason, self.active_ids(&worker));
+                self.board.hindered(&worker, &id, failure, self.active_ids(&worker));
                 self.refused.insert(worker.clone(), id);
                 self.changed();
             }
-            Err(Failure::Later(reason)) => {
-                let wait = self.later.get(&worker).map_or(limits::PULL_RETRY_MIN, |(_, wait)| (*wait * 2).min(limits::PULL_RETRY_MAX));
-                tracing::warn!(%worker, deployment = %id, reason, again_in_ms = wait.as_millis() as u64, "cannot be fetched now");
+            Err(failure @ Failure::Later(_)) => {
+                let wait = self.later.get(&worker).map_or(limits::ACTIVATE_RETRY_MIN, |(_, wait)| longer(*wait));
+                tracing::warn!(%worker, deployment = %id, reason = %failure, again_in_ms = wait.as_millis() as u64, "cannot be activated now");
+                self.board.hindered(&worker, &id, failure, self.active_ids(&worker));
                 self.later.insert(worker, (Some(Instant::now() + wait), wait));
                 return;
             }
@@ -405,6 +406,10 @@ struct Saving {
     write: tokio::task::JoinHandle<std::io::Result<()>>,
     position: Option<Position>,
     activated: Vec<WorkerName>,
+}
+
+fn longer(wait: Duration) -> Duration {
+    (wait * 2).min(limits::ACTIVATE_RETRY_MAX)
 }
 
 async fn written(saving: &mut Option<Saving>) -> std::io::Result<()> {

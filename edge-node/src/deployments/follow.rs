@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::journal::Journal;
 use super::question::Inbox;
 use super::report::Board;
-use super::{Link, REVOKED, limits, spelling};
+use super::{Link, limits, spelling};
 use crate::peers::Peers;
 use crate::request::Clock;
 use crate::routes::ActiveRoutes;
@@ -249,7 +249,7 @@ impl Follow {
 
 fn ended(error: ClientError) -> Ended {
     match &error {
-        _ if error.code() == Some(REVOKED) => Ended::Removed(error.to_string()),
+        _ if error.is_revoked() => Ended::Removed(error.to_string()),
         ClientError::Refused { .. } if !error.is_transient() => Ended::Denied(error),
         _ => Ended::Lost(error.to_string()),
     }

@@ -21,14 +21,10 @@ pub const REASON_CHARS_MAX: usize = 1_000;
 pub const ACTIVATIONS_MAX: usize = 4;
 /// Modules of one bundle that are fetched at the same time.
 pub const PULLS_MAX: usize = 8;
-/// How often a version is warmed where the reason of a failure was not its own (a runner that died, too much waiting).
-pub const WARM_ATTEMPTS_MAX: u32 = 3;
-/// Wait between those attempts.
-pub const WARM_RETRY_WAIT: Duration = Duration::from_millis(250);
-/// First and longest wait before a bundle is fetched again after the registry was away.
-pub const PULL_RETRY_MIN: Duration = Duration::from_millis(500);
-/// See [`PULL_RETRY_MIN`].
-pub const PULL_RETRY_MAX: Duration = Duration::from_secs(30);
+/// First and longest wait before a deployment is tried again where the reason was not its own: the registry was away, a runner died, there was no room.
+pub const ACTIVATE_RETRY_MIN: Duration = Duration::from_millis(500);
+/// See [`ACTIVATE_RETRY_MIN`].
+pub const ACTIVATE_RETRY_MAX: Duration = Duration::from_secs(30);
 /// The isolates of a version that takes no more traffic are kept this long: requests that began with the old routes may still want it, and a
 /// rollback finds it warm.
 pub const RETIRE_AFTER: Duration = Duration::from_secs(30);

@@ -114,24 +114,14 @@ impl Loader {
         Ok(Arc::new(source(worker, record, bundle)))
     }
 
-    /// Prepares an isolate. What is the version's own fault refuses it; a runner that died of something else gets more tries.
+    /// Prepares an isolate. What is the version's own fault refuses it; for everything else it is tried again, until its strikes disable it.
     async fn warm(&self, source: &Arc<WorkerSource>) -> Result<(), Failure> {
-        let mut attempt = 1;
-        loop {
-            let error = match self.supervisor.warm(source).await {
-                Ok(warmed) => {
-                    tracing::debug!(worker = &*source.worker, version = &*source.version, cpu_us = warmed.cpu_us, "warmed");
-                    return Ok(());
-                }
-                Err(error) => error,
-            };
-            let own_fault = !matches!(error.outcome, Outcome::RunnerLost | Outcome::LoadShed | Outcome::InternalError | Outcome::Canceled);
-            if own_fault || attempt == limits::WARM_ATTEMPTS_MAX {
-                return Err(Failure::Refused(error.to_string()));
-            }
-            attempt += 1;
-            tokio::time::sleep(limits::WARM_RETRY_WAIT).await;
-        }
+        let warmed = self.supervisor.warm(source).await.map_err(|error| match error.outcome {
+            Outcome::RunnerLost | Outcome::LoadShed | Outcome::InternalError | Outcome::Canceled => Failure::Later(error.to_string()),
+            _ => Failure::Refused(error.to_string()),
+        })?;
+        tracing::debug!(worker = &*source.worker, version = &*source.version, cpu_us = warmed.cpu_us, "warmed");
+        Ok(())
     }
 
     /// Waits until the bundle is on disk, so that the state may name it.

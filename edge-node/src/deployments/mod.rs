@@ -53,9 +53,6 @@ use question::Outbox;
 pub use question::{Inbox, Knows};
 use report::{Board, Place};
 
-/// The registry's code for a node whose key it has revoked.
-const REVOKED: &str = "node_revoked";
-
 /// What a follower is made with.
 #[derive(Debug, Clone)]
 pub struct FollowerConfig {

@@ -174,7 +174,7 @@ async fn blob(store: &Arc<BundleStore>, client: Option<&Client>, what: &str, nam
     let client = client.ok_or_else(|| PullError::Away(format!("{what}: {digest} is not on this node")))?;
     let bytes = client.blob(digest).await.map_err(|error| {
         let text = format!("{what}: {error}");
-        if error.is_transient() { PullError::Away(text) } else { PullError::Refused(text) }
+        if error.is_transient_for_member() { PullError::Away(text) } else { PullError::Refused(text) }
     })?;
     let (disk, what) = (store.clone(), what.to_owned());
     let kept = tokio::task::spawn_blocking(move || {

@@ -11,6 +11,7 @@ use selvedge_origin::registry::{NodeName, VersionId, WorkerName};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::load::Failure;
 use super::unsettled::Unsettled;
 use super::{Contact, FollowerConfig, FollowerStatus, Link, limits};
 
@@ -122,9 +123,12 @@ impl Board {
         workers.into_iter().for_each(|line| said.unsettled.set(line));
     }
 
-    /// Why a deployment does not run.
-    pub(super) fn refused(&self, worker: &WorkerName, deployment: &VersionId, reason: String, active: Vec<VersionId>) {
-        let state = WorkerState::Refused(cut(reason));
+    /// Why a deployment does not run, or not yet.
+    pub(super) fn hindered(&self, worker: &WorkerName, deployment: &VersionId, why: Failure, active: Vec<VersionId>) {
+        let state = match why {
+            Failure::Refused(reason) => WorkerState::Refused(cut(reason)),
+            Failure::Later(reason) => WorkerState::Waiting(cut(reason)),
+        };
         self.said.lock().unsettled.set(WorkerReport { worker: worker.clone(), deployment: deployment.clone(), state, active });
         self.news.notify_one();
     }
@@ -227,7 +231,7 @@ pub(super) async fn report(client: Client, board: Arc<Board>, place: Place) {
             Err(error) => {
                 since = None;
                 tracing::debug!(%error, "report to the registry");
-                if error.code() == Some(super::REVOKED) {
+                if error.is_revoked() {
                     board.link(Link::Removed(error.to_string()));
                 }
             }

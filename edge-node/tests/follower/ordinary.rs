@@ -7,8 +7,10 @@ use selvedge_edge::deployments::{FollowError, Follower, FollowerConfig, Link};
 use selvedge_edge::routes::ActiveRoutes;
 use selvedge_origin::api::wire::WorkerState;
 use selvedge_origin::registry::Change;
+use selvedge_runtime::Outcome;
 use tokio::net::TcpListener;
 
+use crate::heard::Heard;
 use crate::registry::{Registry, Runs, TestNode, promotion};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,11 +161,33 @@ async fn a_removed_node_follows_no_more_and_goes_on_serving() {
 async fn a_bundle_that_cannot_be_fetched_now_is_fetched_later() {
     let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
     let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    // The last two: its clock is wrong for a while, or a body did not come in time.
+    for away_with in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::UNAUTHORIZED, StatusCode::REQUEST_TIMEOUT] {
+        let version = registry.version("shop", &format!("export default '{away_with}'"));
+        {
+            let mut book = registry.book.lock();
+            (book.blobs_away, book.away_with) = (2, away_with);
+        }
+        registry.promote(&version);
+        assert_eq!(registry.settled("shop", &version).await, None, "{away_with}");
+        assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_a_versions_own_fault_is_said_and_tried_again_until_it_runs() {
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
     let version = registry.version("shop", "export default {}");
-    registry.book.lock().blobs_away = 2;
+    node.runs.hindered.lock().extend([Outcome::LoadShed, Outcome::RunnerLost, Outcome::InternalError, Outcome::LoadShed]);
     registry.promote(&version);
-    assert_eq!(registry.settled("shop", &version).await, None);
+    let why = |heard: &Heard| heard.unsettled.values().next().and_then(|line| line.state.reason().map(str::to_owned));
+    let waits = registry.reported(|heard| why(heard).is_some()).await;
+    let line = waits.unsettled.values().next().unwrap();
+    assert!(matches!(&line.state, WorkerState::Waiting(reason) if reason.contains("as asked")), "{line:?}");
+    registry.reported(|heard| heard.seq() == 1 && heard.unsettled.is_empty()).await;
     assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()));
+    assert_eq!(node.runs.warmed.lock().len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,8 +59,9 @@ pub(crate) struct Book {
     promoted: BTreeMap<VersionId, u64>,
     /// Refuse every call with this.
     pub(crate) refusal: Option<(StatusCode, &'static str)>,
-    /// Answer that many calls for blobs with 503.
+    /// Answer that many calls for blobs with this.
     pub(crate) blobs_away: usize,
+    pub(crate) away_with: StatusCode,
     pub(crate) opened: usize,
 }
 
@@ -79,6 +80,7 @@ impl Registry {
             promoted: BTreeMap::new(),
             refusal: None,
             blobs_away: 0,
+            away_with: StatusCode::SERVICE_UNAVAILABLE,
             opened: 0,
         };
         let registry = Arc::new(Self {
@@ -196,7 +198,7 @@ impl Registry {
         let worker: WorkerName = worker.parse().unwrap();
         let refusal = |heard: &Heard| {
             let line = heard.unsettled.get(&worker).filter(|line| line.deployment == deployment).cloned();
-            line.filter(|line| line.state != WorkerState::Activating)
+            line.filter(|line| matches!(line.state, WorkerState::Refused(_)))
         };
         let is_active = |heard: &Heard| heard.seq() >= seq && !heard.unsettled.contains_key(&worker);
         let heard = self.reported(|heard| refusal(heard).is_some() || is_active(heard)).await;
@@ -249,7 +251,7 @@ impl Registry {
                 let mut book = self.book.lock();
                 if book.blobs_away > 0 {
                     book.blobs_away -= 1;
-                    return error(StatusCode::SERVICE_UNAVAILABLE, "busy");
+                    return error(book.away_with, "busy");
                 }
                 let digest = other.strip_prefix("/v1/blobs/").and_then(|digest| digest.parse::<Digest>().ok());
                 match digest.and_then(|digest| book.blobs.get(&digest).cloned()) {
@@ -340,20 +342,21 @@ pub(crate) fn promotion(record: &VersionRecord) -> Vec<Change> {
 #[derive(Clone, Default)]
 pub(crate) struct Runs {
     pub(crate) warmed: Arc<Mutex<Vec<String>>>,
+    /// How the next ones end, for reasons that are not the version's.
+    pub(crate) hindered: Arc<Mutex<Vec<Outcome>>>,
 }
 
 impl Warm for Runs {
     fn warm<'a>(&'a self, source: &'a Arc<WorkerSource>) -> BoxFuture<'a, Result<Warmed, RunError>> {
         Box::pin(async move {
             self.warmed.lock().push(source.version.to_string());
-            let throws = source.modules.iter().any(|module| module.bytes.starts_with(b"throw"));
-            match throws {
-                true => Err(RunError {
-                    outcome: Outcome::StartupFailed,
-                    message: "SyntaxError: as asked".into(),
-                    retry_after: None,
-                    request_body: None,
-                }),
+            let refused =
+                |outcome, message: &str| Err(RunError { outcome, message: message.into(), retry_after: None, request_body: None });
+            if let Some(outcome) = self.hindered.lock().pop() {
+                return refused(outcome, "as asked");
+            }
+            match source.modules.iter().any(|module| module.bytes.starts_with(b"throw")) {
+                true => refused(Outcome::StartupFailed, "SyntaxError: as asked"),
                 false => Ok(Warmed { cpu_us: 1, heap_bytes: 1 }),
             }
         })

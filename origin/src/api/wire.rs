@@ -289,7 +289,7 @@ pub struct WorkerNode {
     pub region: String,
     /// What became of the deployment there.
     pub state: NodeState,
-    /// Why it was refused.
+    /// Why it was refused, or why it has to wait.
     pub reason: Option<String>,
     /// From the commit until the node said that it is active, in milliseconds.
     pub ms: Option<u64>,
@@ -301,7 +301,7 @@ pub struct WorkerNode {
 pub enum NodeState {
     /// It takes the traffic.
     Active,
-    /// Not yet heard.
+    /// Not yet heard, or tried again later, see `reason`.
     Pending,
     /// It does not, see `reason`.
     Refused,

@@ -131,8 +131,11 @@ impl Connection {
                 let name = rustls::pki_types::ServerName::try_from(self.host.clone())
                     .map_err(|_| ClientError::Url { url: self.url.clone(), reason: "the host is neither a name nor an address" })?;
                 let connector = tokio_rustls::TlsConnector::from(config.clone());
-                let stream = connector.connect(name, stream).await;
-                let stream = stream.map_err(|error| ClientError::Tls { url: self.url.clone(), reason: error.to_string() })?;
+                let stream = connector.connect(name, stream).await.map_err(|error| match error.kind() {
+                    // What TLS itself found wrong; everything else is a connection that broke, as when a registry is started anew.
+                    std::io::ErrorKind::InvalidData => ClientError::Tls { url: self.url.clone(), reason: error.to_string() },
+                    _ => unreachable(error),
+                })?;
                 self.http2(TokioIo::new(stream)).await
             }
         }
@@ -198,6 +201,26 @@ fn now_us() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_registry_that_goes_away_during_the_handshake_is_away_and_one_that_speaks_no_tls_cannot_prove_itself() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://{}", listener.local_addr().expect("an address"));
+        let connection = Connection::new(&url, Some(Digest::zero())).expect("a URL");
+        for answer in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n\r\n"] {
+            let server = async {
+                let (mut stream, _) = listener.accept().await.expect("a client");
+                // All of it, or its end would be a reset.
+                let _ = stream.read(&mut [0; 4096]).await.expect("a hello");
+                stream.write_all(answer).await.expect("sends");
+            };
+            let (failed, ()) = tokio::join!(connection.handshake(), server);
+            let failed = failed.expect_err("no TLS");
+            assert_eq!(matches!(failed, ClientError::Connect { .. }), answer.is_empty(), "{failed}");
+            assert_eq!((failed.is_transient(), failed.is_transient_for_member()), (answer.is_empty(), true), "{failed}");
+        }
+    }
 
     #[test]
     fn no_two_requests_have_the_same_time() {

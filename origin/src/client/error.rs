@@ -88,12 +88,26 @@ impl ClientError {
         }
     }
 
+    /// Whether the registry has removed the node that calls.
+    pub fn is_revoked(&self) -> bool {
+        self.code() == Some("node_revoked")
+    }
+
     /// Whether trying the same again later may help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Broken { .. } | Self::Timeout { .. } => true,
-            Self::Refused { status, .. } => *status >= 500 || *status == 429,
+            Self::Refused { status, .. } => *status >= 500 || matches!(status, 408 | 429),
             Self::Url { .. } | Self::Tls { .. } | Self::Protocol { .. } => false,
+        }
+    }
+
+    /// The same for a node that has joined: it is known there, so where it is not now, a clock or a certificate is wrong and will be mended. (Of its removal it
+    /// is told otherwise.)
+    pub fn is_transient_for_member(&self) -> bool {
+        match self {
+            Self::Tls { .. } | Self::Refused { status: 401, .. } => true,
+            _ => self.is_transient(),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::feed::Position;
 use crate::limits::{FEED_REFUSAL_KEPT, HEARD_KEPT, NODE_OFFLINE_AFTER, NODE_REASONS_BYTES_MAX, REASON_BYTES_MAX};
 
 /// Stands for a reason for which there was no room.
-const NO_ROOM: &str = "this node refuses more workers than there is room for reasons: see its log";
+const NO_ROOM: &str = "this node has more workers that do not run than there is room for reasons: see its log";
 
 /// What a node's reports add up to. Times are milliseconds of one clock that never goes back.
 #[derive(Debug, Default)]
@@ -89,21 +89,19 @@ impl Heard {
             return;
         }
         self.forget(&line.worker);
-        if let Said::Refused(reason) = line.state {
+        line.state = line.state.because(|reason| {
             let reason = clean(reason);
             let has_room = self.reason_bytes.saturating_add(reason.len()) <= NODE_REASONS_BYTES_MAX;
             self.reason_bytes += if has_room { reason.len() } else { 0 };
-            line.state = Said::Refused(if has_room { reason } else { NO_ROOM.to_owned() });
-        }
+            if has_room { reason } else { NO_ROOM.to_owned() }
+        });
         self.unsettled.insert(line.worker.clone(), line);
     }
 
     /// Forgets what was said of a worker. Says whether anything was.
     pub(super) fn forget(&mut self, worker: &WorkerName) -> bool {
         let Some(line) = self.unsettled.remove(worker) else { return false };
-        if let Said::Refused(reason) = line.state
-            && reason != NO_ROOM
-        {
+        if let Some(reason) = line.state.reason().filter(|reason| *reason != NO_ROOM) {
             self.reason_bytes = self.reason_bytes.saturating_sub(reason.len());
         }
         true
@@ -143,6 +141,7 @@ impl Heard {
             Some(line) if line.deployment == deployment.id => match &line.state {
                 Said::Refused(reason) => return refused(reason),
                 Said::Activating => return (NodeState::Pending, None, None),
+                Said::Waiting(reason) => return (NodeState::Pending, Some(reason.clone()), None),
             },
             _ => {}
         }

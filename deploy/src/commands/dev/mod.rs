@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use selvedge_edge::config::{Flags, NodeConfig, OriginConfig as NodeOrigin};
 use selvedge_edge::{Addresses, Node};
-use selvedge_origin::api::wire::{NewVersion, NodeState, Promoted};
+use selvedge_origin::api::wire::{NewVersion, NodeState, Promoted, WorkerNodes};
 use selvedge_origin::bundle::pack;
 use selvedge_origin::client::Client;
 use selvedge_origin::registry::{Digest, WorkerName};
@@ -198,7 +198,7 @@ impl Session {
 
     async fn wait_until_active(&self, worker: &WorkerName, promoted: &Promoted) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
-        let mut seen = None;
+        let mut seen: Option<WorkerNodes> = None;
         loop {
             let nodes = self.client.worker_nodes(worker, promoted.seq, Duration::from_millis(NODES_POLL_MS), seen.as_ref()).await?;
             match nodes.nodes.first() {
@@ -208,7 +208,10 @@ impl Session {
                 }
                 _ => {}
             }
-            anyhow::ensure!(Instant::now() < deadline, "the node did not take the version within {START_TIMEOUT:?}");
+            if Instant::now() >= deadline {
+                let why = nodes.nodes.first().and_then(|node| node.reason.as_ref()).map(|why| format!(": {why}")).unwrap_or_default();
+                anyhow::bail!("the node did not take the version within {START_TIMEOUT:?}{why}");
+            }
             seen = Some(nodes);
         }
     }

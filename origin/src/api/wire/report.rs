@@ -76,8 +76,29 @@ pub struct WorkerReport {
 pub enum WorkerState {
     /// Its bundles are being fetched and warmed.
     Activating,
+    /// It cannot now, and why: it is tried again.
+    Waiting(String),
     /// It cannot, and why. What was active before still is.
     Refused(String),
+}
+
+impl WorkerState {
+    /// Why it does not run.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Activating => None,
+            Self::Waiting(reason) | Self::Refused(reason) => Some(reason),
+        }
+    }
+
+    /// The same for another reason.
+    pub(crate) fn because(self, because: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Activating => Self::Activating,
+            Self::Waiting(reason) => Self::Waiting(because(reason)),
+            Self::Refused(reason) => Self::Refused(because(reason)),
+        }
+    }
 }
 
 /// A node, as the registry knows it.

@@ -72,6 +72,9 @@ fn a_node_is_active_refused_pending_or_offline() {
     assert_eq!(look(&fleet, 1_100).1[0], (NodeState::Pending, None));
     assert!(heard(&mut fleet, "edge-1", saying(book.seq, &[line(Said::Activating)]), 1_100));
     assert_eq!(look(&fleet, 1_100), (false, vec![(NodeState::Pending, None), (NodeState::Offline, None)]));
+    assert!(heard(&mut fleet, "edge-1", saying(book.seq, &[line(Said::Waiting("no \u{1b}room".into()))]), 1_150));
+    let nodes = fleet.worker_nodes(&book.state, &name("shop"), 1_150).expect("a deployment");
+    assert_eq!((nodes.settled, nodes.nodes[0].state, nodes.nodes[0].reason.as_deref()), (false, NodeState::Pending, Some("no  room")));
     assert!(heard(&mut fleet, "edge-1", nothing_to_say(book.seq), 1_200));
     assert!(!heard(&mut fleet, "edge-1", nothing_to_say(book.seq), 6_200));
     assert_eq!(look(&fleet, 6_200), (true, vec![(NodeState::Active, Some(200)), (NodeState::Offline, None)]));
@@ -216,7 +219,7 @@ fn what_is_kept_of_a_hostile_node_is_bounded() {
         .iter()
         .map(|line| match &line.state {
             Said::Refused(reason) => reason.clone(),
-            Said::Activating => panic!("refused"),
+            other => panic!("{other:?}"),
         })
         .collect::<Vec<_>>();
     assert_eq!(reasons.len(), names.len(), "workers that the registry knows");
