@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::{ClientError, Credential};
 use crate::api::wire::ErrorReply;
-use crate::limits::{CLIENT_CONNECT_TIMEOUT, FEED_SILENCE_MAX};
+use crate::limits::{CLIENT_CONNECT_TIMEOUT, FEED_SILENCE_MAX, NODE_CLOCK_SKEW};
 use crate::registry::Digest;
 use crate::tls;
 
@@ -194,8 +194,14 @@ fn is_loopback(host: &str) -> bool {
 fn now_us() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| u64::try_from(since.as_micros()).ok()).unwrap_or(0);
-    let later = |last: u64| now.max(last.saturating_add(1));
-    LAST.fetch_update(Relaxed, Relaxed, |last| Some(later(last))).map_or(now, later)
+    LAST.fetch_update(Relaxed, Relaxed, |last| Some(later(last, now))).map_or(now, |last| later(last, now))
+}
+
+/// The time of the next request. A clock that is put back by a little is waited for, so that times only rise; after one that had run far ahead they begin anew:
+/// the registry refuses what is far from its own clock, and knows each of the others that it has taken by its time.
+fn later(last: u64, now: u64) -> u64 {
+    let ahead_us = u128::from(last.saturating_sub(now));
+    if ahead_us > (NODE_CLOCK_SKEW / 2).as_micros() { now } else { now.max(last.saturating_add(1)) }
 }
 
 #[cfg(test)]
@@ -226,5 +232,19 @@ mod tests {
     fn no_two_requests_have_the_same_time() {
         let times: Vec<u64> = (0..10_000).map(|_| now_us()).collect();
         assert!(times.is_sorted_by(|one, other| one < other));
+    }
+
+    #[test]
+    fn a_clock_that_ran_far_ahead_and_is_put_back_locks_nobody_out() {
+        const SECOND: u64 = 1_000_000;
+        let now = 1_000 * SECOND;
+        assert_eq!(later(now - 1, now), now);
+        assert_eq!(later(now + SECOND, now), now + SECOND + 1, "a little: it only rises");
+        assert_eq!(later(now + 3_600 * SECOND, now), now);
+        let mut last = now + NODE_CLOCK_SKEW.as_micros() as u64;
+        for step in 0..10 {
+            last = later(last, now + step);
+            assert_eq!(last, now + step, "and goes on from there");
+        }
     }
 }
