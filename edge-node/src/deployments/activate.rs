@@ -233,13 +233,18 @@ impl Activator {
     fn finish(&mut self, done: Done) {
         let Done { worker, wanted, result } = done;
         self.underway.remove(&worker);
-        if !self.target.desired.workers.contains_key(&worker) {
+        let id = wanted.deployment.id.clone();
+        let next = self.target.desired.workers.get(&worker).map(|wanted| wanted.deployment.id.clone());
+        // Another deployment is wanted by now, or none. Where something runs, it goes on until that other one is ready: what was prepared here may be what
+        // was taken back. How it failed says nothing of the other.
+        if next.as_ref() != Some(&id) && (next.is_none() || result.is_err() || self.active.contains_key(&worker)) {
+            self.later.remove(&worker);
             if let Ok(prepared) = result {
                 self.retire_versions(prepared.warmed);
             }
+            self.again(worker);
             return;
         }
-        let id = wanted.deployment.id.clone();
         match result {
             Ok(prepared) => {
                 tracing::info!(%worker, deployment = %id, "active");
@@ -265,7 +270,11 @@ impl Activator {
                 return;
             }
         }
-        // Another deployment may be wanted by now.
+        self.again(worker);
+    }
+
+    /// Queues a worker whose activation has ended, where another deployment is wanted by now.
+    fn again(&mut self, worker: WorkerName) {
         if plan::needs_activation(self.now(), &worker, &self.target.desired)
             && let Some(next) = self.target.desired.workers.get(&worker).map(|wanted| wanted.deployment.id.clone())
         {
@@ -418,3 +427,7 @@ async fn written(saving: &mut Option<Saving>) -> std::io::Result<()> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests;

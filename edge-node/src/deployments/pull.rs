@@ -71,7 +71,7 @@ impl BundleStore {
     }
 
     /// Keeps verified bytes; [`Self::sync`] makes them last. Blocks.
-    fn write(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(digest);
         state::write_unsynced(&path, bytes)?;
         self.unsynced.lock().push(path);
