@@ -48,8 +48,10 @@ pub(super) struct Activator {
     unsaved: Option<Instant>,
     /// Deployments that the board calls "activating", or has called so.
     announced: BTreeMap<WorkerName, VersionId>,
+    /// After a write that failed: when to try again, and how long is waited.
+    save_again: Option<(Instant, Duration)>,
     /// Workers whose activation is not on disk yet.
-    unconfirmed: Vec<WorkerName>,
+    unconfirmed: BTreeSet<WorkerName>,
 }
 
 /// The end of one activation.
@@ -100,7 +102,8 @@ impl Activator {
             collect_at: Instant::now() + limits::COLLECT_INTERVAL,
             unsaved: None,
             announced: BTreeMap::new(),
-            unconfirmed: Vec::new(),
+            save_again: None,
+            unconfirmed: BTreeSet::new(),
         };
         let loads = futures::stream::iter(last_good).map(|(name, wanted)| {
             let loader = this.loader.clone();
@@ -142,11 +145,11 @@ impl Activator {
                 },
                 Some(done) = jobs.next(), if !jobs.is_empty() => self.finish(done),
                 saved = written(&mut saving), if saving.is_some() => {
-                    if let Err(error) = saved {
-                        tracing::error!(%error, "the state cannot be written: a restart would begin with an older one");
-                    }
                     if let Some(saving) = saving.take() {
-                        self.confirm(saving);
+                        match saved {
+                            Ok(()) => self.confirm(saving),
+                            Err(error) => self.write_again(saving, &error),
+                        }
                     }
                 }
                 () = tokio::time::sleep_until(timer) => self.on_time(Instant::now()).await,
@@ -251,7 +254,7 @@ impl Activator {
                 self.later.remove(&worker);
                 self.refused.remove(&worker);
                 self.install(&worker, wanted, prepared);
-                self.unconfirmed.push(worker.clone());
+                self.unconfirmed.insert(worker.clone());
                 self.changed();
                 self.publish_soon();
             }
@@ -339,7 +342,7 @@ impl Activator {
     fn next_timer(&self, is_saving: bool) -> Instant {
         let later = self.later.values().filter_map(|(at, _)| *at).min();
         let retire = self.retiring.front().map(|(at, _)| *at);
-        let save = self.unsaved.filter(|_| !is_saving).map(|since| since + limits::SAVE_DELAY);
+        let save = self.unsaved.filter(|_| !is_saving).map(|since| self.save_again.map_or(since + limits::SAVE_DELAY, |(at, _)| at));
         [Some(self.collect_at), later, retire, self.publish_at, save].into_iter().flatten().min().unwrap_or(self.collect_at)
     }
 
@@ -374,7 +377,8 @@ impl Activator {
     fn is_time_to_save(&self, nothing_underway: bool) -> bool {
         let waited = |since: Instant| since.elapsed() >= limits::SAVE_DELAY;
         let last_ones = self.queue.is_empty() && !self.unconfirmed.is_empty();
-        self.unsaved.is_some_and(|since| nothing_underway || last_ones || waited(since))
+        let may_again = self.save_again.is_none_or(|(at, _)| at <= Instant::now());
+        may_again && self.unsaved.is_some_and(|since| nothing_underway || last_ones || waited(since))
     }
 
     /// Writes the state in the background; one write at a time, always of the newest state.
@@ -392,17 +396,33 @@ impl Activator {
         Saving { write, position, activated: std::mem::take(&mut self.unconfirmed) }
     }
 
+    /// Nothing that is not on disk is reported: the state is written again, and what is active here waits for that.
+    fn write_again(&mut self, saving: Saving, error: &std::io::Error) {
+        let wait = self.save_again.map_or(limits::SAVE_RETRY_MIN, |(_, wait)| (wait * 2).min(limits::SAVE_RETRY_MAX));
+        let again_in_ms = wait.as_millis() as u64;
+        tracing::error!(%error, again_in_ms, "the state cannot be written: a restart would begin with an older one");
+        self.save_again = Some((Instant::now() + wait, wait));
+        self.changed();
+        for worker in saving.activated.iter().filter(|worker| self.runs_as_wanted(worker)) {
+            let Some(active) = self.active.get(worker) else { continue };
+            let why = Failure::Later(format!("it runs, but the node's state cannot be written: {error}"));
+            self.board.hindered(worker, &active.deployment.id, why, self.active_ids(worker));
+        }
+        self.unconfirmed.extend(saving.activated);
+    }
+
     /// What is on disk is reported: a node that said "active" is active again after it was killed.
     fn confirm(&mut self, saving: Saving) {
+        self.save_again = None;
         if self.publish_at.is_some() {
             self.publish();
         }
-        // Where a later deployment is underway or refused already, the board says that.
-        let as_wanted = |worker: &&WorkerName| {
-            let wanted = self.target.desired.workers.get(*worker);
-            wanted.is_some_and(|wanted| self.runs(worker, &wanted.deployment.id))
-        };
-        self.board.settled(saving.position, saving.activated.iter().filter(as_wanted));
+        self.board.settled(saving.position, saving.activated.iter().filter(|worker| self.runs_as_wanted(worker)));
+    }
+
+    /// Where a later deployment is underway or refused already, the board says that.
+    fn runs_as_wanted(&self, worker: &WorkerName) -> bool {
+        self.target.desired.workers.get(worker).is_some_and(|wanted| self.runs(worker, &wanted.deployment.id))
     }
 
     fn runs(&self, worker: &WorkerName, deployment: &VersionId) -> bool {
@@ -414,7 +434,7 @@ impl Activator {
 struct Saving {
     write: tokio::task::JoinHandle<std::io::Result<()>>,
     position: Option<Position>,
-    activated: Vec<WorkerName>,
+    activated: BTreeSet<WorkerName>,
 }
 
 fn longer(wait: Duration) -> Duration {

@@ -37,6 +37,10 @@ pub const UNNAMED_BLOB_BYTES_MAX: u64 = 256 << 20;
 pub const COLLECT_INTERVAL: Duration = Duration::from_secs(60);
 /// A change of what is wanted waits this long for the activation that follows, so that one write of the state does for both.
 pub const SAVE_DELAY: Duration = Duration::from_millis(250);
+/// First and longest wait before the state is written again where it could not be: a disk that is full.
+pub const SAVE_RETRY_MIN: Duration = Duration::from_millis(500);
+/// See [`SAVE_RETRY_MIN`].
+pub const SAVE_RETRY_MAX: Duration = Duration::from_secs(30);
 /// Bytes of the state file; twice the registry's bound for a snapshot.
 pub const STATE_BYTES_MAX: u64 = 2 * selvedge_origin::limits::FEED_LINE_BYTES_MAX as u64;
 /// Bytes of the identity file.

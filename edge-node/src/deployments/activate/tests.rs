@@ -1,5 +1,8 @@
-//! What is wanted changes while something is prepared.
+//! What is wanted changes while something is prepared, and the disk fails.
 
+use std::time::Duration;
+
+use selvedge_origin::api::wire::WorkerState;
 use selvedge_origin::bundle::{ModuleKind, PackModule, pack, sign_version};
 use selvedge_origin::keys::SigningKey;
 use selvedge_origin::registry::{Change, Deployment, Desired, Digest, Epoch, RouteOwner, Share, VersionRecord};
@@ -101,6 +104,15 @@ impl Bench {
             Target::Upstream => None,
         }
     }
+
+    async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let waited = tokio::time::timeout(Duration::from_secs(20), async {
+            while !is_so(self) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        assert!(waited.await.is_ok(), "{what}: {:#?}", self.board.status());
+    }
 }
 
 impl Activator {
@@ -152,4 +164,22 @@ async fn a_first_deployment_is_better_than_none_while_the_next_is_prepared() {
     activator.begin(&mut jobs);
     activator.end(&mut jobs).await;
     assert_eq!(bench.serves(), Some(second));
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_not_confirmed_and_written_again() {
+    let (bench, activator) = Bench::new("full").await;
+    let first = bench.promote("first");
+    let running = tokio::spawn(activator.run());
+    let waits = |bench: &Bench| {
+        let status = bench.board.status();
+        status.unsettled.values().any(|line| matches!(&line.state, WorkerState::Waiting(reason) if reason.contains("cannot be written")))
+    };
+    bench.until("it says why it waits", waits).await;
+    assert_eq!((bench.serves(), bench.board.status().position), (Some(first), None), "it runs, and is not confirmed");
+    std::fs::create_dir(bench.folder.path().join("full")).unwrap();
+    bench.until("confirmed", |bench| bench.board.status().position.is_some_and(|position| position.seq == 1)).await;
+    assert!(bench.board.status().unsettled.is_empty());
+    assert!(bench.folder.path().join("full").join(state::FILE).exists());
+    running.abort();
 }
