@@ -116,7 +116,7 @@ impl Follow {
 
     /// Follows one opening of the feed to its end; counts the lines that were taken.
     async fn session(&mut self, taken: &mut u64) -> Ended {
-        let mut lines = match self.client.feed(self.verifier.position()).await {
+        let mut lines = match self.client.feed(self.verifier.position(), self.verifier.heard_ms()).await {
             Ok(lines) => lines,
             Err(error) => return ended(error),
         };

@@ -139,6 +139,18 @@ async fn a_registry_that_refuses_the_join_fails_the_start_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_comes_back_with_an_earlier_clock_is_heard() {
+    let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());
+    let node = TestNode::start(TestNode::config(&registry, data.path())).await;
+    node.until(|status| status.link == Link::Following).await;
+    let position = registry.book.lock().position.clone();
+    registry.say(registry.signer().heartbeat(&position, 1 << 40).unwrap());
+    registry.say("nonsense, so that the feed is opened again\n".into());
+    node.until(|status| matches!(status.link, Link::Disconnected(_))).await;
+    node.until(|status| status.link == Link::Following).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_removed_node_follows_no_more_and_goes_on_serving() {
     for by_feed in [true, false] {
         let (registry, data) = (Registry::start().await, tempfile::tempdir().unwrap());

@@ -22,7 +22,7 @@ use selvedge_edge::deployments::{Follower, FollowerConfig, FollowerStatus, Warm}
 use selvedge_edge::routes::{ActiveRoutes, Target};
 use selvedge_origin::api::wire::{Applied, ErrorReply, Joined, Reported, WorkerReport, WorkerState};
 use selvedge_origin::bundle::{ModuleKind, PackModule, Packed, pack, sign_version};
-use selvedge_origin::feed::{FeedSigner, Position, next_chain};
+use selvedge_origin::feed::{FeedSigner, HEARD, Position, next_chain};
 use selvedge_origin::keys::SigningKey;
 use selvedge_origin::registry::{
     Change, Deployment, Desired, Digest, Entry, Epoch, RouteOwner, RouteRecord, Share, VersionId, VersionRecord, WorkerName,
@@ -205,7 +205,7 @@ impl Registry {
         refusal(&heard)
     }
 
-    fn opening(&self, query: &str) -> Vec<Bytes> {
+    fn opening(&self, query: &str, heard_ms: u64) -> Vec<Bytes> {
         let mut book = self.book.lock();
         book.opened += 1;
         let after = query.split('&').find_map(|pair| pair.strip_prefix("after=")).and_then(|after| after.parse::<u64>().ok());
@@ -214,7 +214,7 @@ impl Registry {
             Some(after) => book.log.range(after + 1..).map(|(_, (_, line))| line.clone()).collect(),
             None => vec![self.signer().reset(&book.position, &book.desired).unwrap()],
         };
-        lines.push(self.signer().heartbeat(&book.position, book.opened as u64).unwrap());
+        lines.push(self.signer().heartbeat(&book.position, heard_ms.max(book.opened as u64) + 1).unwrap());
         lines
     }
 
@@ -242,7 +242,8 @@ impl Registry {
             }
             "/v1/feed" => {
                 let said = self.said.subscribe();
-                let opening = futures::stream::iter(self.opening(&query));
+                let heard_ms = request.headers().get(HEARD).map_or(0, |heard| heard.to_str().unwrap().parse().unwrap());
+                let opening = futures::stream::iter(self.opening(&query, heard_ms));
                 let rest = futures::stream::unfold(said, |mut said| async { said.recv().await.ok().map(|line| (line, said)) });
                 let lines = opening.chain(rest).map(|line| Ok(Frame::data(line)));
                 Response::new(BodyExt::boxed(StreamBody::new(lines)))

@@ -14,10 +14,10 @@ use super::desk::Seat;
 use super::life::Life;
 use super::reply::{self, Answer, ApiError};
 use super::{Api, Asked, Caller};
-use crate::feed::{FeedSigner, KINDS, Position, QUESTION};
+use crate::feed::{FeedSigner, HEARD, KINDS, Position, QUESTION};
 use crate::keys::PublicKey;
 use crate::ledger::{Ledger, LedgerError};
-use crate::limits::{FEED_BATCH, FEED_HEARTBEAT};
+use crate::limits::{FEED_BATCH, FEED_HEARTBEAT, HEARD_MS_MAX};
 use crate::registry::{Digest, Epoch, NodeName};
 
 impl Api {
@@ -43,6 +43,7 @@ impl Api {
             at,
             ready: VecDeque::new(),
             greeted: false,
+            heard_ms: heard_ms(&asked.head.headers),
             seat: self.desk.seat(node, takes_questions(&asked.head.headers)),
             _open: OpenFeed::new(&self.ledger, node),
         };
@@ -67,6 +68,12 @@ fn takes_questions(headers: &http::HeaderMap) -> bool {
     headers.get_all(KINDS).iter().any(|kinds| kinds == QUESTION)
 }
 
+/// What a node says that it has heard. Whoever says too much is told of times that are as late, and none of it reaches another node.
+fn heard_ms(headers: &http::HeaderMap) -> u64 {
+    let said = headers.get(HEARD).and_then(|heard| heard.to_str().ok()?.parse().ok()).unwrap_or(0);
+    if said > HEARD_MS_MAX { 0 } else { said }
+}
+
 /// One node's way through the log.
 struct Follower {
     ledger: Arc<Ledger>,
@@ -78,6 +85,8 @@ struct Follower {
     ready: VecDeque<Bytes>,
     /// Whether it has heard anything yet: the first line comes at once, so that it knows that it is connected.
     greeted: bool,
+    /// The time of the last heartbeat: the next is later, whatever this process's clock says.
+    heard_ms: u64,
     /// Where it is asked questions.
     seat: Seat,
     _open: OpenFeed,
@@ -197,7 +206,8 @@ impl Follower {
                 }
             };
             if is_silent {
-                self.ready.push_back(signer.heartbeat(&at, self.ledger.now_ms()).map_err(internal)?);
+                self.heard_ms = self.ledger.now_ms().max(self.heard_ms.saturating_add(1));
+                self.ready.push_back(signer.heartbeat(&at, self.heard_ms).map_err(internal)?);
             }
             return Ok(());
         }

@@ -27,8 +27,8 @@ pub(super) struct Call {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) body: Bytes,
-    /// A field beside `Authorization`.
-    pub(super) field: Option<(HeaderName, HeaderValue)>,
+    /// Fields beside `Authorization`.
+    pub(super) fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// A registry's address and the connection to it.
@@ -104,7 +104,7 @@ impl Connection {
             .method(call.method.clone())
             .uri(format!("{scheme}://{}{}", self.authority, call.path))
             .header(header::AUTHORIZATION, authorization);
-        if let Some((name, value)) = &call.field {
+        for (name, value) in &call.fields {
             request = request.header(name, value);
         }
         request.body(Full::new(call.body.clone())).map_err(|error| ClientError::protocol(&self.url, error))

@@ -25,7 +25,7 @@ use crate::api::wire::{
     Status, VersionList, WorkerNodes, WorkerPurge, WorkerSummary, join_message,
 };
 use crate::bundle::Packed;
-use crate::feed::{KINDS, Position, QUESTION};
+use crate::feed::{HEARD, KINDS, Position, QUESTION};
 use crate::keys::Purpose;
 use crate::limits::{BLOB_BYTES_MAX, CLIENT_BLOB_TIMEOUT, CLIENT_CALL_TIMEOUT, LONG_POLL_MAX, REPLY_JSON_BYTES_MAX};
 use crate::registry::{Digest, NodeName, VersionRecord, WorkerName};
@@ -88,7 +88,7 @@ impl Client {
 
     /// Stores one blob.
     pub async fn put_blob(&self, digest: &Digest, bytes: Bytes) -> Result<(), ClientError> {
-        let call = Call { method: Method::PUT, path: format!("/v1/blobs/{digest}"), body: bytes, field: None };
+        let call = Call { method: Method::PUT, path: format!("/v1/blobs/{digest}"), body: bytes, fields: vec![] };
         self.bytes(call, CLIENT_BLOB_TIMEOUT, REPLY_JSON_BYTES_MAX).await.map(drop)
     }
 
@@ -207,7 +207,7 @@ impl Client {
 
     /// A blob, as a node or a command. The caller verifies it.
     pub async fn blob(&self, digest: &Digest) -> Result<Bytes, ClientError> {
-        let call = Call { method: Method::GET, path: format!("/v1/blobs/{digest}"), body: Bytes::new(), field: None };
+        let call = Call { method: Method::GET, path: format!("/v1/blobs/{digest}"), body: Bytes::new(), fields: vec![] };
         self.bytes(call, CLIENT_BLOB_TIMEOUT, usize::try_from(BLOB_BYTES_MAX).unwrap_or(usize::MAX)).await
     }
 
@@ -231,14 +231,15 @@ impl Client {
         self.post("/v1/nodes/self/answers", answer).await
     }
 
-    /// The feed after a position (a snapshot first, where there is none or it is of no use). Lines are as received: a
-    /// [`crate::feed::FeedVerifier`] says what they are worth.
-    pub async fn feed(&self, after: Option<&Position>) -> Result<FeedLines, ClientError> {
+    /// The feed after a position (a snapshot first, where there is none or it is of no use), with heartbeats of a later time than the last that was heard
+    /// (0: none was). Lines are as received: a [`crate::feed::FeedVerifier`] says what they are worth.
+    pub async fn feed(&self, after: Option<&Position>, heard_ms: u64) -> Result<FeedLines, ClientError> {
         let path = match after {
             Some(position) => format!("/v1/feed?epoch={}&after={}&chain={}", position.epoch, position.seq, position.chain),
             None => "/v1/feed".to_owned(),
         };
-        let call = Call { method: Method::GET, path, body: Bytes::new(), field: Some((KINDS, QUESTION)) };
+        let fields = vec![(KINDS, QUESTION), (HEARD, HeaderValue::from(heard_ms))];
+        let call = Call { method: Method::GET, path, body: Bytes::new(), fields };
         let answer = self.connection.send(&self.credential, call, CLIENT_CALL_TIMEOUT).await?;
         Ok(FeedLines::new(self.connection.url(), answer))
     }
@@ -264,8 +265,8 @@ impl Client {
             Some(body) => serde_json::to_vec(body).map_err(|error| ClientError::protocol(self.url(), error))?,
             None => Vec::new(),
         };
-        let field = (!body.is_empty()).then_some((CONTENT_TYPE, HeaderValue::from_static("application/json")));
-        let call = Call { method, path: path.to_owned(), body: body.into(), field };
+        let json = (!body.is_empty()).then_some((CONTENT_TYPE, HeaderValue::from_static("application/json")));
+        let call = Call { method, path: path.to_owned(), body: body.into(), fields: json.into_iter().collect() };
         let answer = self.bytes(call, timeout, REPLY_JSON_BYTES_MAX).await?;
         serde_json::from_slice(&answer).map_err(|error| ClientError::protocol(self.url(), error))
     }

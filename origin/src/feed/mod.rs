@@ -24,6 +24,10 @@ pub const KINDS: http::HeaderName = http::HeaderName::from_static("selvedge-feed
 /// Its value: questions.
 pub const QUESTION: http::HeaderValue = http::HeaderValue::from_static("question");
 
+/// The field in which a node that opens the feed says what time the registry gave in the last heartbeat that it heard: the next is later, also where the registry
+/// was started anew with a clock that is not.
+pub const HEARD: http::HeaderName = http::HeaderName::from_static("selvedge-feed-heard");
+
 /// A place in a log: after entry `seq` of `epoch`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -21,7 +21,7 @@ pub enum Accepted {
     Heartbeat {
         /// The registry's last entry.
         seq: u64,
-        /// The registry's clock, Unix time in milliseconds; later than that of every heartbeat before.
+        /// The registry's clock, Unix time in milliseconds; later than that of every heartbeat before that was of this entry.
         at_ms: u64,
     },
     /// Something to answer; no part of the log.
@@ -112,7 +112,7 @@ struct Line<'a> {
 pub struct FeedVerifier {
     key: PublicKey,
     position: Option<Position>,
-    /// The registry's time in its last heartbeat.
+    /// The registry's time in its last heartbeat of this position.
     heard_ms: u64,
 }
 
@@ -125,6 +125,11 @@ impl FeedVerifier {
     /// Where it stands.
     pub fn position(&self) -> Option<&Position> {
         self.position.as_ref()
+    }
+
+    /// The registry's time in its last heartbeat, Unix time in milliseconds; 0: none was heard since the last entry.
+    pub fn heard_ms(&self) -> u64 {
+        self.heard_ms
     }
 
     /// Checks one line, without or with its line feed: signature first, then place, then content. Moves on only where all hold.
@@ -145,14 +150,14 @@ impl FeedVerifier {
                 self.signed(Purpose::FeedEntry, &entry_message(&position), &position, &sig)?;
                 self.next_entry(&position, entry.get().as_bytes())?;
                 let entry = serde_json::from_str(entry.get()).map_err(malformed)?;
-                self.position = Some(position);
+                self.stand(position);
                 Ok(Accepted::Entry(entry))
             }
             (None, Some(state), None, None) => {
                 self.signed(Purpose::FeedReset, &reset_message(&position, state.get().as_bytes()), &position, &sig)?;
                 self.newer(&position)?;
                 let state = serde_json::from_str(state.get()).map_err(malformed)?;
-                self.position = Some(position);
+                self.stand(position);
                 Ok(Accepted::Reset(state))
             }
             (None, None, Some(at_ms), None) => {
@@ -171,6 +176,14 @@ impl FeedVerifier {
             }
             _ => Err(FeedError::Malformed("a frame is one of entry, reset, heartbeat and question".to_owned())),
         }
+    }
+
+    /// Heartbeats are of one place in the log: those of this one cannot be older than it, whatever was heard before.
+    fn stand(&mut self, position: Position) {
+        if self.position.as_ref() != Some(&position) {
+            self.heard_ms = 0;
+        }
+        self.position = Some(position);
     }
 
     fn signed(&self, purpose: Purpose, message: &str, position: &Position, sig: &Signature) -> Result<(), FeedError> {
@@ -279,6 +292,11 @@ mod tests {
         verifier.accept(&entry).expect("the next one");
         assert_eq!(verifier.accept(&old), Ok(Accepted::Elsewhere { seq: 7 }));
         assert_eq!(verifier.accept(&log.heartbeat(6)), Ok(Accepted::Heartbeat { seq: 8, at_ms: 6 }));
+        // A registry that was started anew, with an earlier clock.
+        verifier.accept(&log.entry("next")).expect("the next one");
+        assert_eq!(verifier.accept(&log.heartbeat(2)), Ok(Accepted::Heartbeat { seq: 9, at_ms: 2 }), "nobody can have kept it from before");
+        verifier.accept(&log.reset()).expect("of the same place");
+        assert_eq!(verifier.accept(&log.heartbeat(2)), Ok(Accepted::Elsewhere { seq: 9 }), "said again");
     }
 
     #[test]

@@ -86,6 +86,7 @@ fn follower(ledger: &Arc<Ledger>, node: NodeName, key: PublicKey) -> Follower {
         at: None,
         ready: VecDeque::new(),
         greeted: false,
+        heard_ms: 0,
     }
 }
 

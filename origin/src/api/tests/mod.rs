@@ -116,7 +116,7 @@ async fn a_worker_is_uploaded_promoted_followed_and_reported() {
     let promoted = admin.promote(&name("shop"), &all_to(&first, Some(vec![route("Shop.example.org/*")]))).await.expect("promoted");
     assert_eq!(promoted.routes[0].pattern, "shop.example.org/*");
 
-    let mut feed = node.feed(None).await.expect("the feed");
+    let mut feed = node.feed(None, 0).await.expect("the feed");
     let mut verifier = FeedVerifier::new(fixture.origin.admin_token().signing_key, None);
     let line = feed.next().await.expect("a line").expect("not the end");
     let Accepted::Reset(desired) = verifier.accept(&line).expect("signed") else { panic!("a reset first") };
@@ -175,21 +175,29 @@ async fn a_follower_resumes_where_it_was_and_hears_a_heartbeat() {
     let node = join(&fixture, "edge-1").await;
     let key = fixture.origin.admin_token().signing_key;
     let mut verifier = FeedVerifier::new(key, None);
-    let mut feed = node.feed(None).await.expect("the feed");
+    let mut feed = node.feed(None, 0).await.expect("the feed");
     verifier.accept(&feed.next().await.expect("a line").expect("a reset")).expect("signed");
     drop(feed);
     let version = upload(&fixture.admin, "shop", "export default 1").await;
-    let mut feed = node.feed(verifier.position()).await.expect("the feed");
+    let mut feed = node.feed(verifier.position(), 0).await.expect("the feed");
     let line = feed.next().await.expect("a line").expect("an entry");
     let Accepted::Entry(entry) = verifier.accept(&line).expect("signed") else { panic!("no reset: the position is of use") };
     assert_eq!(entry.changes, [crate::registry::Change::VersionCreated(Box::new(version))]);
     drop(feed);
-    let mut feed = node.feed(verifier.position()).await.expect("the feed");
+    let mut feed = node.feed(verifier.position(), 0).await.expect("the feed");
     let line = feed.next().await.expect("a line").expect("a greeting");
     assert!(matches!(verifier.accept(&line), Ok(Accepted::Heartbeat { .. })));
+    // It was heard by a clock that was an hour ahead, and then started anew with one that is right.
+    let ahead = verifier.heard_ms() + 3_600_000;
+    let mut feed = node.feed(verifier.position(), ahead).await.expect("the feed");
+    let line = feed.next().await.expect("a line").expect("a greeting");
+    assert!(matches!(verifier.accept(&line), Ok(Accepted::Heartbeat { at_ms, .. }) if at_ms > ahead), "{line:?}");
+    let mut feed = node.feed(verifier.position(), u64::MAX).await.expect("the feed");
+    let line = feed.next().await.expect("a line").expect("a greeting");
+    assert!(matches!(verifier.accept(&line), Ok(Accepted::Elsewhere { .. })), "{line:?}: what nobody can have heard");
     let mut wrong = verifier.position().cloned().expect("a position");
     wrong.chain = crate::registry::Digest::zero();
-    let mut feed = node.feed(Some(&wrong)).await.expect("the feed");
+    let mut feed = node.feed(Some(&wrong), 0).await.expect("the feed");
     let line = feed.next().await.expect("a line").expect("a reset");
     assert!(matches!(verifier.accept(&line), Ok(Accepted::Reset(_))), "a position of another log leads to a snapshot");
 }
@@ -289,7 +297,7 @@ async fn a_removed_node_is_cut_off_and_cannot_come_back_with_its_key() {
     let refused = joining.join(&thief, "here", None).await.expect_err("the name is taken");
     assert_eq!(refused.code(), Some("node_name_taken"), "{refused}");
     let node = joining.as_node(identity.clone());
-    let mut feed = node.feed(None).await.expect("the feed");
+    let mut feed = node.feed(None, 0).await.expect("the feed");
     feed.next().await.expect("a line").expect("a reset");
     fixture.admin.remove_node(identity.name()).await.expect("removed");
     while let Some(_line) = feed.next().await.expect("ends") {}
@@ -303,7 +311,7 @@ async fn each_token_is_good_for_its_own_things_only() {
     let fixture = fixture().await;
     let joining = Client::connect(&fixture.origin.url(), fixture.origin.node_token()).expect("a client");
     assert_eq!(joining.status().await.expect_err("joining only").code(), Some("forbidden"));
-    let refused = joining.feed(None).await.err().expect("joining only");
+    let refused = joining.feed(None, 0).await.err().expect("joining only");
     assert_eq!(refused.code(), Some("forbidden"));
     let node = join(&fixture, "edge-1").await;
     assert_eq!(node.status().await.expect_err("nodes do not command").code(), Some("forbidden"));
@@ -354,7 +362,7 @@ async fn a_purge_is_in_the_log_with_who_and_why_and_is_followed_until_the_nodes_
     let fixture = fixture().await;
     let node = join(&fixture, "edge-1").await;
     let _away = join(&fixture, "edge-2").await;
-    let mut lines = node.feed(None).await.expect("a feed");
+    let mut lines = node.feed(None, 0).await.expect("a feed");
     let mut verifier = FeedVerifier::new(fixture.origin.admin_token().signing_key, None);
     let snapshot = lines.next().await.expect("a line").expect("a line");
     assert!(matches!(verifier.accept(&snapshot), Ok(Accepted::Reset(_))));

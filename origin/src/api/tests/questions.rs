@@ -28,7 +28,7 @@ async fn next_question(fixture: &Fixture, lines: &mut FeedLines) -> Question {
 async fn a_question_reaches_the_nodes_that_follow_and_names_the_others() {
     let fixture = fixture().await;
     let (answering, mute, away) = (join(&fixture, "a").await, join(&fixture, "b").await, join(&fixture, "c").await);
-    let (mut lines, _open) = (answering.feed(None).await.expect("the feed"), mute.feed(None).await.expect("the feed"));
+    let (mut lines, _open) = (answering.feed(None, 0).await.expect("the feed"), mute.feed(None, 0).await.expect("the feed"));
     let told = Told::Upstreams(UpstreamServers { servers: vec![], more: 7 });
     let new = question(None, SOON);
     let (answers, ()) = tokio::join!(fixture.admin.question(&new), async {

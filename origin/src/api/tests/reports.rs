@@ -13,7 +13,7 @@ async fn a_position_that_is_not_in_the_log_counts_as_none() {
     let node = join(&fixture, "edge-1").await;
     let version = upload(&fixture.admin, "shop", "export default 1").await;
     let promoted = fixture.admin.promote(&name("shop"), &all_to(&version, None)).await.expect("promoted");
-    let mut feed = node.feed(None).await.expect("the feed");
+    let mut feed = node.feed(None, 0).await.expect("the feed");
     let mut verifier = FeedVerifier::new(fixture.origin.admin_token().signing_key, None);
     verifier.accept(&feed.next().await.expect("a line").expect("not the end")).expect("signed");
     let true_one = verifier.position().expect("a snapshot").clone();
