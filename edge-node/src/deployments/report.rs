@@ -193,8 +193,9 @@ pub(super) async fn acknowledge(client: Client, board: Arc<Board>) {
             && let Err(error) = client.applied(&Applied { epoch, seq }).await
         {
             tracing::debug!(%error, "acknowledge purges");
-            if error.is_transient() {
-                // Something newer need not wait, and a lost acknowledgement is sent again when the feed is opened anew.
+            // Whatever it was: operators wait for this node until it is heard, unless they have removed it.
+            if !error.is_revoked() {
+                // Something newer need not wait.
                 let _ = tokio::time::timeout(wait, applied.changed()).await;
                 wait = (wait * 2).min(limits::ACKNOWLEDGE_RETRY_MAX);
                 continue;

@@ -69,6 +69,16 @@ async fn a_node_that_was_away_applies_all_missed_purges_before_it_acknowledges_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_that_the_registry_refuses_is_sent_again() {
+    let (registry, _data, _node) = following().await;
+    acknowledged(&registry, 0).await;
+    registry.book.lock().acknowledgements_lost = 3;
+    registry.commit(purge_url("a.org/x"));
+    acknowledged(&registry, 1).await;
+    assert_eq!(registry.book.lock().acknowledgements_lost, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_the_log_does_not_lead_on_everything_stored_has_to_be_confirmed() {
     let (registry, data, node) = following().await;
     registry.commit(purge_url("a.org/x"));

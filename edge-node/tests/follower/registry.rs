@@ -63,6 +63,8 @@ pub(crate) struct Book {
     pub(crate) blobs_away: usize,
     pub(crate) away_with: StatusCode,
     pub(crate) opened: usize,
+    /// Answer that many acknowledgements with 401.
+    pub(crate) acknowledgements_lost: usize,
 }
 
 impl Registry {
@@ -82,6 +84,7 @@ impl Registry {
             blobs_away: 0,
             away_with: StatusCode::SERVICE_UNAVAILABLE,
             opened: 0,
+            acknowledgements_lost: 0,
         };
         let registry = Arc::new(Self {
             address: listener.local_addr().unwrap(),
@@ -237,6 +240,11 @@ impl Registry {
             }
             "/v1/nodes/self/applied" => {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
+                let mut book = self.book.lock();
+                if book.acknowledgements_lost > 0 {
+                    book.acknowledgements_lost -= 1;
+                    return error(StatusCode::UNAUTHORIZED, "clock");
+                }
                 self.acknowledged.send_replace(Some(serde_json::from_slice(&body).unwrap()));
                 json(&())
             }
