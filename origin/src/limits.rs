@@ -108,6 +108,11 @@ pub const SLICE_BYTES_MAX: u64 = 16 << 20;
 
 /// Nodes of a registry.
 pub const NODES_MAX: usize = 5_000;
+/// How often a node may say in its reports that it has moved (another region, another address for other nodes) before it has to wait: each is an entry of the log.
+/// Its reports go on saying it, so that the last holds in the end.
+pub const NODE_MOVES_BURST: u64 = 5;
+/// And then once in this time.
+pub const NODE_MOVE_INTERVAL: Duration = Duration::from_secs(60);
 /// Keys of removed nodes that are remembered, so that none joins again by itself; the oldest are forgotten.
 pub const REVOKED_KEYS_MAX: usize = 10_000;
 /// Bytes of a node's region and of its address.

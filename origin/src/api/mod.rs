@@ -45,7 +45,7 @@ use crate::tokens::TokenFile;
 use auth::{Access, Auth, Caller};
 use desk::Desk;
 use life::Life;
-use quota::Quotas;
+use quota::{Moves, Quotas};
 use reply::{Answer, ApiError, Body};
 
 pub use fuzz::{bodies as fuzz_bodies, heads as fuzz_heads};
@@ -152,6 +152,7 @@ pub(crate) struct Api {
     ledger: Arc<Ledger>,
     auth: Auth,
     quotas: Arc<Quotas>,
+    moves: Moves,
     desk: Arc<Desk>,
     /// Kibibytes of bodies that may be in memory.
     memory: Semaphore,
@@ -163,7 +164,15 @@ impl Api {
     /// The API of a ledger, for the holders of these tokens, until `stop`.
     pub(crate) fn new(ledger: Arc<Ledger>, admin: &TokenFile, node: &TokenFile, stop: CancellationToken) -> Result<Self, BadKey> {
         let auth = Auth::new(&admin.token, &node.token)?;
-        Ok(Self { ledger, auth, quotas: Arc::default(), desk: Arc::default(), memory: Semaphore::new(BODIES_IN_MEMORY_MAX >> 10), stop })
+        Ok(Self {
+            ledger,
+            auth,
+            quotas: Arc::default(),
+            moves: Moves::default(),
+            desk: Arc::default(),
+            memory: Semaphore::new(BODIES_IN_MEMORY_MAX >> 10),
+            stop,
+        })
     }
 
     /// Answers one request: find the endpoint, know the caller, read the body, do it.

@@ -51,7 +51,7 @@ impl Api {
         let Caller::Node(node, _) = &asked.caller else { return Err(ApiError::Forbidden("only nodes report".to_owned())) };
         let stands =
             |state: &State| state.nodes().get(node).is_some_and(|known| known.region == report.region && known.peer == report.peer);
-        if !self.ledger.read(|state, _| stands(state)) {
+        if !self.ledger.read(|state, _| stands(state)) && self.moves.take(node, self.ledger.now_ms()) {
             let (node, region, peer) = (node.clone(), report.region.clone(), report.peer.clone());
             let moved = move |state: &State, _: &_| registry::moved(state, &node, &region, peer.as_deref());
             self.ledger.commit(self.act(asked, None, None), moved, |_, ()| ()).await?;

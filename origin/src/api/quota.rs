@@ -1,12 +1,14 @@
-//! How much each caller may purge: a bucket of things that fills again over time. Pure but for its lock: the caller brings `now`.
+//! How much each caller may purge: a bucket of things that fills again over time; and how often a node may move. Pure but for locks: the caller brings `now`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::limits::{PURGE_BURST, PURGE_TARGETS_PER_SECOND, WORKER_PURGE_BURST, WORKER_PURGE_TARGETS_PER_SECOND};
-use crate::registry::WorkerName;
+use crate::limits::{
+    NODE_MOVE_INTERVAL, NODE_MOVES_BURST, PURGE_BURST, PURGE_TARGETS_PER_SECOND, WORKER_PURGE_BURST, WORKER_PURGE_TARGETS_PER_SECOND,
+};
+use crate::registry::{NodeName, WorkerName};
 
 /// The buckets: one for the admin token (`None`), one for each worker that purged lately. A full bucket is none, so there are no more than callers that
 /// purged within the time that one takes to fill.
@@ -52,6 +54,25 @@ impl Quotas {
     }
 }
 
+/// How often each node may move: by when as many moves as it has made would have been due. Those of nodes that have not moved lately are forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Moves(Mutex<BTreeMap<NodeName, u64>>);
+
+impl Moves {
+    /// Whether a node may move now.
+    pub(super) fn take(&self, node: &NodeName, now_ms: u64) -> bool {
+        let interval_ms = NODE_MOVE_INTERVAL.as_millis() as u64;
+        let mut due = self.0.lock();
+        due.retain(|_, due_ms| *due_ms > now_ms);
+        let due_ms = due.get(node).map_or(now_ms, |due_ms| *due_ms);
+        if due_ms - now_ms > interval_ms * (NODE_MOVES_BURST - 1) {
+            return false;
+        }
+        due.insert(node.clone(), due_ms + interval_ms);
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +97,19 @@ mod tests {
         assert_eq!(quotas.take(None, 1, 0), Ok(()));
         assert_eq!(quotas.take(Some(&shop), usize::MAX >> 10, 3_600_000), Ok(()), "more than it holds waits for a full one at most");
         assert_eq!(quotas.0.lock().len(), 1, "that of the admin token is full again");
+    }
+
+    #[test]
+    fn a_node_moves_a_few_times_at_once_and_then_at_its_rate() {
+        let moves = Moves::default();
+        let [first, second]: [NodeName; 2] = ["edge-1", "edge-2"].map(|name| name.parse().expect("a name"));
+        let taken = |node: &NodeName, now_ms: u64| (0..100).filter(|_| moves.take(node, now_ms)).count() as u64;
+        let interval_ms = NODE_MOVE_INTERVAL.as_millis() as u64;
+        assert_eq!(taken(&first, 1_000), NODE_MOVES_BURST);
+        assert_eq!(taken(&second, 1_000), NODE_MOVES_BURST, "each has its own");
+        assert_eq!(taken(&first, 1_000 + interval_ms - 1), 0);
+        assert_eq!(taken(&first, 1_000 + interval_ms), 1);
+        assert_eq!(taken(&first, 1_000 + 100 * interval_ms), NODE_MOVES_BURST);
+        assert_eq!(moves.0.lock().len(), 1, "the other one's are forgotten");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::api::wire::WorkerState::Refused;
-use crate::limits::{REPORT_LINES_MAX, SHARES_MAX};
+use crate::limits::{NODE_MOVES_BURST, REPORT_LINES_MAX, SHARES_MAX};
 use crate::registry::{Epoch, VersionId};
 
 #[tokio::test]
@@ -62,4 +62,17 @@ async fn a_report_that_is_too_large_is_refused_by_name() {
     node.report(&NodeReport { settled: vec![name("shop")], ..lines(REPORT_LINES_MAX - 1) }).await.expect("as many as there may be");
     node.report(&report(None, vec![line(SHARES_MAX)])).await.expect("as many as there may be");
     fixture.origin.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_node_that_says_something_else_in_every_report_does_not_fill_the_log() {
+    let fixture = fixture().await;
+    let node = join(&fixture, "edge-1").await;
+    let before = fixture.admin.status().await.expect("status").seq;
+    for number in 0..100u16 {
+        let peer = Some(format!("127.0.0.1:{}", 1_000 + number));
+        node.report(&NodeReport { peer, ..report(None, vec![]) }).await.expect("heard");
+    }
+    let after = fixture.admin.status().await.expect("status").seq;
+    assert_eq!(after - before, NODE_MOVES_BURST);
 }
