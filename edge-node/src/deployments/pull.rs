@@ -78,21 +78,24 @@ impl BundleStore {
         Ok(())
     }
 
-    /// Waits until everything written is on disk: before a state names it. Blocks.
+    /// Waits until everything written is on disk: before a state names it. Whoever comes while another waits may have written what that one syncs, and waits
+    /// with it. What fails is left for the next. Blocks.
     pub(super) fn sync(&self) -> io::Result<()> {
-        let unsynced = std::mem::take(&mut *self.unsynced.lock());
+        let mut unsynced = self.unsynced.lock();
         if unsynced.is_empty() {
             return Ok(());
         }
-        for path in unsynced {
-            match std::fs::File::open(&path) {
+        for path in unsynced.iter() {
+            match std::fs::File::open(path) {
                 Ok(file) => file.sync_all()?,
                 // Found damaged and removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        state::sync_folder(&self.folder)
+        state::sync_folder(&self.folder)?;
+        unsynced.clear();
+        Ok(())
     }
 
     /// Removes blobs that nothing names, the oldest first, until the rest is within its bound. Blocks.
@@ -209,6 +212,20 @@ mod tests {
         store.write(&digest, b"modulo").unwrap();
         assert_eq!(store.read(&digest, 100), None);
         assert!(!store.path(&digest).exists());
+    }
+
+    #[test]
+    fn what_could_not_be_synced_is_synced_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = BundleStore::open(folder.path().join("bundles")).unwrap();
+        store.write(&Digest::of(b"module"), b"module").unwrap();
+        let away = folder.path().join("away");
+        std::fs::rename(&store.folder, &away).unwrap();
+        assert!(store.sync().is_err(), "the folder cannot be opened");
+        assert_eq!(store.unsynced.lock().len(), 1);
+        std::fs::rename(&away, &store.folder).unwrap();
+        store.sync().unwrap();
+        assert!(store.unsynced.lock().is_empty());
     }
 
     #[test]

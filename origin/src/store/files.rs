@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt as _, StreamExt as _};
+use parking_lot::RwLock;
 use tokio::io::AsyncReadExt as _;
 
 use super::{Answer, BlobReader, Blobs, StoreError};
@@ -17,6 +19,8 @@ use crate::registry::Digest;
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
     folder: PathBuf,
+    /// Shared by those who store a blob or make one young again; who removes an old one has it alone from the look at its age on.
+    ages: Arc<RwLock<()>>,
 }
 
 impl Files {
@@ -26,7 +30,7 @@ impl Files {
         for left in std::fs::read_dir(folder.join("writing")).map_err(|error| failed(folder, &error))?.flatten() {
             let _ = std::fs::remove_file(left.path());
         }
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), ages: Arc::default() })
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -40,6 +44,7 @@ impl Files {
             return Err(StoreError::Digest { expected: digest.clone(), got });
         }
         let path = self.path(digest);
+        let _ages = self.ages.read();
         // A damaged file is replaced by storing its bytes again.
         if std::fs::read(&path).is_ok_and(|there| there == bytes) {
             return touch_now(&path).map_err(|error| failed(&path, &error));
@@ -59,15 +64,25 @@ impl Files {
             let Ok(blobs) = std::fs::read_dir(shelf.path()) else { continue };
             for blob in blobs.flatten() {
                 let named: Option<Digest> = blob.file_name().to_str().and_then(|name| name.parse().ok());
-                let age = blob.metadata().and_then(|about| about.modified()).map(|at| SystemTime::now().duration_since(at));
-                let is_old = age.is_ok_and(|age| age.is_ok_and(|age| age > BLOB_UNUSED_KEPT));
-                if is_old && named.is_some_and(|digest| !in_use.contains(&digest)) && std::fs::remove_file(blob.path()).is_ok() {
+                let is_unused = named.is_some_and(|digest| !in_use.contains(&digest));
+                if is_unused && is_old(&blob.path()) && self.remove_old(&blob.path()) {
                     collected += 1;
                 }
             }
         }
         Ok(collected)
     }
+
+    /// Removes a blob, unless it was made young again after it was looked at.
+    fn remove_old(&self, path: &Path) -> bool {
+        let _ages = self.ages.write();
+        is_old(path) && std::fs::remove_file(path).is_ok()
+    }
+}
+
+fn is_old(path: &Path) -> bool {
+    let modified = std::fs::metadata(path).and_then(|about| about.modified());
+    modified.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > BLOB_UNUSED_KEPT))
 }
 
 /// The bytes are on the disk before the name is, and the name before anybody hears of it.
@@ -123,8 +138,9 @@ impl Blobs for Files {
     }
 
     fn touch(&self, digest: &Digest) -> Answer<'_, Option<u64>> {
-        let (path, digest) = (self.path(digest), digest.clone());
+        let (path, digest, ages) = (self.path(digest), digest.clone(), self.ages.clone());
         blocking(move || {
+            let _ages = ages.read();
             let Some(bytes) = read_now(&path).map_err(|error| failed(&path, &error))? else { return Ok(None) };
             if Digest::of(&bytes) != digest {
                 tracing::warn!(blob = %digest, "a blob is damaged: it counts as missing");
@@ -201,5 +217,26 @@ mod tests {
         assert!(files.get(&digests[0]).await.expect("reads").is_some());
         assert!(files.get(&digests[1]).await.expect("reads").is_none());
         assert!(files.get(&digests[2]).await.expect("reads").is_some());
+    }
+
+    #[test]
+    fn what_is_made_young_again_while_it_is_collected_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let files = Files::open(folder.path()).expect("opens");
+        let digest = Digest::of(b"bytes");
+        files.put_now(&digest, b"bytes").expect("stores");
+        let blob = std::fs::File::open(files.path(&digest)).expect("a file");
+        blob.set_modified(SystemTime::now() - BLOB_UNUSED_KEPT * 2).expect("a time");
+        let touching = files.ages.read();
+        let collector = files.clone();
+        let collecting = std::thread::spawn(move || collector.collect_now(&BTreeSet::new()));
+        // Who waits to be alone keeps others out: it has found the blob old.
+        while files.ages.try_read().is_some() && !collecting.is_finished() {
+            std::thread::yield_now();
+        }
+        blob.set_modified(SystemTime::now()).expect("a time");
+        drop(touching);
+        assert_eq!(collecting.join().expect("ends").expect("collects"), 0);
+        assert!(files.path(&digest).exists());
     }
 }
