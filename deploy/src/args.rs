@@ -15,8 +15,9 @@ use values::{duration, header, short_duration, var};
 #[derive(Debug, Parser)]
 #[command(name = "selvedge", version, disable_help_subcommand = true)]
 #[command(
-    after_help = "Exit codes: 0 done (deploy: every node runs the version), 1 refused or failed, 2 wrong usage, 3 the origin has it, but not every \
-node was seen to have it in time, or there is no node (a purge is done without nodes), 4 superseded by a later deployment.\n\n\
+    after_help = "Exit codes: 0 done (on every node that is there, where the command waits for nodes); 1 refused or failed (a node refuses it, or answers that it \
+cannot say; delete: not confirmed); 2 wrong usage: nothing was done; 3 the origin has it, but not every node was seen to have it in time, or there is no node (a purge \
+and a deletion are done without nodes), and for purge, explain and upstreams: a node is away, or does not answer in time; 4 superseded by a later deployment.\n\n\
 Start here:\n  selvedge dev DIR                              run one worker on this machine\n  \
 selvedge origin --data DIR --listen ADDR      keep workers, versions and routes\n  \
 selvedge edge --origin URL --token-file F ... answer requests\n  \

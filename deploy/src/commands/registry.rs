@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use selvedge_origin::api::wire::NodeStatus;
 use selvedge_origin::client::{Client, ClientError};
 use selvedge_origin::tokens::{TokenFile, TokenKind};
 
@@ -23,14 +24,16 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// The client for the origin that the flags name.
 pub(super) fn connect(registry: &Registry) -> anyhow::Result<Client> {
     let (Some(origin), Some(file)) = (&registry.origin, &registry.token_file) else {
-        let missing =
-            if registry.origin.is_none() { "--origin URL (or SELVEDGE_ORIGIN)" } else { "--token-file FILE (or SELVEDGE_TOKEN_FILE)" };
+        let origin = registry.origin.is_none().then_some("--origin URL (or SELVEDGE_ORIGIN)");
+        let file = registry.token_file.is_none().then_some("--token-file FILE (or SELVEDGE_TOKEN_FILE)");
+        let missing = origin.into_iter().chain(file).collect::<Vec<_>>().join(" and ");
         let said = format!("which origin? say {missing}; `selvedge origin` prints its address and its token files when it starts");
         return Err(WrongUsage(said).into());
     };
     let token = TokenFile::read(file)?;
     if token.kind != TokenKind::Admin {
-        anyhow::bail!("{}: this is the token that lets nodes join; commands need admin.token", file.display());
+        let said = format!("{}: this is the token that lets nodes join; commands need admin.token", file.display());
+        return Err(WrongUsage(said).into());
     }
     Ok(Client::connect(origin, &token)?)
 }
@@ -51,10 +54,12 @@ where
 
 /// Waits until so many nodes are there: for `dev` and `demo`, which have just started them.
 pub(super) async fn wait_for_nodes(client: &Client, count: usize, output: Output) -> anyhow::Result<()> {
+    let (mut told, mut missing) = (None, String::new());
     let joined = async {
-        let mut told = None;
         loop {
-            let online = client.nodes().await.map_or(0, |nodes| nodes.iter().filter(|node| node.online).count());
+            let nodes = client.nodes().await;
+            missing = absent(&nodes, count);
+            let online = nodes.map_or(0, |nodes| nodes.iter().filter(|node| node.online).count());
             if online >= count {
                 return;
             }
@@ -66,7 +71,22 @@ pub(super) async fn wait_for_nodes(client: &Client, count: usize, output: Output
     };
     let result = tokio::time::timeout(START_TIMEOUT, joined).await;
     output.step_done();
-    result.with_context(|| format!("not all nodes joined within {START_TIMEOUT:?}"))
+    result.with_context(|| format!("not all nodes joined within {START_TIMEOUT:?}: {missing}"))
+}
+
+/// Who is not there, and why, as far as the origin knows.
+fn absent(nodes: &Result<Vec<NodeStatus>, ClientError>, count: usize) -> String {
+    let nodes = match nodes {
+        Ok(nodes) => nodes,
+        Err(error) => return error.to_string(),
+    };
+    let offline = nodes.iter().filter(|node| !node.online);
+    let heard = |node: &NodeStatus| node.reported_ms_ago.map_or_else(|| "not heard yet".to_owned(), |ms| format!("last heard {}", age(ms)));
+    let mut said: Vec<_> = offline.map(|node| format!("{} ({})", node.name, heard(node))).collect();
+    if nodes.len() < count {
+        said.push(format!("{} of {count} have not joined at all: their logs say why", count - nodes.len()));
+    }
+    said.join(", ")
 }
 
 /// A moment for people: `2026-08-01 12:34:56Z`.
@@ -109,6 +129,23 @@ pub(super) fn since(unix_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_that_are_not_there_are_named_with_what_is_known_of_them() {
+        let node = |name: &str, online, reported_ms_ago| NodeStatus {
+            name: name.parse().unwrap(),
+            region: String::new(),
+            address: None,
+            online,
+            reported_ms_ago,
+            report: None,
+        };
+        let nodes = vec![node("a", true, Some(0)), node("b", false, None), node("c", false, Some(20_000))];
+        let said = absent(&Ok(nodes), 5);
+        assert_eq!(said, "b (not heard yet), c (last heard 20 s ago), 2 of 5 have not joined at all: their logs say why");
+        let lost = ClientError::Connect { url: "http://127.0.0.1:1".into(), reason: "refused".into() };
+        assert!(absent(&Err(lost), 1).contains("127.0.0.1:1: refused"));
+    }
 
     #[test]
     fn moments_are_dates_of_the_calendar() {

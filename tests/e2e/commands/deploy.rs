@@ -90,7 +90,17 @@ fn a_command_that_fails_says_what_and_where() {
 
     installation.worker("shop", &says("one"));
     let unknown = std::process::Command::new(selvedge_tests::selvedge()).args(["deploy", &folder]).output().unwrap();
-    assert!(unknown.status.code() == Some(2) && String::from_utf8_lossy(&unknown.stderr).contains("SELVEDGE_ORIGIN"), "{unknown:?}");
+    let said = String::from_utf8_lossy(&unknown.stderr);
+    assert_eq!(unknown.status.code(), Some(2), "{said}");
+    assert!(said.contains("SELVEDGE_ORIGIN") && said.contains("SELVEDGE_TOKEN_FILE"), "both are missing: {said}");
+    let token = installation.dir.path().join("origin/node.token");
+    let ended = installation.run(&["nodes", "--token-file", &token.to_string_lossy()]);
+    assert!(ended.code == 2 && ended.stderr.contains("commands need admin.token"), "{}", ended.stderr);
+    let data = installation.dir.path().join("other");
+    let mut misspelt = std::process::Command::new(selvedge_tests::selvedge());
+    misspelt.args(["origin", "--listen", "127.0.0.1:0", "--data"]).arg(&data).env("SELVEDGE_LOG", "info,selvedge=loud");
+    let misspelt = misspelt.output().unwrap();
+    assert!(misspelt.status.code() == Some(2) && !data.exists(), "{misspelt:?}");
     let uneven = std::process::Command::new(selvedge_tests::selvedge()).args(["edge", "--cert", "a.pem", "--check"]).output().unwrap();
     assert_eq!(uneven.status.code(), Some(2), "{uneven:?}");
     assert_eq!(installation.run(&["nodes"]).code, 0);
