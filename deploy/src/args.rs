@@ -46,7 +46,7 @@ pub enum Command {
     Dev(DevArgs),
     /// Bundle the worker of a folder, upload it, give it the traffic, and wait until every node runs it
     Deploy(DeployArgs),
-    /// Declare routes to upstreams and workers with a site file
+    /// Declare routes to upstreams and workers with a site file, and wait until every node has them
     Apply(ApplyArgs),
     /// Show workers, routes and what each node runs
     Status(StatusArgs),
@@ -64,7 +64,7 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show how each node finds the servers of upstreams
     Upstreams(UpstreamsArgs),
-    /// Delete a worker with its versions and routes
+    /// Delete a worker with its versions and routes, and wait until no node runs it
     Delete(DeleteArgs),
     /// List the nodes, or remove one
     Nodes(NodesArgs),
@@ -185,6 +185,17 @@ pub struct DevArgs {
     pub print_addresses: bool,
 }
 
+/// Whether and how long a command waits for the nodes.
+#[derive(Debug, Clone, Args)]
+pub struct Waiting {
+    /// How long to wait for the nodes, such as 30s, 2m or 500ms
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub wait: Duration,
+    /// Return as soon as the origin has it
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
 /// `selvedge deploy`.
 #[derive(Debug, Args)]
 pub struct DeployArgs {
@@ -194,12 +205,9 @@ pub struct DeployArgs {
     /// The origin.
     #[command(flatten)]
     pub registry: Registry,
-    /// How long to wait for the nodes, such as 30s, 2m or 500ms
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub wait: Duration,
-    /// Return as soon as the origin has the deployment
-    #[arg(long)]
-    pub no_wait: bool,
+    /// Whether it waits.
+    #[command(flatten)]
+    pub waiting: Waiting,
     /// Trust group: only workers of one cordon may share a runner process [default: shared]
     #[arg(long, value_name = "NAME")]
     pub cordon: Option<NodeName>,
@@ -229,6 +237,9 @@ pub struct ApplyArgs {
     /// Take routes over that belong to a worker or another site file
     #[arg(long)]
     pub take_over: bool,
+    /// Whether it waits.
+    #[command(flatten)]
+    pub waiting: Waiting,
     /// Why, for the log
     #[arg(long, short, value_name = "TEXT")]
     pub message: Option<String>,
@@ -370,12 +381,9 @@ pub struct RollbackArgs {
     /// The origin.
     #[command(flatten)]
     pub registry: Registry,
-    /// How long to wait for the nodes, such as 30s, 2m or 500ms
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub wait: Duration,
-    /// Return as soon as the origin has the deployment
-    #[arg(long)]
-    pub no_wait: bool,
+    /// Whether it waits.
+    #[command(flatten)]
+    pub waiting: Waiting,
     /// Why, kept in the history
     #[arg(long, short, value_name = "TEXT")]
     pub message: Option<String>,
@@ -392,6 +400,9 @@ pub struct DeleteArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Whether it waits.
+    #[command(flatten)]
+    pub waiting: Waiting,
     /// Why, for the log
     #[arg(long, short, value_name = "TEXT")]
     pub message: Option<String>,
@@ -413,7 +424,7 @@ pub struct NodesArgs {
 pub enum NodesCommand {
     /// List the nodes
     List,
-    /// Revoke a node's key: it keeps serving what it has, learns nothing new, and must join again with a token
+    /// Revoke a node's key: it keeps serving what it has, and learns nothing new. To join again it needs a token and an empty data folder: the key in it stays revoked
     Remove {
         /// The node
         name: NodeName,

@@ -3,6 +3,7 @@
 use selvedge_origin::api::wire::{RouteDiff, SiteApply};
 use selvedge_origin::registry::{RequestId, RouteRecord};
 
+use super::applied::{self, Verdict};
 use super::{DONE, registry};
 use crate::args::ApplyArgs;
 use crate::difference;
@@ -32,8 +33,13 @@ pub(super) async fn run(args: ApplyArgs, output: Output) -> anyhow::Result<u8> {
     } else {
         output.line(format!("site {}: {} routes", site.name, site.routes.len()));
     }
-    output.document(&serde_json::json!({ "site": site.name, "dry_run": args.dry_run, "seq": applied.seq, "diff": applied.diff }));
-    Ok(DONE)
+    let mut document = serde_json::json!({ "site": site.name, "dry_run": args.dry_run, "seq": applied.seq, "diff": applied.diff });
+    let verdict = match applied.seq {
+        Some(seq) => applied::settle(&client, seq, &args.waiting, &mut document, output).await?,
+        None => None,
+    };
+    output.document(&document);
+    Ok(verdict.map_or(DONE, Verdict::code))
 }
 
 fn print(diff: &RouteDiff, output: Output) {

@@ -3,7 +3,9 @@
 use std::io::{BufRead, IsTerminal};
 
 use selvedge_origin::api::wire::Deletion;
+use selvedge_origin::registry::RequestId;
 
+use super::applied::{self, Verdict};
 use super::{DONE, FAILED, WrongUsage, registry};
 use crate::args::DeleteArgs;
 use crate::output::Output;
@@ -24,11 +26,15 @@ pub(super) async fn run(args: DeleteArgs, output: Output) -> anyhow::Result<u8> 
             return Ok(FAILED);
         }
     }
-    let deleted = client.delete_worker(&worker, &Deletion { message: args.message }).await?;
+    let deletion = Deletion { message: args.message, request_id: Some(RequestId::generate()) };
+    let deleted = registry::retry(|| client.delete_worker(&worker, &deletion)).await?;
     output.line(format!("{worker} is deleted"));
     for route in &deleted.routes {
         output.line(format!("  {route}"));
     }
-    output.document(&serde_json::to_value(&deleted)?);
-    Ok(DONE)
+    let mut document = serde_json::to_value(&deleted)?;
+    let verdict = applied::settle(&client, deleted.seq, &args.waiting, &mut document, output).await?;
+    output.document(&document);
+    // Where there is no node, none runs it.
+    Ok(verdict.filter(|verdict| *verdict != Verdict::NoNode).map_or(DONE, Verdict::code))
 }

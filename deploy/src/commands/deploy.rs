@@ -38,12 +38,12 @@ pub(super) async fn run(args: DeployArgs, output: Output) -> anyhow::Result<u8> 
         output.line(format!("  {}", route.pattern));
     }
     let mut document = document(&record, &promoted);
-    if args.no_wait {
+    if args.waiting.no_wait {
         document["result"] = json!("not_waited");
         output.document(&document);
         return Ok(DONE);
     }
-    let (verdict, nodes) = rollout::settle(&client, &promoted, args.wait, output).await?;
+    let (verdict, nodes) = rollout::settle(&client, &promoted, args.waiting.wait, output).await?;
     rollout::print(verdict, &nodes, output);
     document["result"] = json!(verdict.name());
     document["nodes"] = json!(nodes);

@@ -1,5 +1,6 @@
 //! One file per command. A command decides what to do, asks the origin or starts the parts, and gives an exit code.
 
+mod applied;
 mod apply;
 mod delete;
 mod demo;

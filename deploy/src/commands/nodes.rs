@@ -1,6 +1,7 @@
 //! `selvedge nodes`: who they are, and the end of one.
 
-use selvedge_origin::api::wire::{NodeSaid, NodeStatus};
+use selvedge_origin::api::wire::{NodeSaid, NodeStatus, Removal};
+use selvedge_origin::registry::RequestId;
 
 use super::{DONE, registry};
 use crate::args::{NodesArgs, NodesCommand};
@@ -16,7 +17,8 @@ pub(super) async fn run(args: NodesArgs, output: Output) -> anyhow::Result<u8> {
             print(&nodes, output);
         }
         NodesCommand::Remove { name } => {
-            client.remove_node(&name).await?;
+            let removal = Removal { request_id: Some(RequestId::generate()) };
+            registry::retry(|| client.remove_node(&name, &removal)).await?;
             output.line(format!(
                 "node {name} is removed: its key is good for nothing any more, and it serves what it has until it is stopped"
             ));

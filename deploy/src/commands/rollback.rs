@@ -22,12 +22,12 @@ pub(super) async fn run(args: RollbackArgs, output: Output) -> anyhow::Result<u8
     let versions: Vec<_> = promoted.deployment.versions.iter().map(|share| share.version.as_str()).collect();
     output.line(format!("{worker} goes back to version {}", versions.join(", ")));
     let mut document = json!({ "worker": worker, "versions": versions, "deployment": promoted.deployment.id, "seq": promoted.seq });
-    if args.no_wait {
+    if args.waiting.no_wait {
         document["result"] = json!("not_waited");
         output.document(&document);
         return Ok(DONE);
     }
-    let (verdict, nodes) = rollout::settle(&client, &promoted, args.wait, output).await?;
+    let (verdict, nodes) = rollout::settle(&client, &promoted, args.waiting.wait, output).await?;
     rollout::print(verdict, &nodes, output);
     document["result"] = json!(verdict.name());
     document["nodes"] = json!(nodes);

@@ -145,7 +145,7 @@ async fn a_node_that_the_registry_removes_knows_it_also_after_a_restart() {
     let node = TestNode::start(config(&origin, data.path(), "first")).await;
     let (version, promoted) = deploy(&client, "export default {}").await;
     settled(&client, promoted.seq).await;
-    client.remove_node(&"first".parse().unwrap()).await.unwrap();
+    client.remove_node(&"first".parse().unwrap(), &Default::default()).await.unwrap();
     node.until(|status| matches!(status.link, Link::Removed(_))).await;
     assert_eq!(node.serves("shop").as_deref(), Some(version.id.as_str()));
     node.follower.stop().await;

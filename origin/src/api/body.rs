@@ -60,6 +60,11 @@ impl Asked {
         serde_json::from_slice(&self.body).map_err(|error| ApiError::Malformed(format!("the body is not the expected JSON: {error}")))
     }
 
+    /// The same where nothing may be said.
+    pub(super) fn json_or_none<T: DeserializeOwned + Default>(&self) -> Result<T, ApiError> {
+        if self.body.is_empty() { Ok(T::default()) } else { self.json() }
+    }
+
     /// The parameters of the query, all of which must be known. Values are names and numbers: nothing is percent-encoded.
     pub(super) fn query<const N: usize>(&self, names: [&str; N]) -> Result<[Option<&str>; N], ApiError> {
         let mut values = [None; N];

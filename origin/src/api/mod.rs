@@ -107,7 +107,7 @@ impl Endpoint {
             ("PUT", ["v1", "sites", name]) => (Self::ApplySite(name.parse()?), Admin, JSON),
             ("GET", ["v1", "nodes"]) => (Self::Nodes, Admin, 0),
             ("POST", ["v1", "nodes"]) => (Self::Join, Join, JSON),
-            ("DELETE", ["v1", "nodes", name]) => (Self::RemoveNode(name.parse()?), Admin, 0),
+            ("DELETE", ["v1", "nodes", name]) => (Self::RemoveNode(name.parse()?), Admin, JSON),
             ("POST", ["v1", "nodes", "self", "report"]) => (Self::Report, Node, JSON),
             ("POST", ["v1", "nodes", "self", "applied"]) => (Self::Applied, Node, APPLIED_JSON_BYTES_MAX),
             ("POST", ["v1", "nodes", "self", "purges"]) => (Self::PurgeOfWorker, Node, JSON),

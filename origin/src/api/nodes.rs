@@ -1,7 +1,7 @@
 //! Nodes: join, report, list, remove; and everything at a glance.
 
 use super::reply::{self, Answer, ApiError};
-use super::wire::{Joined, NodeJoin, NodeReport, Reported, Status, join_message};
+use super::wire::{Joined, NodeJoin, NodeReport, Removal, Reported, Status, join_message};
 use super::{Api, Asked, Caller, sites, workers};
 use crate::keys::Purpose;
 use crate::limits::{NODE_TEXT_BYTES_MAX, REPORT_LINES_MAX, SHARES_MAX};
@@ -40,7 +40,8 @@ impl Api {
     }
 
     pub(super) async fn remove_node(&self, node: NodeName, asked: &Asked) -> Answer {
-        let act = self.act(asked, None, None);
+        let removal: Removal = asked.json_or_none()?;
+        let act = self.act(asked, None, removal.request_id);
         self.ledger.commit(act, move |state, _| registry::remove(state, &node), |_, ()| ()).await?;
         reply::ok(&())
     }

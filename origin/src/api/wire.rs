@@ -122,6 +122,8 @@ pub struct Promoted {
 pub struct Deletion {
     /// What the operator says.
     pub message: Option<String>,
+    /// Makes a retry give the first result.
+    pub request_id: Option<RequestId>,
 }
 
 /// A worker was deleted.
@@ -243,6 +245,14 @@ pub struct Joined {
     pub epoch: Epoch,
     /// The log's last entry.
     pub seq: u64,
+}
+
+/// A node is to be removed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Removal {
+    /// Makes a retry give the first result.
+    pub request_id: Option<RequestId>,
 }
 
 /// Everything at a glance.

@@ -93,8 +93,8 @@ impl Api {
     }
 
     pub(super) async fn delete_worker(&self, worker: WorkerName, asked: &Asked) -> Answer {
-        let deletion = if asked.body.is_empty() { Deletion::default() } else { asked.json()? };
-        let act = self.act(asked, deletion.message.clone(), None);
+        let deletion: Deletion = asked.json_or_none()?;
+        let act = self.act(asked, deletion.message.clone(), deletion.request_id.clone());
         let name = worker.clone();
         let deleted = self.ledger.commit(
             act,

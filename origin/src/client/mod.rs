@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 
 use crate::api::wire::{
     Answers, Applied, BlobDigests, Deleted, Deletion, DeploymentList, Joined, LogPage, NewDeployment, NewPurge, NewQuestion, NewVersion,
-    NodeAnswer, NodeJoin, NodeReport, NodeStatus, Promoted, PurgeNodes, Purged, Reported, Rollback, SiteApplied, SiteApply, SiteSummary,
-    Status, VersionList, WorkerNodes, WorkerPurge, WorkerSummary, join_message,
+    NodeAnswer, NodeJoin, NodeReport, NodeStatus, Promoted, PurgeNodes, Purged, Removal, Reported, Rollback, SiteApplied, SiteApply,
+    SiteSummary, Status, VersionList, WorkerNodes, WorkerPurge, WorkerSummary, join_message,
 };
 use crate::bundle::Packed;
 use crate::feed::{HEARD, KINDS, Position, QUESTION};
@@ -161,8 +161,8 @@ impl Client {
     }
 
     /// Revokes a node's key.
-    pub async fn remove_node(&self, node: &NodeName) -> Result<(), ClientError> {
-        self.json::<(), ()>(Method::DELETE, &format!("/v1/nodes/{node}"), None, CLIENT_CALL_TIMEOUT).await
+    pub async fn remove_node(&self, node: &NodeName, removal: &Removal) -> Result<(), ClientError> {
+        self.json(Method::DELETE, &format!("/v1/nodes/{node}"), Some(removal), CLIENT_CALL_TIMEOUT).await
     }
 
     /// All sites.

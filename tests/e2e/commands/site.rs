@@ -1,8 +1,7 @@
 //! apply: the difference, and what it leaves.
 
+use selvedge_tests::Upstream;
 use selvedge_tests::client::{self, Over, get};
-use selvedge_tests::{Upstream, eventually};
-use std::time::Duration;
 
 use super::Installation;
 
@@ -26,8 +25,9 @@ async fn a_site_file_adds_and_removes_routes() {
     let both = format!("name = \"www\"\n{}{}", route("a.test/*"), route("b.test/*"));
     let shown = apply(both.clone(), &["--dry-run"]);
     assert_eq!((shown["diff"]["added"].as_array().unwrap().len(), &shown["seq"]), (2, &serde_json::Value::Null));
-    apply(both, &[]);
-    eventually("the route answers", Duration::from_secs(10), async || (status("a.test").await == 200).then_some(())).await;
+    let ended = apply(both, &[]);
+    assert_eq!((&ended["result"], &ended["nodes"][0]["state"]), (&"applied".into(), &"applied".into()), "{ended}");
+    assert_eq!(status("a.test").await, 200, "it ends when the node has it");
     let other = format!("name = \"www\"\n{}{}[route.cache]\nttl_jitter_percent = 7\n", route("a.test/*"), route("b.test/*"));
     std::fs::write(&file, other).unwrap();
     let shown = installation.run_for_people(&["apply", &file.to_string_lossy(), "--dry-run"]).stdout;
@@ -37,6 +37,6 @@ async fn a_site_file_adds_and_removes_routes() {
     );
     let shown = apply(format!("name = \"www\"\n{}", route("b.test/*")), &[]);
     assert_eq!(shown["diff"]["removed"][0]["pattern"], "a.test/*");
-    eventually("the route is gone", Duration::from_secs(10), async || (status("a.test").await == 404).then_some(())).await;
+    assert_eq!(status("a.test").await, 404);
     assert_eq!(status("b.test").await, 200);
 }

@@ -83,7 +83,7 @@ async fn a_node_that_was_away_picks_up_what_it_missed() {
 async fn a_removed_node_learns_nothing_new_and_goes_on() {
     let cluster = Cluster::start(1).await;
     cluster.deploy("page", &says("one")).await;
-    cluster.client.remove_node(&"node-0".parse().unwrap()).await.expect("it exists");
+    cluster.client.remove_node(&"node-0".parse().unwrap(), &Default::default()).await.expect("it exists");
     cluster.promote("page", &says("two"), Deploy::default()).await;
     tokio::time::sleep(std::time::Duration::from_millis(500)).await; // time in which a node that still followed would change
     assert_eq!(cluster.get("page.test", "/").await.text(), "one");

@@ -150,7 +150,7 @@ async fn who_is_no_node_is_not_answered_and_a_removed_node_no_more() {
     assert!(client::exchange_h2(peer, client::get("site.test", "/")).await.is_err());
     let shield = shield_of(&cluster, "/x").await;
     let asker = (0..NODES).find(|node| *node != shield).expect("another");
-    cluster.client.remove_node(&format!("node-{asker}").parse().expect("a name")).await.expect("it is removed");
+    cluster.client.remove_node(&format!("node-{asker}").parse().expect("a name"), &Default::default()).await.expect("it is removed");
     eventually("the shield has heard of it", Duration::from_secs(10), async || {
         let nodes = cluster.client.nodes().await.ok()?;
         let seq = cluster.client.status().await.ok()?.seq;

@@ -12,7 +12,7 @@ async fn the_log_says_who_changed_what_newest_first_and_page_by_page() {
     let mut deployment = all_to(&version, Some(vec![route("shop.example.org/*")]));
     deployment.message = Some("the first".to_owned());
     let promoted = admin.promote(&name("shop"), &deployment).await.expect("promoted");
-    admin.delete_worker(&name("shop"), &Deletion { message: Some("closed".into()) }).await.expect("deleted");
+    admin.delete_worker(&name("shop"), &Deletion { message: Some("closed".into()), ..Deletion::default() }).await.expect("deleted");
 
     let all = admin.log(None, None).await.expect("the log").entries;
     let seqs: Vec<u64> = all.iter().map(|entry| entry.seq).collect();

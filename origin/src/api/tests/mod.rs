@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::wire::{NewDeployment, NewVersion, NodeReport, NodeState, Rollback, RouteSpec, SiteApply, WorkerReport, WorkerState};
+use super::wire::{
+    Deletion, NewDeployment, NewVersion, NodeReport, NodeState, Removal, Rollback, RouteSpec, SiteApply, WorkerReport, WorkerState,
+};
 use crate::bundle::{ModuleKind, PackModule, Packed, pack, verify_version};
 use crate::client::{Client, NodeIdentity};
 use crate::feed::{Accepted, FeedVerifier, Position};
-use crate::registry::{Share, VersionRecord, WorkerName};
+use crate::registry::{RequestId, Share, VersionRecord, WorkerName};
 use crate::{Origin, OriginConfig};
 
 struct Fixture {
@@ -287,6 +289,17 @@ async fn a_site_takes_a_pattern_only_when_told_to() {
 }
 
 #[tokio::test]
+async fn a_deletion_whose_answer_was_lost_is_answered_again() {
+    let fixture = fixture().await;
+    upload(&fixture.admin, "shop", "export default 1").await;
+    let deletion = Deletion { request_id: Some(RequestId::generate()), ..Deletion::default() };
+    let first = fixture.admin.delete_worker(&name("shop"), &deletion).await.expect("deleted");
+    assert_eq!(fixture.admin.delete_worker(&name("shop"), &deletion).await.expect("the same request"), first);
+    let other = fixture.admin.delete_worker(&name("shop"), &Deletion::default()).await.expect_err("gone");
+    assert_eq!(other.code(), Some("no_worker"));
+}
+
+#[tokio::test]
 async fn a_removed_node_is_cut_off_and_cannot_come_back_with_its_key() {
     let fixture = fixture().await;
     let joining = Client::connect(&fixture.origin.url(), fixture.origin.node_token()).expect("a client");
@@ -299,11 +312,13 @@ async fn a_removed_node_is_cut_off_and_cannot_come_back_with_its_key() {
     let node = joining.as_node(identity.clone());
     let mut feed = node.feed(None, 0).await.expect("the feed");
     feed.next().await.expect("a line").expect("a reset");
-    fixture.admin.remove_node(identity.name()).await.expect("removed");
+    let removal = Removal { request_id: Some(RequestId::generate()) };
+    fixture.admin.remove_node(identity.name(), &removal).await.expect("removed");
+    fixture.admin.remove_node(identity.name(), &removal).await.expect("the same request: the first answer was lost");
     while let Some(_line) = feed.next().await.expect("ends") {}
     assert_eq!(node.report(&report(None, vec![])).await.expect_err("removed").code(), Some("node_revoked"));
     assert_eq!(joining.join(&identity, "here", None).await.expect_err("revoked").code(), Some("node_revoked"));
-    assert_eq!(fixture.admin.remove_node(identity.name()).await.expect_err("gone").code(), Some("no_node"));
+    assert_eq!(fixture.admin.remove_node(identity.name(), &Removal::default()).await.expect_err("gone").code(), Some("no_node"));
 }
 
 #[tokio::test]
@@ -421,7 +436,6 @@ async fn purges_are_bounded_by_a_quota_that_says_when_to_try_again() {
 async fn a_purge_that_is_asked_for_again_is_made_and_paid_for_once() {
     use super::wire::{NewPurge, WorkerPurge};
     use crate::limits::{PURGE_BURST, PURGE_TARGETS_MAX, WORKER_PURGE_BURST};
-    use crate::registry::RequestId;
     let fixture = fixture().await;
     let many = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
     let asked = NewPurge { tags: many(PURGE_TARGETS_MAX), request_id: Some(RequestId::generate()), ..NewPurge::default() };
