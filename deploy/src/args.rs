@@ -154,7 +154,7 @@ pub struct EdgeArgs {
     /// Run workers although the kernel lacks what the sandbox needs. Never where strangers' code runs
     #[arg(long)]
     pub allow_unsandboxed: bool,
-    /// Check the settings, then exit
+    /// Check the settings, the data folder and the token file, then exit
     #[arg(long)]
     pub check: bool,
     /// Print one JSON line with the addresses on standard output once ready (for scripts)

@@ -24,6 +24,13 @@ pub fn keys(before: &RouteRecord, after: &RouteRecord) -> Vec<String> {
         .collect()
 }
 
+/// The settings of a route's cache that are not the default: `cache.entry_bytes_max: 1048576`.
+pub fn cache(route: &RouteRecord) -> Vec<String> {
+    let (usual, own) = (leaves(&RouteRecord { cache: Default::default(), ..route.clone() }), leaves(route));
+    let given = own.into_iter().filter(|(key, value)| key.starts_with("cache.") && usual.get(key) != Some(value));
+    given.map(|(key, value)| format!("{key}: {}", shown(&value))).collect()
+}
+
 fn leaves(route: &RouteRecord) -> BTreeMap<String, String> {
     let mut leaves = BTreeMap::new();
     if let Ok(value) = serde_json::to_value(route) {
@@ -93,6 +100,8 @@ mod tests {
         assert_eq!(keys(&before, &after), expected);
         assert_eq!(keys(&after, &before)[3], "upstream.requests_max: 7 -> default");
         assert!(keys(&after, &after).is_empty());
+        assert_eq!(cache(&after), ["cache.entry_bytes_max: 5", "cache.status_ttl_s.404: 10"]);
+        assert!(cache(&before).is_empty());
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Output {
     /// Prints a line of the result; nothing with `--json`.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.json {
-            print(std::io::stdout(), text.as_ref());
+            print(std::io::stdout(), &self.tidy(text.as_ref()));
         }
     }
 
@@ -100,14 +100,15 @@ impl Output {
     /// Says what is being done, on standard error.
     pub fn progress(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            print(std::io::stderr(), &self.paint(text.as_ref(), Tone::Dim));
+            print(std::io::stderr(), &self.paint(&self.tidy(text.as_ref()), Tone::Dim));
         }
     }
 
     /// Says a step of long work that the next one replaces on a terminal.
     pub fn step(&self, text: impl AsRef<str>) {
         if self.live {
-            let _ = write!(std::io::stderr(), "\r\x1b[2K{}", self.paint(text.as_ref(), Tone::Dim)).and_then(|()| std::io::stderr().flush());
+            let line = self.paint(&clean(text.as_ref()), Tone::Dim);
+            let _ = write!(std::io::stderr(), "\r\x1b[2K{line}").and_then(|()| std::io::stderr().flush());
         } else {
             self.progress(text);
         }
@@ -122,7 +123,7 @@ impl Output {
 
     /// Warns, on standard error.
     pub fn warn(&self, text: impl AsRef<str>) {
-        print(std::io::stderr(), &format!("{} {}", self.paint("warning:", Tone::Bad), text.as_ref()));
+        print(std::io::stderr(), &format!("{} {}", self.paint("warning:", Tone::Bad), self.tidy(text.as_ref())));
     }
 
     /// Says why the command failed, on standard error; as JSON on standard output too with `--json`.
@@ -136,7 +137,7 @@ impl Output {
                 text = format!("{text}: {cause}");
             }
         }
-        print(std::io::stderr(), &format!("{} {text}", self.paint("error:", Tone::Bad)));
+        print(std::io::stderr(), &format!("{} {}", self.paint("error:", Tone::Bad), self.tidy(&text)));
         self.document(&serde_json::json!({ "error": text }));
     }
 
@@ -181,6 +182,20 @@ impl Output {
         }
     }
 
+    /// Text of several lines, some of it from elsewhere: it may have lines, tabs, and colours where colours are wanted, but no other control characters.
+    fn tidy(&self, text: &str) -> String {
+        let mut tidy = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(first) = rest.chars().next() {
+            let colour = if self.color { colour_of(rest) } else { "" };
+            let own = if colour.is_empty() { first.len_utf8() } else { colour.len() };
+            let keeps = !colour.is_empty() || !first.is_control() || matches!(first, '\n' | '\t');
+            tidy.push_str(if keeps { rest.get(..own).unwrap_or_default() } else { " " });
+            rest = rest.get(own..).unwrap_or_default();
+        }
+        tidy
+    }
+
     /// The text in the colour of its tone.
     pub fn paint(&self, text: &str, tone: Tone) -> String {
         let code = match tone {
@@ -193,6 +208,13 @@ impl Output {
     }
 }
 
+/// The escape sequence for a colour that a text begins with (ECMA-48, section 8.3.117); not one that hides what follows. Empty where there is none.
+fn colour_of(text: &str) -> &str {
+    let parameters = text.strip_prefix("\x1b[").and_then(|rest| rest.split_once('m')).map_or("x", |(parameters, _)| parameters);
+    let is_colour = parameters.bytes().all(|byte| byte.is_ascii_digit() || byte == b';') && !parameters.split(';').any(|one| one == "8");
+    if is_colour { text.get(.."\x1b[m".len() + parameters.len()).unwrap_or_default() } else { "" }
+}
+
 /// Text from elsewhere must not move the cursor.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -201,4 +223,19 @@ pub(crate) fn clean(text: &str) -> String {
 /// Writes a line. A closed pipe (`selvedge status | head`) is the reader's wish, not an error.
 fn print(mut to: impl Write, line: &str) {
     let _ = writeln!(to, "{line}").and_then(|()| to.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_from_elsewhere_has_lines_and_colours_and_moves_nothing() {
+        let plain = Output { json: false, quiet: false, color: false, live: false };
+        let colours = Output { color: true, ..plain };
+        let hostile = "a\u{1b}[2J\u{1b}]0;title\u{7}\r\u{9b}1A\tb\n\u{1b}[31mred\u{1b}[0m\u{1b}[8mhidden\u{1b}[";
+        assert_eq!(plain.tidy(hostile), "a [2J ]0;title   1A\tb\n [31mred [0m [8mhidden [");
+        assert_eq!(colours.tidy(hostile), "a [2J ]0;title   1A\tb\n\u{1b}[31mred\u{1b}[0m [8mhidden [");
+        assert_eq!(colours.tidy(&colours.paint("good", Tone::Good)), colours.paint("good", Tone::Good));
+    }
 }

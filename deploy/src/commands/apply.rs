@@ -47,6 +47,7 @@ fn print(diff: &RouteDiff, output: Output) {
         let from = diff.taken_over.iter().find(|taken| taken.pattern == route.pattern);
         let from = from.map(|taken| format!(" (from {})", taken.from)).unwrap_or_default();
         output.line(output.paint(&format!("+ {}{from}", describe(route)), Tone::Good));
+        difference::cache(route).iter().for_each(|key| output.line(format!("    {key}")));
     }
     for change in &diff.changed {
         output.line(format!("~ {}", describe(&change.after)));

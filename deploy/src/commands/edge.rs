@@ -18,6 +18,8 @@ pub(super) async fn run(args: EdgeArgs, output: Output) -> anyhow::Result<u8> {
         error => error.into(),
     })?;
     if check {
+        let token_file = config.origin.as_ref().and_then(|origin| origin.token_file.as_deref());
+        selvedge_edge::deployments::check(&config.data, token_file)?;
         output.line("the settings are good");
         return Ok(DONE);
     }

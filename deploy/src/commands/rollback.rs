@@ -1,5 +1,7 @@
 //! `selvedge rollback`: a new deployment that names an older version.
 
+use std::collections::BTreeMap;
+
 use selvedge_origin::api::wire::Rollback;
 use selvedge_origin::client::Client;
 use selvedge_origin::registry::{RequestId, VersionId, WorkerName};
@@ -20,7 +22,9 @@ pub(super) async fn run(args: RollbackArgs, output: Output) -> anyhow::Result<u8
     let rollback = Rollback { version, message: args.message.clone(), request_id: Some(RequestId::generate()) };
     let promoted = registry::retry(|| client.rollback(&worker, &rollback)).await?;
     let versions: Vec<_> = promoted.deployment.versions.iter().map(|share| share.version.as_str()).collect();
-    output.line(format!("{worker} goes back to version {}", versions.join(", ")));
+    let numbers = numbers(&client, &worker).await;
+    let named: Vec<_> = promoted.deployment.versions.iter().map(|share| numbered(&share.version, &numbers)).collect();
+    output.line(format!("{worker} goes back to version {}", named.join(", ")));
     let mut document = json!({ "worker": worker, "versions": versions, "deployment": promoted.deployment.id, "seq": promoted.seq });
     if args.waiting.no_wait {
         document["result"] = json!("not_waited");
@@ -33,6 +37,17 @@ pub(super) async fn run(args: RollbackArgs, output: Output) -> anyhow::Result<u8
     document["nodes"] = json!(nodes);
     output.document(&document);
     Ok(verdict.code())
+}
+
+/// The numbers of a worker's kept versions; none where they cannot be asked for now.
+pub(super) async fn numbers(client: &Client, worker: &WorkerName) -> BTreeMap<VersionId, u64> {
+    let list = registry::retry(|| client.versions(worker)).await;
+    list.map(|list| list.versions.into_iter().map(|version| (version.id, version.number)).collect()).unwrap_or_default()
+}
+
+/// `3 (0198…)`: a version's number, as far as it is known, and its id.
+pub(super) fn numbered(version: &VersionId, numbers: &BTreeMap<VersionId, u64>) -> String {
+    numbers.get(version).map_or_else(|| version.to_string(), |number| format!("{number} ({version})"))
 }
 
 /// The version that the text names: its id, the beginning of it, or its number.

@@ -1,22 +1,41 @@
 //! `selvedge status`: workers, routes and what each node runs.
 
-use selvedge_origin::api::wire::{NodeStatus, Status, WorkerReport, WorkerState, WorkerSummary};
-use selvedge_origin::registry::Deployment;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DONE, apply, nodes, registry};
+use selvedge_origin::api::wire::{NodeStatus, Status, WorkerReport, WorkerState, WorkerSummary};
+use selvedge_origin::client::Client;
+use selvedge_origin::registry::{Deployment, VersionId};
+
+use super::{DONE, apply, nodes, registry, rollback};
 use crate::args::StatusArgs;
 use crate::output::{Cell, Output, Tone};
+
+/// Workers whose versions' numbers are asked for, each by itself; more are shown by their ids.
+const NUMBERED_MAX: usize = 20;
 
 /// Runs the command.
 pub(super) async fn run(args: StatusArgs, output: Output) -> anyhow::Result<u8> {
     let client = registry::connect(&args.registry)?;
     let status = registry::retry(|| client.status()).await?;
     output.document(&serde_json::to_value(&status)?);
-    print(&status, output);
+    if !output.json() {
+        print(&status, &numbers(&client, &status).await, output);
+    }
     Ok(DONE)
 }
 
-fn print(status: &Status, output: Output) {
+/// The numbers of the versions that nodes run in place of others.
+async fn numbers(client: &Client, status: &Status) -> BTreeMap<VersionId, u64> {
+    let unsettled = status.nodes.iter().filter_map(|node| node.report.as_ref()).flat_map(|said| &said.unsettled);
+    let workers: BTreeSet<_> = unsettled.filter(|line| !line.active.is_empty()).map(|line| &line.worker).collect();
+    let mut numbers = BTreeMap::new();
+    for worker in workers.into_iter().take(NUMBERED_MAX) {
+        numbers.extend(rollback::numbers(client, worker).await);
+    }
+    numbers
+}
+
+fn print(status: &Status, numbers: &BTreeMap<VersionId, u64>, output: Output) {
     if status.workers.is_empty() {
         output.line("no workers yet: selvedge deploy DIR");
     } else {
@@ -31,7 +50,7 @@ fn print(status: &Status, output: Output) {
     }
     output.line("");
     nodes::print(&status.nodes, output);
-    let rows: Vec<_> = status.nodes.iter().flat_map(|node| states(node, status)).collect();
+    let rows: Vec<_> = status.nodes.iter().flat_map(|node| states(node, status, numbers)).collect();
     if !rows.is_empty() {
         output.line("");
         output.table(&["node", "worker", "state", "runs", ""], &rows);
@@ -57,7 +76,7 @@ fn shares(deployment: &Deployment, numbers: &[u64]) -> String {
 }
 
 /// What a node does not run as it should, and then how many workers it does.
-fn states(node: &NodeStatus, status: &Status) -> Vec<Vec<Cell>> {
+fn states(node: &NodeStatus, status: &Status, numbers: &BTreeMap<VersionId, u64>) -> Vec<Vec<Cell>> {
     let Some(said) = &node.report else { return Vec::new() };
     let wanted = status.workers.iter().filter(|worker| worker.deployment.is_some()).count();
     if !node.online && wanted > 0 {
@@ -78,8 +97,8 @@ fn states(node: &NodeStatus, status: &Status) -> Vec<Vec<Cell>> {
             WorkerState::Refused(_) => Cell::new("refused", Tone::Bad),
         };
         let remark = line.state.reason().unwrap_or_default();
-        let runs: Vec<_> = line.active.iter().map(|version| version.as_str()).collect();
-        vec![node.name.as_str().into(), line.worker.as_str().into(), state, runs.join(" ").into(), remark.into()]
+        let runs: Vec<_> = line.active.iter().map(|version| rollback::numbered(version, numbers)).collect();
+        vec![node.name.as_str().into(), line.worker.as_str().into(), state, runs.join(", ").into(), remark.into()]
     };
     let mut rows: Vec<_> = said.unsettled.iter().map(row).collect();
     let others = wanted.saturating_sub(rows.len());
@@ -97,7 +116,7 @@ fn states(node: &NodeStatus, status: &Status) -> Vec<Vec<Cell>> {
 #[cfg(test)]
 mod tests {
     use selvedge_origin::api::wire::NodeSaid;
-    use selvedge_origin::registry::{Epoch, VersionId};
+    use selvedge_origin::registry::Epoch;
 
     use super::*;
 
@@ -116,7 +135,7 @@ mod tests {
             report: Some(said.clone()),
         };
         let status = Status { epoch: Epoch::generate(), seq: 7, build: String::new(), workers: vec![worker], sites: vec![], nodes: vec![] };
-        let shown = |online| format!("{:?}", states(&node(online), &status));
+        let shown = |online| format!("{:?}", states(&node(online), &status, &BTreeMap::new()));
         assert!(shown(true).contains("active") && !shown(true).contains("offline"), "{}", shown(true));
         assert!(shown(false).contains("offline") && !shown(false).contains("active"), "{}", shown(false));
     }

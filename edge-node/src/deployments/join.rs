@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::Access;
 use selvedge_origin::client::{Client, ClientError, NodeIdentity};
 use selvedge_origin::keys::PublicKey;
 use selvedge_origin::registry::{Digest, NodeName};
@@ -23,6 +24,37 @@ struct IdentityFile {
     name: NodeName,
     authority: Option<Digest>,
     signing_key: PublicKey,
+}
+
+impl IdentityFile {
+    /// What is kept in a data folder; none before the first join. Blocks.
+    fn read(data: &Path) -> Result<Option<Self>, FollowError> {
+        let path = data.join(IDENTITY_FILE);
+        let failed = |reason: String| FollowError::Data { path: path.clone(), reason };
+        let mut text = Vec::new();
+        match std::fs::File::open(&path) {
+            Ok(file) => file.take(limits::IDENTITY_BYTES_MAX).read_to_end(&mut text).map_err(|error| failed(error.to_string()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        serde_json::from_slice(&text).map(Some).map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// Whether a node could begin with this data folder and this token file, as far as that shows without writing anything or asking the registry. Blocks.
+pub fn check(data: &Path, token_file: Option<&Path>) -> Result<(), FollowError> {
+    let failed = |path: &Path, reason: String| FollowError::Data { path: path.to_owned(), reason };
+    // A folder that is not there yet is made in the nearest one that is.
+    let there = data.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path }).find(|path| path.exists());
+    let there = there.ok_or_else(|| failed(data, "no folder above it is there".to_owned()))?;
+    if !there.is_dir() {
+        return Err(failed(there, "is not a folder".to_owned()));
+    }
+    rustix::fs::access(there, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed(there, error.to_string()))?;
+    match IdentityFile::read(data)? {
+        Some(_) => Ok(()),
+        None => token_file.map_or(Ok(()), |file| read_token(file).map(drop)),
+    }
 }
 
 /// Whether a node has joined with this data folder. Blocks.
@@ -44,15 +76,7 @@ pub(super) struct Member {
 impl Member {
     /// The member that the data folder remembers; none before the first join. Blocks.
     pub(super) fn load(config: &FollowerConfig) -> Result<Option<Self>, FollowError> {
-        let path = config.data.join(IDENTITY_FILE);
-        let failed = |reason: String| FollowError::Data { path: path.clone(), reason };
-        let mut text = Vec::new();
-        match std::fs::File::open(&path) {
-            Ok(file) => file.take(limits::IDENTITY_BYTES_MAX).read_to_end(&mut text).map_err(|error| failed(error.to_string()))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error.to_string())),
-        };
-        let kept: IdentityFile = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
+        let Some(kept) = IdentityFile::read(&config.data)? else { return Ok(None) };
         if kept.name != config.name {
             tracing::warn!(node = %kept.name, configured = %config.name, "this node joined under another name and keeps it");
         }
@@ -85,7 +109,10 @@ pub(super) enum JoinError {
 /// Joins with the node token, under `name`, and keeps the identity. Joining again with the same key changes nothing.
 pub(super) async fn join(config: &FollowerConfig, origin: &str, name: NodeName) -> Result<Member, JoinError> {
     let files = config.clone();
-    let read = tokio::task::spawn_blocking(move || Ok::<_, FollowError>((read_token(&files)?, load_key(&files.data, name)?)));
+    let read = tokio::task::spawn_blocking(move || {
+        let path = files.token_file.as_deref().ok_or_else(|| FollowError::Token { reason: "no token file is given".into() })?;
+        Ok::<_, FollowError>((read_token(path)?, load_key(&files.data, name)?))
+    });
     let (token, identity) =
         read.await.map_err(|error| JoinError::Final(FollowError::Token { reason: error.to_string() }))?.map_err(JoinError::Final)?;
     let refused = |error: ClientError| match error.is_transient() {
@@ -102,8 +129,7 @@ pub(super) async fn join(config: &FollowerConfig, origin: &str, name: NodeName) 
     Ok(member)
 }
 
-fn read_token(config: &FollowerConfig) -> Result<TokenFile, FollowError> {
-    let path = config.token_file.as_deref().ok_or_else(|| FollowError::Token { reason: "no token file is given".into() })?;
+fn read_token(path: &Path) -> Result<TokenFile, FollowError> {
     let token = TokenFile::read(path).map_err(|error| FollowError::Token { reason: error.to_string() })?;
     if token.kind != TokenKind::Node {
         let reason = format!("{} is not a node token (the registry writes node.token beside it)", path.display());

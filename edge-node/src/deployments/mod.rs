@@ -41,6 +41,7 @@ use crate::tasks;
 use activate::Activator;
 pub use contact::Contact;
 use follow::{Follow, Wanted};
+pub use join::check;
 pub(crate) use join::has_joined;
 use join::{JoinError, Member};
 use journal::Journal;

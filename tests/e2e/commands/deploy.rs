@@ -34,10 +34,10 @@ async fn a_folder_is_deployed_refused_rolled_back_and_deleted_by_commands() {
     assert_eq!(line["worker"], "shop", "{status}");
     assert!(line["state"]["refused"].as_str().unwrap().contains("not today"), "{status}");
     let shown = installation.run_for_people(&["status"]).stdout;
-    assert!(shown.lines().any(|line| line.contains("refused") && line.contains("not today")), "{shown}");
+    assert!(shown.lines().any(|line| line.contains(" refused  2 (") && line.contains("not today")), "by its number: {shown}");
 
-    let rolled_back = installation.run(&["rollback", "shop", "1"]);
-    assert_eq!(rolled_back.code, 0, "{}{}", rolled_back.stdout, rolled_back.stderr);
+    let rolled_back = installation.run_for_people(&["rollback", "shop", "1"]);
+    assert!(rolled_back.code == 0 && rolled_back.stdout.contains("version 1 ("), "{}{}", rolled_back.stdout, rolled_back.stderr);
     assert_eq!(ask().await.text(), "one");
     let versions = installation.run(&["versions", "shop"]).document();
     assert_eq!(versions["versions"].as_array().unwrap().len(), 3);

@@ -23,6 +23,9 @@ async fn a_site_file_adds_and_removes_routes() {
     let status = async |host: &str| client::send(Over::Cleartext, http, get(host, "/")).await.unwrap().status;
 
     let both = format!("name = \"www\"\n{}{}", route("a.test/*"), route("b.test/*"));
+    std::fs::write(&file, format!("{both}[route.cache]\nttl_jitter_percent = 7\n")).unwrap();
+    let shown = installation.run_for_people(&["apply", &file.to_string_lossy(), "--dry-run"]).stdout;
+    assert!(shown.contains("+ b.test/*") && shown.contains("    cache.ttl_jitter_percent: 7\n"), "{shown}");
     let shown = apply(both.clone(), &["--dry-run"]);
     assert_eq!((shown["diff"]["added"].as_array().unwrap().len(), &shown["seq"]), (2, &serde_json::Value::Null));
     let ended = apply(both, &[]);
