@@ -1,9 +1,10 @@
 //! The built binary in processes of its own, for tests that kill, restart or drive it as a user does.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,23 @@ pub struct Built {
     pub edge_data: PathBuf,
 }
 
+/// A loopback address that a daemon finds free when it comes back after it was killed. Its port is below those that the kernel gives to outgoing connections: one of these would
+/// have taken it meanwhile, now and then.
+fn lasting_address() -> String {
+    const PORTS: std::ops::Range<u32> = 10_240..32_768;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let free = |port: &u32| {
+        let address = (Ipv4Addr::LOCALHOST, *port as u16);
+        TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+    };
+    let candidates = std::iter::repeat_with(|| {
+        let offset = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Relaxed));
+        PORTS.start + offset % (PORTS.end - PORTS.start)
+    });
+    let port = candidates.take(PORTS.len()).find(free).expect("a free port");
+    format!("127.0.0.1:{port}")
+}
+
 impl Built {
     /// Starts both; returns when the node follows the origin.
     pub async fn start() -> Self {
@@ -51,10 +69,11 @@ impl Built {
     pub async fn start_with(settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let (origin_data, edge_data) = (dir.path().join("origin"), dir.path().join("edge"));
-        let origin = Daemon::origin(&origin_data, "127.0.0.1:0");
+        let origin = Daemon::origin(&origin_data, &lasting_address());
         let file = dir.path().join("node.toml");
         std::fs::write(&file, settings).expect("a writable folder");
-        let mut arguments = Daemon::edge_arguments("node-0", &edge_data, &origin.url(), &origin_data, "127.0.0.1:0", "127.0.0.1:0");
+        let (https, http) = (lasting_address(), lasting_address());
+        let mut arguments = Daemon::edge_arguments("node-0", &edge_data, &origin.url(), &origin_data, &https, &http);
         arguments.extend(["--config".to_owned(), file.to_string_lossy().into_owned()]);
         let edge = Daemon::start_by(Command::new(selvedge()), &arguments);
         let cluster = crate::Cluster::around(origin.client(&origin_data), dir, 1).await;
