@@ -76,7 +76,7 @@ pub struct Cache {
     tier: Arc<dyn Tier>,
     disk: Option<Arc<Disk>>,
     recalls: Recalls,
-    /// The largest entry that memory takes, in bytes.
+    /// The most that memory takes of one key, in bytes: of an entry, and of all variants with their codings together. (What replaces something is not asked whether it may come in.)
     memory_entry_max: u64,
     purges: Arc<Purges>,
     refusals: Refusals,
@@ -283,14 +283,14 @@ impl Cache {
             let on_disk = self.disk.as_ref().is_some_and(|disk| disk.put(key, &entry));
             kept = fits || on_disk;
             if fits {
-                old.crowded_out(&entry).for_each(|other| other.removed(Removal::Variants));
+                old.crowded_out(&entry, &new).for_each(|other| other.removed(Removal::Variants));
             }
-            let new = if fits { old.with(entry.clone()) } else { old.without(&entry) };
             (!new.is_empty()).then_some(new)
         });
         kept
     }
 
+            let new = if fits { old.with(entry.clone()).within(self.memory_entry_max) } else { old.without(&entry) };
     /// Drops the responses of a key that were purged.
     fn sweep(&self, key: &[u8]) {
         self.tier.change(key, &mut |slot| {
@@ -319,9 +319,12 @@ impl Cache {
         self.tier.get(key)?.of(&entry.body)?.encoding(coding).cloned()
     }
 
-    /// Keeps with a stored response what its bytes are in a coding; nothing, where the response is gone.
+    /// Keeps with a stored response what its bytes are in a coding; nothing, where the response is gone, or all of the key would be too much.
     pub(crate) fn keep_encoding(&self, key: &[u8], entry: &Entry, coding: Coding, encoding: &Encoding) {
-        self.tier.change(key, &mut |slot| Some(slot?.with_encoding(&entry.body, coding, encoding)));
+        self.tier.change(key, &mut |slot| {
+            let (without, with) = (slot?, slot?.with_encoding(&entry.body, coding, encoding));
+            Some(if with.weight() as u64 <= self.memory_entry_max { with } else { without.clone() })
+        });
     }
 
     /// Remembers that the answer of a key was not for the cache. One that was said not long ago is not said again.

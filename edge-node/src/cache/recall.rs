@@ -107,7 +107,7 @@ impl Cache {
         self.tier.change(key, &mut |slot| {
             is_current = disk.is_current(&recalled);
             let old = slot.cloned().unwrap_or_default();
-            let new = if is_current && fits { old.with_older(recalled.entry.clone()) } else { old };
+            let new = if is_current && fits { old.with_older(recalled.entry.clone()).within(self.memory_entry_max) } else { old };
             (!new.is_empty()).then_some(new)
         });
         is_current.then_some(recalled.entry)

@@ -100,6 +100,45 @@ fn variants_are_bounded_and_the_newest_stays() {
     assert!(matches!(cache.find(&key("/"), &headers(&[("accept-language", "l0")]), NOW), Found::Nothing(Forward::VaryMiss, _)));
 }
 
+/// What is stored for `/`, in bytes, and how many bytes a key may take.
+fn weighs(cache: &Cache) -> (u64, u64) {
+    (cache.tier.get(key("/").as_bytes()).map_or(0, |slot| slot.weight() as u64), cache.memory_entry_max)
+}
+
+#[test]
+fn all_variants_of_a_key_take_no_more_of_memory_than_one_response_may() {
+    let cache = cache();
+    let others = || (0..20).map(|number| key(&format!("/other/{number}")));
+    others().for_each(|key| cache.store(key.as_bytes(), entry(&[0; 16 << 10])));
+    let languages = ["l0", "l1", "l2", "l3", "l4", "l5", "l6", "l7", "l8"];
+    for (number, language) in languages.into_iter().enumerate() {
+        let bytes = if number < 7 { 100 << 10 } else { 40 << 10 };
+        cache.store(key("/").as_bytes(), varied(&vec![0; bytes], &[("vary", "accept-language")], &[("accept-language", language)]));
+    }
+    let (bytes, bytes_max) = weighs(&cache);
+    assert!(bytes <= bytes_max, "{bytes} of {bytes_max}");
+    let is_there = |language| matches!(cache.find(&key("/"), &headers(&[("accept-language", language)]), NOW), Found::Fresh(..));
+    assert_eq!(languages.map(is_there), [false, false, false, false, false, false, false, true, true], "the newest that fit together");
+    cache.usage();
+    assert!(others().all(|key| cache.tier.holds(key.as_bytes())), "others have their room");
+}
+
+#[test]
+fn a_coding_that_makes_a_key_too_heavy_is_not_kept() {
+    let cache = cache();
+    let stored = entry(&[0; 100 << 10]);
+    cache.store(key("/").as_bytes(), stored.clone());
+    let made =
+        |bytes: usize| Encoding::Smaller(Arc::new(stored.coded(Coding::Gzip, Some(StoredBody::new(&[Bytes::from(vec![1; bytes])])))));
+    for (bytes, is_kept) in [(60 << 10, false), (20 << 10, true)] {
+        cache.keep_encoding(key("/").as_bytes(), &stored, Coding::Gzip, &made(bytes));
+        assert_eq!(cache.encoding(key("/").as_bytes(), &stored, Coding::Gzip).is_some(), is_kept, "{bytes}");
+        let (bytes, bytes_max) = weighs(&cache);
+        assert!(bytes <= bytes_max, "{bytes} of {bytes_max}");
+    }
+    assert!(matches!(cache.find(&key("/"), &HeaderMap::new(), NOW), Found::Fresh(..)));
+}
+
 #[test]
 fn a_mark_sends_requests_alone_for_a_while() {
     let cache = cache();

@@ -89,9 +89,23 @@ impl Slot {
         Self::new(std::iter::once(entry.clone()).chain(others), None)
     }
 
-    /// Those of its entries that go where this one comes, because there are too many variants.
-    pub(in crate::cache) fn crowded_out(&self, by: &Entry) -> impl Iterator<Item = &Arc<Entry>> {
-        self.others(by).skip(VARIANTS_MAX - 1)
+    /// This slot without its oldest entries, as many as it takes until it weighs no more than this; the newest stays.
+    pub(in crate::cache) fn within(self, bytes_max: u64) -> Self {
+        if self.variants().len() < 2 || self.weight() as u64 <= bytes_max {
+            return self;
+        }
+        let mut bytes = SEVERAL_BYTES as u64;
+        let fitting = self.variants().iter().take_while(|entry| {
+            bytes = bytes.saturating_add(entry.weight() as u64);
+            bytes <= bytes_max
+        });
+        let count = fitting.count().max(1);
+        Self::new(self.variants().iter().take(count).cloned(), self.uncollapsed_until())
+    }
+
+    /// Those of its entries that went where this one came, because the variants were too many, or too heavy together.
+    pub(in crate::cache) fn crowded_out<'a>(&'a self, by: &'a Entry, left: &'a Self) -> impl Iterator<Item = &'a Arc<Entry>> {
+        self.others(by).filter(|other| !left.variants().iter().any(|entry| Arc::ptr_eq(entry, other)))
     }
 
     /// This slot with one more entry, older than those that it has; the same where one of them is for the same requests.
@@ -106,7 +120,7 @@ impl Slot {
     }
 
     /// Its entries but the one for the same requests as this one.
-    fn others(&self, entry: &Entry) -> impl Iterator<Item = &Arc<Entry>> {
+    fn others<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a Arc<Entry>> {
         self.variants().iter().filter(|other| !other.variant.same(&entry.variant))
     }
 

@@ -8,6 +8,7 @@ use selvedge_runtime::Body;
 use tokio::sync::Semaphore;
 
 use super::world::*;
+use crate::cache::key::{CacheKey, Space};
 use crate::metrics::Readings;
 
 fn page(world: &World) -> String {
@@ -127,7 +128,12 @@ async fn what_leaves_memory_is_counted_by_its_route_and_cause() {
     const KIB_64: &str = many_bytes();
     let server = Server::start(|request| async move {
         let vary = if request.uri().path() == "/varied" { "x-a" } else { "x-b" };
-        response(200, &[("cache-control", "max-age=60"), ("vary", vary), ("cache-tag", "t")], KIB_64)
+        let mut response = response(200, &[("cache-control", "max-age=60"), ("vary", vary), ("cache-tag", "t")], KIB_64);
+        if request.uri().path() == "/heavy" {
+            // Two of them fit into an eighth of memory.
+            *response.body_mut() = Body::full(KIB_64.repeat(48));
+        }
+        response
     })
     .await;
     let world = World::new(vec![to_upstream("/*", &server)]);
@@ -135,13 +141,14 @@ async fn what_leaves_memory_is_counted_by_its_route_and_cause() {
         look(world.send(get("/varied", &[("x-a", &number.to_string())])).await).await;
     }
     has(&page(&world), "selvedge_route_removals_total{route=\"/*\",cause=\"variants\"} 2");
-    world.path.cache().invalidate(&crate::cache::key::CacheKey::new(
-        crate::cache::key::Space::Upstream,
-        "http",
-        "www.example.org",
-        "/varied",
-    ));
-    has(&page(&world), "selvedge_route_removals_total{route=\"/*\",cause=\"invalidated\"} 16");
+    for number in 0..5 {
+        look(world.send(get("/heavy", &[("x-b", &number.to_string())])).await).await;
+    }
+    has(&page(&world), "selvedge_route_removals_total{route=\"/*\",cause=\"variants\"} 5");
+    for path in ["/varied", "/heavy"] {
+        world.path.cache().invalidate(&CacheKey::new(Space::Upstream, "http", "www.example.org", path));
+    }
+    has(&page(&world), "selvedge_route_removals_total{route=\"/*\",cause=\"invalidated\"} 18");
     // A full memory takes what is asked for again.
     for number in (0..1_100).flat_map(|number| [number; 3]) {
         world.look(&format!("/{number}")).await;
