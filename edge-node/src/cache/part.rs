@@ -51,14 +51,14 @@ impl ContentRange {
 }
 
 impl Part {
-    /// Of a response whose body has `len` bytes. Where these are not as many as `Content-Range` says, its end is wrong: a part that says that it reaches the end of the
-    /// whole then ends there, one byte or more earlier (upstreams that count one too many do that); any other is not to be trusted.
+    /// Of a response whose body has `len` bytes. These are as many as `Content-Range` says (RFC 9110, section 14.4), or it was cut, and is not to be trusted. But for one
+    /// that upstreams were seen to send who count one too many: the end of the whole, one byte shorter. Never where it would be all there is: that goes to everybody.
     pub fn of(range: ContentRange, len: u64) -> Option<Self> {
         let ContentRange { first, last, total } = range;
         match len {
             0 => None,
             len if len == range.bytes() => Some(Self { first, total }),
-            len if len < range.bytes() && total == Some(last + 1) => Some(Self { first, total: Some(first + len) }),
+            len if first > 0 && len + 1 == range.bytes() && total == Some(last + 1) => Some(Self { first, total: Some(last) }),
             _ => None,
         }
     }
@@ -204,6 +204,9 @@ mod tests {
         let of = |text, len| read(text).and_then(|range| Part::of(range, len));
         assert_eq!(of("bytes 4-8/10", 5), Some(Part { first: 4, total: Some(10) }));
         assert_eq!(of("bytes 4-9/10", 5), Some(Part { first: 4, total: Some(9) }), "the end was one too many");
+        assert_eq!(of("bytes 4-9/10", 4), None, "the end was cut");
+        assert_eq!(of("bytes 0-999/1000", 500), None, "half of it is not the whole");
+        assert_eq!(of("bytes 0-999/1000", 999), None, "nor is all but one");
         assert_eq!(of("bytes 4-8/10", 4), None, "cut in the middle");
         assert_eq!(of("bytes 4-8/10", 6), None, "more than said");
         assert_eq!(of("bytes 4-8/*", 4), None);

@@ -121,6 +121,23 @@ async fn a_part_with_other_bytes_than_it_says_is_not_stored() {
 }
 
 #[tokio::test]
+async fn a_part_that_was_cut_is_not_the_whole_for_others() {
+    // Without a length: the end of the connection is the end of the body, wherever it comes.
+    let cut = "HTTP/1.1 206 Partial Content\r\nCache-Control: max-age=60\r\nContent-Range: bytes 0-9/10\r\nConnection: close\r\n\r\n01234";
+    let (address, connections, _serving) = raw(cut).await;
+    let server = Server::fixed(&[], "").await;
+    let mut route = to_upstream("/*", &server);
+    route.upstream = Some(group(&format!("http://{address}")));
+    let world = World::new(vec![route]);
+    for expected in 1..=2 {
+        assert_eq!(range(&world, "bytes=0-9").await, (206, "bytes 0-9/10".into(), "01234".into()));
+        world.rest().await;
+        assert_eq!(connections.load(SeqCst), expected, "its client has got it, nobody else does");
+    }
+    assert_eq!(world.path.cache().usage().0, 0);
+}
+
+#[tokio::test]
 async fn a_range_that_is_refused_poisons_nothing() {
     let server = Server::start(|request: Request<Incoming>| async move {
         let status = if request.headers().contains_key("range") { 416 } else { 200 };
