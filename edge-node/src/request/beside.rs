@@ -21,6 +21,7 @@ use super::respond;
 use super::route::Aim;
 use super::store::{freshened, is_fresh_yet, is_unreachable, unconfirmed};
 use super::trail::Trail;
+use crate::cache::collapse::{Company, Duty, Obligation};
 use crate::cache::control::Control;
 use crate::cache::entry::{Entry, StoredBody};
 use crate::cache::freshness::Freshness;
@@ -30,7 +31,7 @@ use crate::cache::purge::Stamp;
 use crate::cache::status::Detail;
 use crate::cache::time::Time;
 use crate::cache::vary::Variant;
-use crate::cache::{Found, deception, query, validate};
+use crate::cache::{Found, Hint, deception, query, validate};
 use crate::limits::FILL_CHUNK_OVERHEAD_BYTES;
 use crate::metrics::CacheResult;
 
@@ -161,6 +162,11 @@ impl Beside {
         let verdict = policy::may_store(question.facts, response.status(), headers, settings, self.requested, received);
         let differs = settings.deception_check && deception::differs(context.target.path(), headers);
         let (Ok(storable), true, false) = (verdict, explicit, differs) else { return response };
+        // A fetch like others, though nobody follows it: what invalidates the key while the client reads takes this back too.
+        let Duty::Fetch(obligation, _) = path.cache().enter(&question.key, &Hint::default(), &self.headers, Company::Alone, aim.realm())
+        else {
+            return response;
+        };
         let (head, body) = response.into_parts();
         let variant = storable.vary.variant(&self.headers);
         let passing = Passing {
@@ -169,7 +175,7 @@ impl Beside {
             held: 0,
             bytes_max: settings.entry_bytes_max,
             share: path.cache().share(),
-            keep: Some(Keep { path: path.clone(), key: question.key.to_boxed(), head: head.clone(), variant, storable, stamp: self.stamp }),
+            keep: Some(Keep { path: path.clone(), obligation, head: head.clone(), variant, storable, stamp: self.stamp }),
         };
         Response::from_parts(head, Body::stream(passing))
     }
@@ -178,7 +184,7 @@ impl Beside {
 /// What is needed to store a response when its body has passed.
 struct Keep {
     path: Arc<RequestPath>,
-    key: Box<[u8]>,
+    obligation: Obligation,
     head: response::Parts,
     variant: Variant,
     storable: Storable,
@@ -191,8 +197,10 @@ impl Keep {
         if policy::stated_length(&self.head.headers).is_some_and(|stated| stated != body.len()) {
             return;
         }
+        let cache = self.path.cache();
+        let welcome = cache.welcome(&self.obligation, Some(body.len()), u64::MAX, u64::MAX);
         let entry = Entry::of(self.head, body, self.storable, self.variant, self.stamp);
-        self.path.cache().store(&self.key, Arc::new(entry));
+        cache.fulfil(&self.obligation, Arc::new(entry), welcome);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The request path against real upstreams and scripted workers.
 
 mod attacks;
+mod beside;
 mod caching;
 mod collapsing;
 mod compressing;
