@@ -224,7 +224,16 @@ impl Cache {
             return;
         }
         let fits = self.fits(&entry);
-        self.keep(key, entry, fits, || true);
+        self.keep(key, entry, fits, |_| true);
+    }
+
+    /// Stores a response in the place of the one in memory that it was made of, where that is still there: it may have been made invalid meanwhile.
+    pub(crate) fn replace(&self, key: &[u8], old: &Arc<Entry>, new: Arc<Entry>) {
+        if self.is_gone(key, &new) {
+            return;
+        }
+        let fits = self.fits(&new);
+        self.keep(key, new, fits, |slot| slot.variants().iter().any(|entry| Arc::ptr_eq(entry, old)));
     }
 
     /// Whether there is room for a response that is being fetched: `length` bytes, where that is known, of at most so many in memory, and on disk in slices. To be
@@ -254,7 +263,7 @@ impl Cache {
         }
         let fits = self.fits(&entry);
         let in_memory = fits && (welcome.in_memory || obligation.has_company());
-        if self.keep(key, entry, in_memory, || !obligation.is_discarded()) {
+        if self.keep(key, entry, in_memory, |_| !obligation.is_discarded()) {
             return Keeping::Stored;
         }
         let refusal = if fits { Refusal::Admission } else { Refusal::TooLarge };
@@ -271,13 +280,13 @@ impl Cache {
         self.ledger.has_room(bytes) && (self.tier.welcomes(key, bytes) || self.tier.holds(key))
     }
 
-    /// Puts an entry into all tiers (into memory where it `fits`), if `wanted` says so while nobody else changes the key: whoever invalidates it does so before that or
-    /// after it, never in between. Gives whether any has it.
-    fn keep(&self, key: &[u8], entry: Arc<Entry>, fits: bool, wanted: impl Fn() -> bool) -> bool {
+    /// Puts an entry into all tiers (into memory where it `fits`), if `wanted` says so of what memory has, while nobody else changes the key: whoever invalidates it does so before
+    /// that or after it, never in between. Gives whether any has it.
+    fn keep(&self, key: &[u8], entry: Arc<Entry>, fits: bool, wanted: impl Fn(&Slot) -> bool) -> bool {
         let mut kept = false;
         self.tier.change(key, &mut |slot| {
             let old = slot.cloned().unwrap_or_default();
-            if !wanted() {
+            if !wanted(&old) {
                 return (!old.is_empty()).then_some(old);
             }
             let on_disk = self.disk.as_ref().is_some_and(|disk| disk.put(key, &entry));

@@ -118,7 +118,7 @@ impl Beside {
         Ok(Judged::Stale(respond::from_entry(path, &entry, &self.headers, trail, say, now)))
     }
 
-    /// Freshens what is stored, or drops it.
+    /// Freshens what is stored in memory, or drops what is stored at all. (What the disk had before the upstream was asked may have been made invalid since.)
     fn of_head(self, path: &RequestPath, question: &Question, aim: &Aim, head: &HeaderMap) {
         let now = path.now();
         let (Found::Fresh(entry, _) | Found::Stale(entry, ..)) = question.find(path, &self.headers, now) else { return };
@@ -133,7 +133,7 @@ impl Beside {
         if freshened.control.no_store || freshened.control.private || self.facts_refuse(question) {
             return;
         }
-        path.cache().store(question.key.as_bytes(), Arc::new(freshened));
+        path.cache().replace(question.key.as_bytes(), &entry, Arc::new(freshened));
     }
 
     /// An authorized answer is one client's own, and one to `no-store` leaves no trace.

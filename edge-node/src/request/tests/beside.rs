@@ -57,3 +57,39 @@ async fn an_answer_to_post_that_is_read_slowly_does_not_come_back_after_it_was_m
         assert!(said.contains("; hit;") && body == stored, "{said}: {body}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_head_does_not_bring_back_what_was_made_invalid_while_it_was_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (gate, asked) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (opens, asks) = (gate.clone(), asked.clone());
+    let server = Server::start(move |request: Request<Incoming>| {
+        let (opens, asks) = (opens.clone(), asks.clone());
+        async move {
+            if *request.method() == Method::HEAD {
+                asks.add_permits(1);
+                opens.acquire().await.expect("open").forget();
+            }
+            response(200, &[("cache-control", "max-age=60"), ("etag", "\"1\"")], "page")
+        }
+    })
+    .await;
+    let world = || World::on_disk(vec![to_upstream("/*", &server)], 16 << 20, folder.path());
+    let before = world();
+    before.look("/").await;
+    before.rest().await;
+    drop(before);
+    let after = world();
+    after.path.cache().settled().await;
+    after.pass(90);
+    let head = after.send(request(Method::HEAD, "/"));
+    let post = async {
+        asked.acquire().await.expect("open").forget();
+        after.send(request(Method::POST, "/")).await;
+        gate.add_permits(1);
+    };
+    let (head, ()) = futures::join!(head, post);
+    assert!(field(head.headers(), "cache-status").contains("detail=head"), "{:?}", head.headers());
+    after.rest().await;
+    assert!(after.look("/").await.1.contains("fwd=uri-miss"), "POST has made it invalid");
+}
