@@ -6,12 +6,14 @@ use std::sync::Arc;
 use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::disk::{Disk, Recalled};
 use super::entry::Entry;
 use super::key::CacheKey;
 use super::time::Time;
 use super::{Cache, Found, Hint, judge};
+use crate::limits::DISK_RECALL_WAIT;
 use crate::metrics::RouteCounters;
 
 /// Keys that are being asked for. As many as there are requests at most.
@@ -60,13 +62,20 @@ impl Cache {
     pub(crate) async fn recall(&self, key: &CacheKey, request: &HeaderMap, route: Route<'_>) -> Option<Arc<Entry>> {
         let disk = self.disk.as_ref()?;
         let asking = self.recalls.ask(key.as_bytes());
-        let answer = asking.answer.get_or_init(|| self.recall_alone(disk, key.as_bytes(), request, route)).await.clone();
+        let (begun, mut ours) = (Instant::now(), false);
+        let look = || {
+            ours = true;
+            self.recall_alone(disk, key.as_bytes(), request, route)
+        };
+        let answer = asking.answer.get_or_init(look).await.clone();
         drop(asking);
-        match answer {
-            // It was for another variant.
-            Some(entry) if !entry.variant.matches(request) => self.recall_alone(disk, key.as_bytes(), request, route).await,
-            answer => answer,
+        let is_for_us = ours || answer.as_ref().is_some_and(|entry| entry.variant.matches(request));
+        // Where the disk was too slow for the other, there is no time to ask again.
+        if is_for_us || begun.elapsed() >= DISK_RECALL_WAIT {
+            return answer.filter(|entry| entry.variant.matches(request));
         }
+        // What there is, or is not, for the other's variant says nothing of ours.
+        self.recall_alone(disk, key.as_bytes(), request, route).await
     }
 
     /// Looks a request up in memory and on disk.

@@ -391,6 +391,21 @@ async fn a_disk_that_does_not_answer_is_passed_over() {
     assert_eq!(after.metrics.disk.skipped_reads.get(), 1);
 }
 
+#[tokio::test]
+async fn who_asks_for_another_variant_at_the_same_moment_is_not_told_that_there_is_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Too large for an eighth of memory: it is on disk only.
+    let opened = open(folder.path(), 1 << 20);
+    let stored = varied(&bytes(1, 200_000), &[("vary", "accept-language")], &[("accept-language", "en")]);
+    opened.cache.store(key("/").as_bytes(), stored);
+    opened.cache.settled().await;
+    let (german, english) = (headers(&[("accept-language", "de")]), headers(&[("accept-language", "en")]));
+    let (key, cache) = (key("/"), &opened.cache);
+    let (first, second, third) =
+        futures::join!(cache.recall(&key, &german, None), cache.recall(&key, &english, None), cache.recall(&key, &german, None));
+    assert_eq!([first, second, third].map(|entry| entry.is_some()), [false, true, false]);
+}
+
 /// Stores a response whose writing does not end as long as the guard is held: the disk hangs.
 fn hang<'a>(disk: &'a Disk, cache: &Cache) -> impl Drop + use<'a> {
     let guard = disk.shared.segments.read();
