@@ -91,7 +91,8 @@ pub const RANGES_MAX: usize = 16;
 
 // --- the cache's disk ---
 
-/// Bytes that wait to be written to disk. What finds no room is not written: a slow disk must not take the memory.
+/// Bytes that wait to be written to disk, what is being written among them; or one response that is larger. What finds no room is not written: a slow disk must not take
+/// the memory.
 pub const DISK_QUEUE_BYTES: u64 = 32 << 20;
 
 /// Invalidations that wait to be written to disk. Beyond, all that is on disk is dropped: it could not be known what of it may be used.

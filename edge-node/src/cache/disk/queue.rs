@@ -43,7 +43,9 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     orders: VecDeque<(u64, Order)>,
+    /// Of all that waits, and of what the writer has in hand.
     bytes: u64,
+    in_hand: u64,
     kills: usize,
     last: u64,
     closed: bool,
@@ -64,17 +66,19 @@ impl Full {
 }
 
 impl Order {
+    /// What it holds: memory may have dropped it long before it is written.
     fn bytes(&self) -> u64 {
-        const OWN: u64 = 1024;
+        const OWN: u64 = size_of::<(u64, Order)>() as u64;
         match self {
-            Self::Put { entry, .. } => OWN + if entry.body.on_disk().is_some() { 0 } else { entry.body.len() },
-            Self::Slice { pieces, .. } => OWN + pieces.iter().map(|piece| piece.len() as u64).sum::<u64>(),
+            Self::Put { key, entry, .. } => OWN + (key.len() + entry.weight()) as u64,
+            Self::Slice { pieces, .. } => OWN + pieces.iter().map(|piece| (size_of::<Bytes>() + piece.len()) as u64).sum::<u64>(),
             Self::Kill { .. } | Self::Abandon | Self::Barrier(_) => 0,
         }
     }
 }
 
 impl State {
+    /// (What is larger than all the room comes in alone.)
     fn has_room(&self, bytes: u64) -> bool {
         !self.closed && (self.bytes == 0 || self.bytes + bytes <= DISK_QUEUE_BYTES)
     }
@@ -108,7 +112,7 @@ impl Queue {
     pub(super) fn abandon(&self, forget: impl FnOnce(u64)) {
         let mut state = self.state.lock();
         state.orders.retain(|(_, order)| matches!(order, Order::Barrier(_)));
-        (state.bytes, state.kills) = (0, 0);
+        (state.bytes, state.kills) = (state.in_hand, 0);
         forget(state.last + 1);
         self.append(&mut state, Order::Abandon);
     }
@@ -128,15 +132,16 @@ impl Queue {
         number
     }
 
-    /// The next order and its number; waits at most `within`. `Err`: nothing more will come.
+    /// The next order and its number; waits at most `within`. What was taken before is done: its bytes are free. `Err`: nothing more will come.
     pub(super) fn pop(&self, within: Duration) -> Result<Option<(u64, Order)>, Closed> {
         let mut state = self.state.lock();
+        state.bytes -= std::mem::take(&mut state.in_hand);
         if state.orders.is_empty() && !state.closed {
             self.changed.wait_for(&mut state, within);
         }
         match state.orders.pop_front() {
             Some((number, order)) => {
-                state.bytes -= order.bytes();
+                state.in_hand = order.bytes();
                 state.kills -= usize::from(matches!(order, Order::Kill { .. }));
                 Ok(Some((number, order)))
             }
@@ -150,7 +155,7 @@ impl Queue {
         self.state.lock().has_room(bytes)
     }
 
-    /// Bytes that wait.
+    /// Bytes that wait, or are being written.
     pub(super) fn bytes(&self) -> u64 {
         self.state.lock().bytes
     }
@@ -173,7 +178,41 @@ pub(super) struct Closed;
 
 #[cfg(test)]
 mod tests {
+    use selvedge_origin::registry::Coding;
+
     use super::*;
+    use crate::cache::entry::{Encoding, Slot, StoredBody};
+    use crate::cache::tests::{entry, varied};
+
+    fn put(entry: Arc<Entry>) -> Order {
+        Order::Put { name: 1, key: (*b"key").into(), entry }
+    }
+
+    #[test]
+    fn what_is_being_written_takes_room_until_it_is_written() {
+        let queue = Queue::default();
+        let large = || put(entry(&vec![0; 20 << 20]));
+        assert!(queue.push(large()).is_ok() && queue.push(large()).is_err());
+        let in_hand = queue.pop(Duration::ZERO).expect("open");
+        assert!(queue.is_empty() && queue.bytes() > 20 << 20 && queue.push(large()).is_err(), "it is held while it is written");
+        queue.abandon(|_| {});
+        assert!(queue.bytes() > 20 << 20, "what is dropped is not what is in hand");
+        drop(in_hand);
+        assert!(matches!(queue.pop(Duration::ZERO), Ok(Some((_, Order::Abandon)))));
+        assert_eq!(queue.bytes(), 0);
+        assert!(queue.push(large()).is_ok());
+    }
+
+    #[test]
+    fn a_response_that_waits_is_charged_all_that_it_holds() {
+        let plain = entry(b"x");
+        let fields = varied(b"x", &[("x-long", "0123456789".repeat(1_000).leak())], &[]);
+        let coded = Encoding::Smaller(Arc::new(plain.coded(Coding::Gzip, Some(StoredBody::new(&[Bytes::from(vec![0; 50_000])])))));
+        let with_coding = Slot::default().with(plain.clone()).with_encoding(&plain.body, Coding::Gzip, &coded);
+        let charged = |entry: &Arc<Entry>| put(entry.clone()).bytes() as usize;
+        assert!(charged(&plain) > plain.weight() && charged(&fields) > 10_000 + charged(&plain) - 100);
+        assert!(charged(&with_coding.variants()[0]) > 50_000);
+    }
 
     #[test]
     fn what_waits_to_be_forgotten_is_bounded() {
