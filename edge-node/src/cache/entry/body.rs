@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use selvedge_runtime::{Body, BodyError};
 
@@ -37,29 +37,35 @@ enum Large {
 }
 
 impl StoredBody {
-    /// Of the pieces in which it came. They are copied together, so that none pins the larger buffer that it was read into.
+    /// Of the pieces in which it came. They are copied together, so that none pins the larger buffer that it was read into; what is allocated is what it weighs.
     pub fn new(came: &[Bytes]) -> Self {
-        let len: u64 = came.iter().map(|piece| piece.len() as u64).sum();
         if let [only] = came {
             return Self(Kept::One(only.clone()));
         }
-        let whole = if len <= ONE_PIECE_BYTES_MAX { len as usize } else { PIECE_BYTES };
-        let mut pieces = Vec::new();
-        let mut piece = BytesMut::new();
+        let bytes = came.iter().map(Bytes::len).sum();
+        let len = bytes as u64;
+        let whole = if len <= ONE_PIECE_BYTES_MAX { bytes } else { PIECE_BYTES };
+        let (mut pieces, mut piece, mut left) = (Vec::new(), Vec::new(), bytes);
         for part in came {
             // Large parts are taken as they are.
             if part.len() >= whole && piece.is_empty() {
                 pieces.push(part.clone());
+                left -= part.len();
                 continue;
             }
-            piece.reserve(part.len().max(whole.saturating_sub(piece.len())));
-            piece.extend_from_slice(part);
-            if piece.len() >= whole {
-                pieces.push(piece.split().freeze());
+            let mut rest = &part[..];
+            while !rest.is_empty() {
+                if piece.is_empty() {
+                    // It is filled to its last byte: by this part and the next ones, or by all that is left.
+                    piece = Vec::with_capacity(whole.min(left));
+                }
+                let (now, later) = rest.split_at(rest.len().min(whole - piece.len()));
+                piece.extend_from_slice(now);
+                (rest, left) = (later, left - now.len());
+                if piece.len() == whole || left == 0 {
+                    pieces.push(std::mem::take(&mut piece).into());
+                }
             }
-        }
-        if !piece.is_empty() {
-            pieces.push(piece.freeze());
         }
         match pieces.as_slice() {
             [] => Self::default(),
@@ -254,6 +260,21 @@ mod tests {
         }
         assert!(StoredBody::new(&[]).is_empty());
         assert_eq!(bytes(StoredBody::new(&[]).whole()), b"");
+    }
+
+    #[test]
+    fn what_is_allocated_for_a_large_body_is_what_it_weighs() {
+        let all = vec![7; 1_000_000];
+        for size in [1_000, 40_000, 65_535, 65_537, 100_000, 300_000] {
+            let came: Vec<Bytes> = all.chunks(size).map(Bytes::copy_from_slice).collect();
+            let body = StoredBody::new(&came);
+            drop(came);
+            let Kept::Else(large) = body.0 else { panic!("{size}: one piece") };
+            let Some(Large::Many(pieces, len)) = Arc::into_inner(large) else { panic!("{size}: on disk") };
+            let allocated = |piece: Bytes| piece.try_into_mut().expect("nobody else has its buffer").capacity();
+            let held: usize = pieces.into_vec().into_iter().map(allocated).sum();
+            assert_eq!((held as u64, len), (1_000_000, 1_000_000), "{size}");
+        }
     }
 
     #[test]
