@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::Response;
 use http::header::HeaderMap;
 use parking_lot::Mutex;
 use selvedge_runtime::{Body, BodyError};
+use slab::Slab;
 use smallvec::SmallVec;
 
 use super::Hint;
@@ -18,12 +20,12 @@ use super::policy::Refusal;
 use super::purge::Stamp;
 use super::status::Detail;
 use super::vary::Variant;
-use crate::limits::{FILL_IDLE_TIMEOUT, FILL_READERS_MAX, FILLS_MAX};
+use crate::limits::{FILL_IDLE_TIMEOUT, FILL_READERS_MAX, FILLS_ALONE_SHARE, FILLS_MAX};
 
 /// All fetches that fill the cache now.
 #[derive(Debug)]
 pub(super) struct Fills {
-    by_key: Mutex<ByKey>,
+    running: Mutex<Running>,
     bounds: Bounds,
     ledger: Arc<Ledger>,
 }
@@ -31,8 +33,8 @@ pub(super) struct Fills {
 /// What all fetches may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Keys at one time.
-    pub(crate) keys_max: usize,
+    /// Fetches at one time.
+    pub(crate) fills_max: usize,
     /// Readers of one fetch.
     pub(crate) readers_max: usize,
     /// For how long readers of a fetch wait for one that is slower than they are.
@@ -41,19 +43,25 @@ pub(crate) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { keys_max: FILLS_MAX, readers_max: FILL_READERS_MAX, patience: FILL_IDLE_TIMEOUT }
+        Self { fills_max: FILLS_MAX, readers_max: FILL_READERS_MAX, patience: FILL_IDLE_TIMEOUT }
     }
 }
 
-/// Several for one key where responses vary, or where their answers are not shared.
-type ByKey = HashMap<Box<[u8]>, SmallVec<[Registered; 1]>>;
+#[derive(Debug, Default)]
+struct Running {
+    /// Those that others may follow: several for one key where responses vary.
+    open: HashMap<Box<[u8]>, SmallVec<[Registered; 1]>>,
+    /// Those that nobody looks for, but whoever invalidates their key.
+    alone: HashMap<Box<[u8]>, Slab<Arc<Fill>>>,
+    /// How many there are, those among them that were invalidated, and how many of these are alone.
+    fills: usize,
+    fills_alone: usize,
+}
 
 #[derive(Debug)]
 struct Registered {
     /// What tells the variants of the key apart, as far as it was known when the fetch began.
     discriminator: Box<[u8]>,
-    /// Others may follow it.
-    open: bool,
     fill: Arc<Fill>,
 }
 
@@ -83,17 +91,43 @@ pub struct Obligation {
     fills: Arc<Fills>,
     key: Box<[u8]>,
     fill: Arc<Fill>,
+    /// Its place among those of its key that are alone, where it is.
+    alone: Option<usize>,
+    /// It has not left yet.
+    counted: AtomicBool,
+}
+
+impl Running {
+    /// Notes a fetch. Gives its place among those of its key that are alone, where it is.
+    fn register(&mut self, key: &[u8], discriminator: Box<[u8]>, company: Company, fill: Arc<Fill>) -> Option<usize> {
+        self.fills += 1;
+        match company {
+            Company::Open => {
+                self.open.entry(key.into()).or_default().push(Registered { discriminator, fill });
+                None
+            }
+            Company::Alone => {
+                self.fills_alone += 1;
+                Some(self.alone.entry(key.into()).or_default().insert(fill))
+            }
+        }
+    }
+
+    fn has_room(&self, company: Company, fills_max: usize) -> bool {
+        self.fills < fills_max && (company == Company::Open || self.fills_alone < fills_max / FILLS_ALONE_SHARE)
+    }
 }
 
 impl Fills {
     /// Within these bounds.
     pub(super) fn new(bounds: Bounds, ledger: &Arc<Ledger>) -> Arc<Self> {
-        Arc::new(Self { by_key: Mutex::default(), bounds, ledger: ledger.clone() })
+        Arc::new(Self { running: Mutex::default(), bounds, ledger: ledger.clone() })
     }
 
     /// Whether a fetch of this key is on its way.
     pub(super) fn runs(&self, key: &[u8]) -> bool {
-        self.by_key.lock().contains_key(key)
+        let running = self.running.lock();
+        running.open.contains_key(key) || running.alone.contains_key(key)
     }
 
     /// Joins the fetch of this key and variant that `admits`, or begins one. `hint` says what responses under the key are known to vary on, and which range is fetched.
@@ -112,37 +146,30 @@ impl Fills {
             Some(range) => [b"range=", range.as_bytes(), b"\n", &variant].concat().into(),
             None => variant,
         };
-        let mut by_key = self.by_key.lock();
+        let mut running = self.running.lock();
         if company == Company::Open
             && let Some(registered) =
-                by_key.get(key).and_then(|list| list.iter().find(|one| one.open && one.discriminator == discriminator && admits(&one.fill)))
+                running.open.get(key).and_then(|list| list.iter().find(|one| one.discriminator == discriminator && admits(&one.fill)))
         {
             return registered.fill.reader(false, self.bounds.readers_max).map_or(Duty::Refused(Detail::Waiters.name()), Duty::Follow);
         }
-        if by_key.len() >= self.bounds.keys_max {
+        if !running.has_room(company, self.bounds.fills_max) {
             return Duty::Refused(Detail::Fills.name());
         }
         let fill = Fill::new(stamp, self.ledger.share(0), self.bounds.patience);
         let Some(reader) = fill.reader(true, self.bounds.readers_max) else { return Duty::Refused(Detail::Waiters.name()) };
-        let registered = Registered { discriminator, open: company == Company::Open, fill: fill.clone() };
-        by_key.entry(key.into()).or_default().push(registered);
-        Duty::Fetch(Obligation { fills: self.clone(), key: key.into(), fill }, reader)
+        let alone = running.register(key, discriminator, company, fill.clone());
+        Duty::Fetch(Obligation { fills: self.clone(), key: key.into(), fill, alone, counted: AtomicBool::new(true) }, reader)
     }
 
     /// What is being fetched for this key is not to be stored, and nobody else follows it.
     pub(super) fn discard(&self, key: &[u8]) {
-        let gone = self.by_key.lock().remove(key);
-        gone.into_iter().flatten().for_each(|registered| registered.fill.discard());
-    }
-
-    fn leave(&self, key: &[u8], fill: &Arc<Fill>) {
-        let mut by_key = self.by_key.lock();
-        if let Some(list) = by_key.get_mut(key) {
-            list.retain(|registered| !Arc::ptr_eq(&registered.fill, fill));
-            if list.is_empty() {
-                by_key.remove(key);
-            }
-        }
+        let (open, alone) = {
+            let mut running = self.running.lock();
+            (running.open.remove(key), running.alone.remove(key))
+        };
+        open.into_iter().flatten().for_each(|registered| registered.fill.discard());
+        alone.into_iter().flatten().for_each(|(_, fill)| fill.discard());
     }
 }
 
@@ -155,6 +182,34 @@ impl Obligation {
     /// When the fetch began.
     pub fn stamp(&self) -> Stamp {
         self.fill.stamp()
+    }
+
+    /// Nobody finds the fetch any more, and it takes no other's room.
+    fn leave(&self) {
+        let mut running = self.fills.running.lock();
+        if !self.counted.swap(false, Relaxed) {
+            return;
+        }
+        running.fills -= 1;
+        let Some(place) = self.alone else {
+            if let Some(list) = running.open.get_mut(&self.key) {
+                list.retain(|registered| !Arc::ptr_eq(&registered.fill, &self.fill));
+                if list.is_empty() {
+                    running.open.remove(&self.key);
+                }
+            }
+            return;
+        };
+        running.fills_alone -= 1;
+        if let Some(fills) = running.alone.get_mut(&self.key) {
+            // Others may have its place since it was invalidated.
+            if fills.get(place).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+                fills.try_remove(place);
+            }
+            if fills.is_empty() {
+                running.alone.remove(&self.key);
+            }
+        }
     }
 
     /// Whether others follow, or have.
@@ -179,7 +234,7 @@ impl Obligation {
 
     /// Too large to be stored: no new readers, and at the pace of those that are there.
     pub fn pace(&self) {
-        self.fills.leave(&self.key, &self.fill);
+        self.leave();
         self.fill.pace();
     }
 
@@ -223,7 +278,7 @@ impl Obligation {
     pub fn end(self, end: Result<(), BodyError>) {
         if end.is_err() {
             // First: nobody may join what has failed.
-            self.fills.leave(&self.key, &self.fill);
+            self.leave();
         }
         self.fill.end(end);
     }
@@ -231,7 +286,7 @@ impl Obligation {
 
 impl Drop for Obligation {
     fn drop(&mut self) {
-        self.fills.leave(&self.key, &self.fill);
+        self.leave();
         if self.fill.has_head() {
             // Only readers of a body that never ended see this.
             self.fill.end(Err(BodyError::Aborted("the fetch was given up".into())));

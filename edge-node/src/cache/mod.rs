@@ -291,6 +291,7 @@ impl Cache {
             }
             let on_disk = self.disk.as_ref().is_some_and(|disk| disk.put(key, &entry));
             kept = fits || on_disk;
+            let new = if fits { old.with(entry.clone()).within(self.memory_entry_max) } else { old.without(&entry) };
             if fits {
                 old.crowded_out(&entry, &new).for_each(|other| other.removed(Removal::Variants));
             }
@@ -299,7 +300,6 @@ impl Cache {
         kept
     }
 
-            let new = if fits { old.with(entry.clone()).within(self.memory_entry_max) } else { old.without(&entry) };
     /// Drops the responses of a key that were purged.
     fn sweep(&self, key: &[u8]) {
         self.tier.change(key, &mut |slot| {

@@ -155,6 +155,30 @@ fn a_mark_sends_requests_alone_for_a_while() {
 }
 
 #[test]
+fn fetches_of_one_key_that_nobody_follows_are_bounded_and_leave_room_for_others() {
+    let cache = cache().with_fills(6, 9);
+    let enter = |company| cache.enter(&key("/"), &Hint::default(), &HeaderMap::new(), company, Realm::NONE);
+    let alone = || match enter(Company::Alone) {
+        Duty::Fetch(obligation, _) => Some(obligation),
+        _ => None,
+    };
+    let mut fetches: Vec<Obligation> = std::iter::from_fn(alone).take(9).collect();
+    assert_eq!(fetches.len(), 3);
+    assert!(matches!(enter(Company::Open), Duty::Fetch(..)));
+    // What was invalidated is fetched on, and is found by nobody.
+    cache.invalidate(&key("/"));
+    assert!(fetches.iter().all(Obligation::is_discarded) && alone().is_none() && !cache.fills.runs(key("/").as_bytes()));
+    // One that goes makes room for one, and does not take another's place with it.
+    drop(fetches.pop());
+    let newer = alone().expect("there is room");
+    fetches.clear();
+    cache.invalidate(&key("/"));
+    assert!(newer.is_discarded());
+    drop(newer);
+    assert_eq!(std::iter::from_fn(alone).take(9).collect::<Vec<_>>().len(), 3);
+}
+
+#[test]
 fn invalidation_forgets_what_is_stored_and_what_is_being_fetched() {
     let cache = cache();
     cache.store(key("/").as_bytes(), entry(b"a"));

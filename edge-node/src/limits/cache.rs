@@ -4,8 +4,11 @@ use std::time::Duration;
 
 // --- the cache ---
 
-/// Keys that are being fetched at one time. Beyond, requests fetch for themselves and store nothing: each fill is a task with buffers.
+/// Fetches that fill the cache at one time. Beyond, requests fetch for themselves and store nothing: each fill is a task with buffers.
 pub const FILLS_MAX: usize = 4_096;
+
+/// Part of these that nobody may follow: half. However many ask for what is not shared, there is room for what is.
+pub const FILLS_ALONE_SHARE: usize = 2;
 
 /// Requests that follow one fetch. Beyond, they fetch for themselves.
 pub const FILL_READERS_MAX: usize = 4_096;

@@ -204,7 +204,7 @@ async fn as_long_as_answers_are_not_for_the_cache_nobody_waits_for_anothers() {
 #[tokio::test]
 async fn followers_and_fetches_are_bounded_and_who_is_beyond_asks_for_itself() {
     let (server, gate, _) = gated(&[("cache-control", "max-age=60")], "page").await;
-    let bounds = Bounds { keys_max: 2, readers_max: 2, ..Bounds::default() };
+    let bounds = Bounds { fills_max: 2, readers_max: 2, ..Bounds::default() };
     let world = World::around(vec![to_upstream("/*", &server)], |metrics| Cache::new(64 << 20, metrics).with_fills(bounds));
     // Two fetches, one of them followed by one: as much as may be.
     let mut within = [Box::pin(world.look("/a")), Box::pin(world.look("/b")), Box::pin(world.look("/b"))];
