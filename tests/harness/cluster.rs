@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::Request;
 use selvedge_edge::config::{Flags, NodeConfig, OriginConfig as Registry};
 use selvedge_edge::node::Node;
-use selvedge_origin::api::wire::{NewDeployment, NewVersion, NodeState, Promoted, RouteSpec, SiteApply, WorkerNodes};
+use selvedge_origin::api::wire::{NewDeployment, NewPurge, NewVersion, NodeState, Promoted, RouteSpec, SiteApply, WorkerNodes};
 use selvedge_origin::bundle::{ModuleKind, PackModule, pack};
 use selvedge_origin::client::Client;
 use selvedge_origin::registry::{Share, VersionRecord, WorkerName};
@@ -202,6 +202,13 @@ impl Cluster {
             nodes.iter().all(|node| node.report.as_ref().is_some_and(|report| report.seq >= seq)).then_some(())
         };
         crate::eventually("every node has the site's routes", ACTIVE_WAIT, ask).await;
+    }
+
+    /// Purges, and waits until every node has acknowledged it.
+    pub async fn purge(&self, purge: &NewPurge) {
+        let seq = self.client.purge(purge).await.expect("it is accepted").seq;
+        let ask = async || self.client.purge_nodes(seq, Duration::from_secs(1), None).await.ok()?.settled.then_some(());
+        crate::eventually("every node has acknowledged", ACTIVE_WAIT, ask).await;
     }
 
     /// Asks the first node in cleartext.
