@@ -3,13 +3,13 @@
 //!
 //! A shield answers only what the asker would get itself. The request says up to which entry of the registry's log purges hold at the asker, and by which route it
 //! would ask; a shield that is behind, or whose route differs, says so and does nothing. So a purge that a node has acknowledged is never undone by a shield that has yet
-//! to hear of it. Whatever else goes wrong with a shield, the asker goes to the upstream itself.
+//! to hear of it; nor does what was purged softly come from it as if it were fresh. Whatever else goes wrong with a shield, the asker goes to the upstream itself.
 
 use std::sync::Arc;
 
 use http::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as HttpBody;
 use selvedge_origin::feed::Position;
 use selvedge_origin::registry::Epoch;
@@ -18,11 +18,13 @@ use selvedge_runtime::Body;
 use super::RequestPath;
 use super::context::Context;
 use super::error::RequestError;
+use super::lookup::{self, Fetched, Question};
 use super::route::{self, Aim, Answerer};
 use super::trail::{Origin, Trail};
 use super::{fetch, fields};
+use crate::cache::control::Control;
 use crate::cache::key::{CacheKey, Space};
-use crate::cache::query;
+use crate::cache::{freshness, policy, query};
 use crate::limits::{PEER_HEAD_TIMEOUT, PEER_INVALIDATION_WAIT};
 use crate::listen::{Connection, Interim, Refusal, Reply};
 use crate::metrics::Source;
@@ -185,7 +187,27 @@ impl RequestPath {
         }
         let aim = route::upstream(&route).filter(|aim| aim.cached && route.cache.shield).ok_or(RequestError::NotForPeers("route"))?;
         trail.routed(&aim.route);
-        self.fulfil(request, &aim, trail).await
+        let headers = request.headers().clone();
+        let reply = self.fulfil(request, &aim, trail).await?;
+        match &reply {
+            Reply::Made(response) if self.passes_for_fresh(response, &aim, trail) => {}
+            _ => return Ok(reply),
+        }
+        drop(reply);
+        // It is being fetched anew, and that is what the asker waits for.
+        let question = Question::new(&headers, &aim, &trail.context).ok_or(RequestError::NotForPeers("stale"))?;
+        match Box::pin(lookup::fetch(self, &question, &headers, &aim, trail)).await? {
+            Fetched::Response(response) if !self.passes_for_fresh(&response, &aim, trail) => Ok(response.into()),
+            _ => Err(RequestError::NotForPeers("stale")),
+        }
+    }
+
+    /// Whether an answer is stale here, but not to who reads its fields: it was purged softly, and the asker would store it as fresh again.
+    fn passes_for_fresh(&self, response: &Response<Body>, aim: &Aim, trail: &Trail) -> bool {
+        let (headers, now) = (response.headers(), self.now());
+        let status = if response.status() == StatusCode::NOT_MODIFIED { StatusCode::OK } else { response.status() };
+        let freshness = policy::freshness(status, headers, &Control::of_response(headers), &aim.route.cache, now, now);
+        trail.is_stale() && freshness.is_some_and(|freshness| matches!(freshness.standing(now), freshness::Standing::Fresh(_)))
     }
 }
 

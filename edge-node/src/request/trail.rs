@@ -143,6 +143,11 @@ impl Trail {
         self.notes.lock().cache = Some(result);
     }
 
+    /// Whether it is answered by what is stale.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.notes.lock().cache == Some(CacheResult::Stale)
+    }
+
     /// As it was for a part of this request.
     pub(crate) fn cached_as(&self, part: &Self) {
         let result = part.notes.lock().cache;

@@ -15,6 +15,7 @@ mod protocols;
 mod purging;
 mod shield;
 mod smuggling;
+mod soft;
 mod subrequests;
 mod waits;
 mod worker;

@@ -15,13 +15,13 @@ use super::interim;
 
 const NODES: usize = 4;
 
-fn with_peers(config: &mut NodeConfig) {
+pub(super) fn with_peers(config: &mut NodeConfig) {
     config.cache_disk = None;
     config.peer = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
 }
 
 /// Nodes that know one another, with an upstream behind `site.test/*`.
-async fn region(
+pub(super) async fn region(
     adjust: impl Fn(&mut NodeConfig),
     answer: impl Fn(http::Request<Bytes>) -> http::Response<Bytes> + Send + Sync + 'static,
 ) -> (Cluster, Upstream) {
@@ -37,19 +37,19 @@ async fn region(
     (cluster, upstream)
 }
 
-fn cacheable(text: String) -> http::Response<Bytes> {
+pub(super) fn cacheable(text: String) -> http::Response<Bytes> {
     http::Response::builder().header("cache-control", "max-age=60").header("etag", "\"a\"").body(text.into()).expect("an answer")
 }
 
-async fn ask(cluster: &Cluster, node: usize, path: &str) -> Answer {
+pub(super) async fn ask(cluster: &Cluster, node: usize, path: &str) -> Answer {
     cluster.edges[node].send(Over::Cleartext, client::get("site.test", path)).await.expect("an answer")
 }
 
-async fn ask_all(cluster: &Cluster, path: &str) -> Vec<Answer> {
+pub(super) async fn ask_all(cluster: &Cluster, path: &str) -> Vec<Answer> {
     join_all((0..cluster.edges.len()).map(|node| ask(cluster, node, path))).await
 }
 
-fn members(answer: &Answer) -> Vec<String> {
+pub(super) fn members(answer: &Answer) -> Vec<String> {
     let lines = answer.headers.get_all("cache-status").iter().map(|line| line.to_str().expect("text"));
     lines.flat_map(|line| line.split(',')).map(|member| member.trim().to_owned()).collect()
 }
