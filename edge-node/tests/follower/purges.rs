@@ -83,6 +83,40 @@ async fn where_the_log_does_not_lead_on_everything_stored_has_to_be_confirmed() 
     let (registry, data, node) = following().await;
     registry.commit(purge_url("a.org/x"));
     acknowledged(&registry, 1).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_soft_purge_stays_one_when_the_journal_is_written_anew() {
+    let (registry, data, node) = following().await;
+    let stamp = node.purges.stamp(Realm::NONE);
+    let of_host =
+        |host: &str, soft| vec![Change::Purged(Box::new(PurgeRecord { hosts: vec![host.to_owned()], soft, ..PurgeRecord::default() }))];
+    registry.commit(of_host("a.org", true));
+    registry.commit(of_host("b.org", false));
+    acknowledged(&registry, 2).await;
+    let length = || std::fs::metadata(data.path().join("purges.journal")).unwrap().len();
+    // The same name again and again: it is one, once the file is written anew.
+    let long = format!("c.org/{}", "x".repeat(1_000));
+    let (mut seq, mut longest) = (2, 0);
+    while length() >= longest {
+        longest = length();
+        for _ in 0..1_000 {
+            registry.commit(purge_url(&long));
+            seq += 1;
+        }
+        acknowledged(&registry, seq).await;
+    }
+    node.follower.stop().await;
+    registry.book.lock().refusal = Some((http::StatusCode::SERVICE_UNAVAILABLE, "away"));
+    let again = TestNode::start(TestNode::config(&registry, data.path())).await;
+    for purges in [&node.purges, &again.purges] {
+        let of = |host| {
+            let key = CacheKey::new(Space::Upstream, "https", host, "/x");
+            purges.verdict(&Purgeable::new(stamp, Tags::default()), key.as_bytes())
+        };
+        assert!(matches!(of("a.org"), Verdict::Soft(_)), "{:?}", of("a.org"));
+        assert_eq!([of("b.org"), of("c.org")], [Verdict::Gone, Verdict::Valid]);
+    }
+}
+
     let stamp = node.purges.stamp(Realm::NONE);
     node.follower.stop().await;
     // A registry that was set up anew.
