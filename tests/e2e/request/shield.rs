@@ -88,6 +88,29 @@ async fn an_upstream_sees_one_fetch_for_all_nodes_of_a_region() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shield_is_of_its_own_region() {
+    const REGIONS: [&str; NODES] = ["near", "near", "far", "far"];
+    let of = |name: &str| name.strip_prefix("node-").and_then(|number| REGIONS.get(number.parse::<usize>().ok()?)).expect("a node");
+    let adjust = |config: &mut NodeConfig| {
+        with_peers(config);
+        config.region = (*of(config.name.as_str())).to_owned();
+    };
+    let (cluster, upstream) = region(adjust, |request| cacheable(request.uri().path().to_owned())).await;
+    let mut shielded = [0, 0];
+    for number in 0..12 {
+        let answers = ask_all(&cluster, &format!("/{number}")).await;
+        assert_eq!(upstream.asked(), 2 * (number + 1), "one fetch for each region");
+        for (node, answer) in answers.iter().enumerate() {
+            let members = members(answer);
+            let behind = members.first().and_then(|member| member.split(';').next()).expect("a name");
+            assert_eq!(of(behind), &REGIONS[node], "{members:?}");
+            shielded[node / 2] += usize::from(members.len() == 2);
+        }
+    }
+    assert!(shielded.iter().all(|count| *count > 0), "{shielded:?}: each region has its shields");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn interim_responses_come_by_way_of_a_shield_too() {
     let (cluster, _upstream) = region(with_peers, |_| cacheable("page".into())).await;
     let (hinting, _hinting) = interim::listening(interim::http1).await;
