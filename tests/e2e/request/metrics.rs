@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use selvedge_edge::config::NodeConfig;
+use selvedge_origin::api::wire::NewPurge;
 use selvedge_tests::client::{self, Over};
 use selvedge_tests::{Cluster, Deploy, Edge, Exposition, Upstream, eventually, route};
+
+use super::shield;
 
 async fn scrape(edge: &Edge) -> Exposition {
     let page = client::send(Over::Cleartext, edge.admin, client::get("admin", "/metrics")).await.expect("metrics");
@@ -79,4 +83,49 @@ async fn a_strict_reader_finds_every_route_with_what_its_cache_and_tiers_did() {
     for name in page.families().filter_map(|name| name.strip_prefix("selvedge_route_")) {
         assert!(told.contains(&format!("`{name}`")), "CACHE.md does not tell of {name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_shields_disks_and_purges_do_is_counted_by_the_node_that_does_it() {
+    let on_disk = |config: &mut NodeConfig| {
+        let disk = config.cache_disk.take();
+        shield::with_peers(config);
+        config.cache_disk = disk;
+    };
+    let (mut cluster, _upstream) = shield::region(on_disk, |_| shield::cacheable("0123456789".into())).await;
+    // The first page of node 0 that another node fetches for it.
+    let (path, shield) = {
+        let mut number = 0;
+        loop {
+            let path = format!("/{number}");
+            let members = shield::members(&shield::ask(&cluster, 0, &path).await);
+            if let [behind, _] = members.as_slice() {
+                let name = behind.split(';').next().and_then(|name| name.strip_prefix("node-")).expect("a name");
+                break (path, name.parse::<usize>().expect("a number"));
+            }
+            number += 1;
+        }
+    };
+    let tier = |tier| [("route", "site.test/*"), ("tier", tier)];
+    let peer = [("route", "site.test/*"), ("asker", "peer"), ("cache", "miss")];
+    counted(&cluster.edges[0], "selvedge_route_sent_bytes_total", &tier("shield"), 10.0).await;
+    let page = counted(&cluster.edges[shield], "selvedge_route_requests_total", &peer, 1.0).await;
+    assert_eq!(page.get("selvedge_route_sent_bytes_total", &tier("upstream")), Some(10.0), "the shield has asked it");
+    assert_eq!(page.get("selvedge_route_sent_bytes_total", &tier("shield")), Some(0.0));
+
+    // A node that has just started has its disk only. (It is stored a moment after its client has it.)
+    let is_stored = async || shield::members(&shield::ask(&cluster, 0, &path).await).last()?.contains("; hit;").then_some(());
+    eventually("it is stored", Duration::from_secs(10), is_stored).await;
+    cluster.edges.remove(0).node.drain().await;
+    let again = cluster.start_edge(0, on_disk).await;
+    cluster.edges.insert(0, again);
+    let recalled = shield::members(&shield::ask(&cluster, 0, &path).await);
+    assert!(recalled.last().is_some_and(|last| last.ends_with("detail=disk")), "{recalled:?}");
+    let page = counted(&cluster.edges[0], "selvedge_route_sent_bytes_total", &tier("disk"), 10.0).await;
+    let removed = [("route", "site.test/*"), ("cause", "purged")];
+    assert_eq!(page.get("selvedge_route_removals_total", &removed), Some(0.0));
+
+    cluster.purge(&NewPurge { urls: vec![format!("http://site.test{path}")], ..NewPurge::default() }).await;
+    assert!(shield::ask(&cluster, 0, &path).await.header("cache-status").contains("fwd=uri-miss"));
+    counted(&cluster.edges[0], "selvedge_route_removals_total", &removed, 1.0).await;
 }
