@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use selvedge_origin::api::wire::NewPurge;
 use selvedge_tests::client::{self, Answer, Over};
 use selvedge_tests::{Cluster, Upstream, route};
 
@@ -66,4 +67,35 @@ async fn a_hit_needs_no_hint() {
         assert_eq!(links(&cluster.send(Over::H3, client::get("hinted.test", "/")).await), [""; 0]);
     }
     assert_eq!(upstream.asked(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_reaches_an_answer_reaches_what_was_learnt_from_it() {
+    let (cluster, _upstream) =
+        hinting(|_, _| http::Response::builder().header("link", LINK).header("cache-control", "no-cache").header("cache-tag", "page"))
+            .await;
+    let ask = async |path: &str| links(&cluster.send(Over::H3, client::get("hinted.test", path)).await).len();
+    ask("/kept").await;
+    let named = |what: &str| vec![what.to_owned()];
+    for (purge, reached) in [
+        (NewPurge { urls: named("https://hinted.test/page"), ..NewPurge::default() }, true),
+        (NewPurge { prefixes: named("hinted.test/p"), ..NewPurge::default() }, true),
+        (NewPurge { hosts: named("other.test"), ..NewPurge::default() }, false),
+        (NewPurge { urls: named("https://hinted.test/other"), tags: named("other"), ..NewPurge::default() }, false),
+        (NewPurge { urls: named("https://hinted.test/page"), soft: true, ..NewPurge::default() }, true),
+    ] {
+        ask("/page").await;
+        assert_eq!(ask("/page").await, 2, "{purge:?}: it is known");
+        cluster.purge(&purge).await;
+        assert_eq!(ask("/page").await, if reached { 0 } else { 2 }, "{purge:?}");
+        assert_eq!(ask("/kept").await, 2, "{purge:?}: it is another");
+    }
+    for purge in [
+        NewPurge { hosts: named("hinted.test"), ..NewPurge::default() },
+        NewPurge { tags: named("page"), ..NewPurge::default() },
+        NewPurge { everything: true, ..NewPurge::default() },
+    ] {
+        cluster.purge(&purge).await;
+        assert_eq!([ask("/page").await, ask("/kept").await], [0; 2], "{purge:?}");
+    }
 }
