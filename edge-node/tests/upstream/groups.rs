@@ -116,6 +116,26 @@ async fn retries_stay_within_their_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_asked_for_again_after_the_retries_deadline() {
+    const SLOW: Duration = Duration::from_millis(100);
+    let (a, _) = plain(|_| async {
+        tokio::time::sleep(SLOW).await;
+        let mut answer = Answer::new(whole("a"));
+        *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        answer
+    })
+    .await;
+    let (b, _, asked) = named("b").await;
+    let upstreams = upstreams(UpstreamsConfig::default());
+    for (deadline_ms, answer, of_b) in [(50, (503, "a"), 0), (600_000, (200, "b"), 1)] {
+        let retries = Retries { deadline_ms, ..Retries::default() };
+        let declared = Upstream { retries, ..upstream([server(a), Server { backup: true, ..server(b) }]) };
+        let (status, text) = ask(&upstreams, &group(&declared), a_get()).await.unwrap();
+        assert_eq!(((status, text.as_str()), asked.load(SeqCst)), (answer, of_b), "{deadline_ms}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_fails_again_and_again_is_left_alone_but_never_all_of_them() {
     let ((a, ill, asked), (b, b_ill, b_asked)) = (named("a").await, named("b").await);
     ill.store(true, SeqCst);
