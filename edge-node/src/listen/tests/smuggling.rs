@@ -236,3 +236,129 @@ async fn http3_cannot_carry_the_framing_of_http1() {
         assert!(server.site.asked.lock().is_empty(), "{fields:?}");
     }
 }
+
+/// A request in HTTP/3's frames: fields are literal and refer to no table (RFC 9204, section 4.5.6), so that they may be anything.
+fn h3_request(fields: &[(&str, &str)], body: &str) -> Vec<u8> {
+    // A text behind its length, of which the first bits lie in a byte with other bits (RFC 7541, section 5.1).
+    let text = |other_bits: u8, bits: u32, text: &str| {
+        let most = (1 << bits) - 1;
+        let mut bytes = vec![other_bits | text.len().min(most) as u8];
+        if let Some(mut rest) = text.len().checked_sub(most) {
+            while rest >= 128 {
+                bytes.push((rest % 128 + 128) as u8);
+                rest /= 128;
+            }
+            bytes.push(rest as u8);
+        }
+        [bytes.as_slice(), text.as_bytes()].concat()
+    };
+    let mut block = vec![0, 0];
+    for (name, value) in fields {
+        block.extend(text(0x20, 3, name));
+        block.extend(text(0, 7, value));
+    }
+    let frame = |kind: u8, payload: &[u8]| [&[kind], &(0x4000 | payload.len() as u16).to_be_bytes()[..], payload].concat();
+    [frame(1, &block), frame(0, body.as_bytes())].concat()
+}
+
+/// Sends it on a connection of its own.
+async fn take_h3(server: &Server, request: &[u8]) -> Taken {
+    let client = Client::connect(server.https, server.client_tls(&[b"h3"])).await;
+    let (mut sending, mut receiving) = soon(client.quic.open_bi()).await.unwrap();
+    // The server may refuse it before all of it is there.
+    let _ = sending.write_all(request).await;
+    let _ = sending.finish();
+    match soon(receiving.read_to_end(1 << 16)).await {
+        Ok(answer) if answer.first() == Some(&1) => {
+            // Behind the frame's length and the block's prefix; by RFC 9204's static table.
+            let block = &answer[1 + (1 << (answer[1] >> 6)) + 2..];
+            let statuses = [(&[0xd9][..], 200), (&[0xff, 0x04], 400)];
+            Taken::Answered(statuses.iter().find(|(bytes, _)| block.starts_with(bytes)).map(|(_, status)| *status))
+        }
+        Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(_))) => Taken::Reset,
+        _ => Taken::Closed,
+    }
+}
+
+/// What is no field of a request.
+const NO_FIELDS: &[(&str, &str)] = &[
+    ("x", "a\r\nHost: b"),
+    ("x", "a\nb"),
+    ("x", "a\rb"),
+    ("x", "a\0b"),
+    ("x", "a\u{7f}b"),
+    ("x\r\ny", "a"),
+    ("x: y", "a"),
+    ("x:", "a"),
+    ("x y", "a"),
+    ("x\0", "a"),
+    ("X", "a"),
+    ("Content-Length", "4"),
+    ("Transfer-Encoding", "chunked"),
+    ("transfer-encoding", "chunked"),
+    ("", "a"),
+    (":", "a"),
+    (":x", "a"),
+    (":Path", "/hidden"),
+    (":path ", "/hidden"),
+    ("host", "other.example"),
+    ("host", "localhost\r\nX: y"),
+    ("content-length", "4\r\nX: y"),
+    ("content-length", "+4"),
+];
+
+/// What is nothing to ask for, each in the place of the usual one.
+const NO_PSEUDO_FIELDS: &[(&str, &str)] = &[
+    (":path", "/a b HTTP/1.1\r\nHost: b\r\n\r\n"),
+    (":path", "/a\0b"),
+    (":path", ""),
+    (":path", "*"),
+    (":path", "hidden"),
+    (":path", "http://other.example/hidden"),
+    (":method", "GET / HTTP/1.1\r\n"),
+    (":method", ""),
+    (":authority", "a.example\r\nX: y"),
+    (":authority", "a.example/hidden"),
+    (":authority", "u@a.example"),
+    (":authority", "a.example, b.example"),
+    (":authority", ""),
+    (":scheme", "http"),
+    (":scheme", "https://other.example"),
+];
+
+#[tokio::test]
+async fn what_is_no_request_in_the_frames_of_http3_reaches_nobody() {
+    let server = Server::start();
+    let pseudo = [(":method", "POST"), (":scheme", "https"), (":authority", "localhost"), (":path", "/echo")];
+    let with = |more: &[(&'static str, &'static str)]| h3_request(&[&pseudo[..], more].concat(), "body");
+    assert_eq!(take_h3(&server, &with(&[("content-length", "4"), ("te", "trailers")])).await, Taken::Answered(Some(200)));
+    assert_eq!(std::mem::take(&mut *server.site.asked.lock()), ["https://localhost/echo"]);
+    let refused = async |request: &[u8], row: &dyn std::fmt::Debug| {
+        let taken = take_h3(&server, request).await;
+        assert!(matches!(taken, Taken::Reset | Taken::Closed | Taken::Answered(Some(400))), "{row:?}: {taken:?}");
+        assert!(server.site.asked.lock().is_empty(), "{row:?}");
+    };
+    for field in NO_FIELDS {
+        refused(&with(&[*field]), field).await;
+    }
+    for (name, value) in NO_PSEUDO_FIELDS {
+        let fields = pseudo.map(|(other, usual)| (other, if other == *name { value } else { usual }));
+        refused(&h3_request(&fields, "body"), &(name, value)).await;
+    }
+    for left_out in [":method", ":authority"] {
+        let fields: Vec<_> = pseudo.into_iter().filter(|(name, _)| *name != left_out).collect();
+        refused(&h3_request(&fields, "body"), &left_out).await;
+    }
+    refused(&with(&[(":scheme", "http")]), &"a second scheme").await;
+    // Of two others h3 takes the last, where it should refuse both (RFC 9114, section 4.3). It is one reading all the same: nobody before us has read it, and what is sent
+    // on is written anew.
+    for (field, uri) in [
+        ((":path", "/count"), "https://localhost/count"),
+        ((":authority", "other.example"), "https://other.example/echo"),
+        ((":method", "GET"), "https://localhost/echo"),
+    ] {
+        take_h3(&server, &with(&[field])).await;
+        let asked = std::mem::take(&mut *server.site.asked.lock());
+        assert!(asked.is_empty() || asked == [uri], "{field:?}: {asked:?}");
+    }
+}
