@@ -107,6 +107,37 @@ async fn what_could_be_read_in_two_ways_is_400_and_ends_the_connection() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_names_another_host_than_its_field_reaches_nobody() {
+    let (url, read, _upstream) = recording().await;
+    let cluster = Cluster::start(1).await;
+    cluster.apply(vec![route("a.example/*", None, Some(&url)), route("b.example/*", None, Some(&url))]).await;
+    let address = cluster.edges[0].http;
+    for (target, host, status) in [
+        ("http://a.example/page", "a.example", 200),
+        ("http://A.example/page", "a.example", 200),
+        ("http://b.example/page", "a.example", 400),
+        ("http://a.example/page", "b.example", 400),
+        ("http://a.example:81/page", "a.example", 400),
+        ("http://a.example/page", "a.example:81", 400),
+        ("http://a.example@b.example/page", "a.example", 400),
+        ("//b.example/page", "a.example", 200),
+    ] {
+        read.lock().clear();
+        let sent = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let answer = answers(TcpStream::connect(address).await.expect("the listener accepts"), sent.as_bytes()).await;
+        let row = format!("{target} of {host}: {answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{row}");
+        let read = read.lock();
+        assert_eq!(read.len(), usize::from(status == 200), "{row} {read:?}");
+        for (head, _) in read.iter() {
+            let path = if target.starts_with("//") { target } else { "/page" };
+            assert!(head.starts_with(&format!("get {path} http/1.1\r\n")) && head.contains("\r\nhost: a.example\r\n"), "{row} {head}");
+            assert_eq!(head.matches("\r\nhost:").count(), 1, "{row} {head}");
+        }
+    }
+}
+
 /// What the upstream gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gets {
