@@ -4,16 +4,16 @@
 //! arrives: who is far behind reads from there. When it turns out too large to be stored at all, it goes on at the pace of its slowest reader, holding a bounded window,
 //! and takes no new ones. One who keeps others waiting is left behind.
 
+mod reader;
+
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, Response, response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use selvedge_runtime::{Body, BodyError};
 use slab::Slab;
@@ -30,6 +30,9 @@ use super::tags::Tags;
 use super::vary::Variant;
 use crate::limits::{FILL_CHUNK_OVERHEAD_BYTES, FILL_NARROW_WINDOW_BYTES, FILL_WINDOW_BYTES};
 use crate::request::RequestError;
+
+use reader::Next;
+pub use reader::Reader;
 
 /// What a fill has found out, for its readers.
 #[derive(Debug, Clone)]
@@ -380,165 +383,6 @@ impl State {
         {
             filler.wake();
         }
-    }
-}
-
-/// One reader of a fill.
-#[derive(Debug)]
-#[must_use]
-pub struct Reader {
-    fill: Arc<Fill>,
-    id: usize,
-    owner: bool,
-}
-
-impl Reader {
-    /// Waits for the head. Cancel-safe.
-    pub async fn head(&self) -> Head {
-        std::future::poll_fn(|cx| {
-            let mut state = self.fill.state.lock();
-            if let Some(head) = &state.head {
-                return Poll::Ready(head.clone());
-            }
-            if let Some(reader) = state.readers.get_mut(self.id) {
-                reader.waker = Some(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Whether it ordered the fetch.
-    pub fn is_owner(&self) -> bool {
-        self.owner
-    }
-
-    /// The response that is not for the cache, once, for whoever ordered the fill.
-    pub fn take_private(&self) -> Option<Response<Body>> {
-        if self.owner { self.fill.state.lock().private.take() } else { None }
-    }
-
-    /// What the fill became, where it is stored.
-    pub fn stored(&self) -> Option<Arc<Entry>> {
-        self.fill.stored()
-    }
-
-    /// The fill that it reads.
-    pub fn fill(&self) -> Arc<Fill> {
-        self.fill.clone()
-    }
-
-    /// The body, from its first byte. Whole at once where all of it is there already.
-    pub fn into_body(self, length: Option<u64>) -> Body {
-        let whole = {
-            let state = self.fill.state.lock();
-            match (&state.end, state.chunks.len(), state.chunks.front()) {
-                (Some(Ok(())), 0, None) if state.len == 0 => Some(Bytes::new()),
-                (Some(Ok(())), 1, Some((0, chunk))) => Some(chunk.clone()),
-                _ => None,
-            }
-        };
-        match whole {
-            Some(bytes) => Body::full(bytes),
-            None => Body::stream(Following { reader: self, length, read: 0, from_disk: None, done: false }),
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        let unwanted = {
-            let mut state = self.fill.state.lock();
-            state.readers.try_remove(self.id);
-            state.forget_read();
-            state.owner_gone |= self.owner;
-            if self.owner { state.private.take() } else { None }
-        };
-        drop(unwanted);
-    }
-}
-
-/// A body that follows a fill.
-struct Following {
-    reader: Reader,
-    length: Option<u64>,
-    read: u64,
-    /// What it reads until it has caught up with what is in memory.
-    from_disk: Option<Body>,
-    done: bool,
-}
-
-/// What a reader reads next.
-enum Next {
-    /// This.
-    Bytes(Bytes),
-    /// This, from disk: it is far behind.
-    OnDisk(Body),
-}
-
-impl Following {
-    /// Notes what the reader has got.
-    fn took(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        self.read += frame.data_ref().map_or(0, |data| data.len() as u64);
-        let mut state = self.reader.fill.state.lock();
-        if let Some(reader) = state.readers.get_mut(self.reader.id) {
-            reader.at = self.read;
-        }
-        state.forget_read();
-        drop(state);
-        frame
-    }
-}
-
-impl HttpBody for Following {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.done {
-            return Poll::Ready(None);
-        }
-        if let Some(body) = &mut self.from_disk {
-            match ready!(Pin::new(body).poll_frame(cx)) {
-                Some(Ok(frame)) => return Poll::Ready(Some(Ok(self.took(frame)))),
-                Some(Err(error)) => {
-                    self.done = true;
-                    return Poll::Ready(Some(Err(error)));
-                }
-                None => self.from_disk = None,
-            }
-        }
-        let (answer, done) = {
-            let mut state = self.reader.fill.state.lock();
-            match state.next(self.read) {
-                _ if state.readers.get(self.reader.id).is_some_and(|reader| reader.left_behind) => {
-                    (Some(Err(BodyError::Stalled { ms: self.reader.fill.patience.as_millis() as u64 })), true)
-                }
-                Some(Next::Bytes(chunk)) => (Some(Ok(chunk)), false),
-                Some(Next::OnDisk(body)) => {
-                    drop(state);
-                    self.from_disk = Some(body);
-                    return self.poll_frame(cx);
-                }
-                None if let Some(end) = &state.end => (end.clone().err().map(Err), true),
-                None => {
-                    if let Some(reader) = state.readers.get_mut(self.reader.id) {
-                        reader.waker = Some(cx.waker().clone());
-                    }
-                    return Poll::Pending;
-                }
-            }
-        };
-        self.done = done;
-        Poll::Ready(answer.map(|answer| answer.map(|chunk| self.took(Frame::data(chunk)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.done
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.length.map_or_else(SizeHint::default, |length| SizeHint::with_exact(length.saturating_sub(self.read)))
     }
 }
 

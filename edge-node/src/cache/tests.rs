@@ -5,7 +5,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use selvedge_runtime::{Body, BodyError};
 
-use super::collapse::Obligation;
+use super::collapse::{Bounds, Obligation};
 use super::control::Control;
 use super::entry::StoredBody;
 use super::fill::{Head, Reader, StreamHead};
@@ -156,7 +156,7 @@ fn a_mark_sends_requests_alone_for_a_while() {
 
 #[test]
 fn fetches_of_one_key_that_nobody_follows_are_bounded_and_leave_room_for_others() {
-    let cache = cache().with_fills(6, 9);
+    let cache = cache().with_fills(Bounds { fills_max: 6, readers_max: 9, ..Bounds::default() });
     let enter = |company| cache.enter(&key("/"), &Hint::default(), &HeaderMap::new(), company, Realm::NONE);
     let alone = || match enter(Company::Alone) {
         Duty::Fetch(obligation, _) => Some(obligation),

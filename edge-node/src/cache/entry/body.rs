@@ -270,7 +270,7 @@ mod tests {
             let body = StoredBody::new(&came);
             drop(came);
             let Kept::Else(large) = body.0 else { panic!("{size}: one piece") };
-            let Some(Large::Many(pieces, len)) = Arc::into_inner(large) else { panic!("{size}: on disk") };
+            let Some(Large::Many(pieces, len, _)) = Arc::into_inner(large) else { panic!("{size}: on disk") };
             let allocated = |piece: Bytes| piece.try_into_mut().expect("nobody else has its buffer").capacity();
             let held: usize = pieces.into_vec().into_iter().map(allocated).sum();
             assert_eq!((held as u64, len), (1_000_000, 1_000_000), "{size}");
