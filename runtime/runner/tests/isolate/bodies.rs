@@ -1,5 +1,7 @@
 //! Bodies in both directions: whole, streamed, with back-pressure, as forms.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use http::Method;
 use selvedge_runtime::Outcome;
@@ -21,6 +23,7 @@ crate::tests![
     multipart_is_written_and_parsed,
     urlencoded_form_is_parsed,
     malformed_forms_are_type_errors,
+    forms_cost_no_more_than_their_bytes,
     fixed_length_stream_gives_its_length,
     transform_streams_compress_and_decode,
     byob_readers_read_request_bodies,
@@ -265,12 +268,47 @@ fn malformed_forms_are_type_errors() {
         ("multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nunterminated"),
         ("multipart/form-data; boundary=x", "--x\r\nContent-Disposition: attachment; name=\"a\"\r\n\r\nv\r\n--x--"),
         ("multipart/form-data; boundary=x", "--x\r\nno blank line\r\n--x--"),
+        ("multipart/form-data; boundary=\"\"", "--\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nv\r\n----"),
     ];
     for (stream, (kind, body)) in (1..).zip(cases) {
         post(&mut rig, stream, &[("content-type", kind)], BodyKind::Whole(body.into()));
         rig.finish(stream);
         assert_eq!(rig.body(stream), "TypeError", "{kind} {body}");
     }
+}
+
+/// A client chooses the boundary and the bytes: what it can make a worker compute counts as the worker's.
+fn forms_cost_no_more_than_their_bytes() {
+    let mut rig = Rig::worker(
+        "const error = async (body, type) => {
+            try { return [...(await new Response(body, { headers: { 'content-type': type } }).formData())].length; } catch (error) { return error.message; }
+         };
+         const part = (boundary) => `--${boundary}\\r\\nContent-Disposition: form-data; name=\"a\"\\r\\n\\r\\nv\\r\\n`;
+         const whole = (boundary) => `${part(boundary)}--${boundary}--`;
+         export default { async fetch() {
+            const typed = (boundary) => `multipart/form-data; boundary=${boundary}`;
+            const [longest, long, endless] = [69, 70, 30_000].map((length) => '-'.repeat(length) + 'x');
+            const dashes = new Uint8Array(8 << 20).fill(45);
+            const pairs = 'application/x-www-form-urlencoded';
+            return Response.json([
+                await error(whole(longest), typed(longest)),
+                await error(`preamble\\r\\n${whole(longest)}`, typed(longest)),
+                await error(dashes, typed(longest)),
+                await error(new Blob([part(longest), dashes]), typed(longest)),
+                await error(new Uint8Array(1 << 20).fill(13), typed(longest)),
+                await error(whole(long), typed(long)),
+                await error(dashes.subarray(0, 64 << 10), typed(endless)),
+                await error('a&'.repeat(9_999) + 'a', pairs),
+                await error('a&'.repeat(10_000), pairs),
+            ]);
+         } }",
+    );
+    let begun = Instant::now();
+    let malformed = "The multipart form is malformed.";
+    let boundary = "The form's Content-Type has no boundary of 1 to 70 printable characters.";
+    let wanted = serde_json::json!([1, 1, malformed, malformed, malformed, boundary, boundary, 10_000, "The form has more than 10000 pairs."]);
+    assert_eq!(rig.text("https://example.org/"), wanted.to_string());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 fn fixed_length_stream_gives_its_length() {
