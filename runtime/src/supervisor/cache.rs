@@ -30,5 +30,5 @@ pub(super) async fn answer(link: &Arc<Link>, (stream, part): (StreamId, Part), a
         CacheAnswer::No(note) => (false, note.map(str::to_owned)),
     };
     // Cannot fail: a text is cut to its bound.
-    let _ = link.send_for(stream, &ToRunner::Settled { stream, part, yes, note });
+    let _ = link.answer(stream, part, &ToRunner::Settled { stream, part, yes, note }).await;
 }

@@ -3,16 +3,21 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-use super::fetch::{self, refuse};
+use bytes::BytesMut;
+
+use super::fetch::{self, bytes_of, refuse};
+use super::held::{Held, Holding};
+use super::limits::CALLS_BYTES_MAX;
 use super::link::{Link, State, index};
 use super::phase::Phase;
 use super::placement::Placement;
 use super::stream::{Inbound, Outbound, Sub};
 use super::{cache, dispatch::Event};
 use crate::protocol::{
-    BodyKind, CacheHead, INITIAL_CREDIT, Part, ProtocolError, RequestHead, SUBREQUESTS_RUNNING_MAX, StreamId, ToRunner, encode,
+    BodyKind, CacheCallHead, CacheHead, EncodeError, INITIAL_CREDIT, OUTBOX_BYTES_MAX, Part, ProtocolError, RequestHead,
+    SUBREQUESTS_RUNNING_MAX, StreamId, ToRunner, encode,
 };
 use crate::{CachePurge, FetchCache, Host, Redirect};
 
@@ -25,6 +30,18 @@ pub(super) struct Call {
     pub(super) left: u32,
     pub(super) host: Arc<dyn Host>,
     pub(super) placement: Arc<Placement>,
+    held: Held,
+}
+
+/// Why one is not carried out.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("Too many subrequests: the limit of one invocation is {0}.")]
+    TooMany(u32),
+    #[error("Too many subrequests at once: the limit is {}.", SUBREQUESTS_RUNNING_MAX)]
+    AtOnce,
+    #[error("Too many subrequests at once: they and their answers hold {} MiB.", CALLS_BYTES_MAX >> 20)]
+    TooMuch,
 }
 
 /// What.
@@ -40,17 +57,37 @@ pub(super) enum Asked {
 impl Asked {
     /// Whether a body of the worker's follows.
     fn streams(&self) -> bool {
-        use crate::protocol::CacheCallHead;
         match self {
             Self::Fetch { body, .. } => matches!(body, BodyKind::Stream(_)),
             Self::Cache(ask) => matches!(ask.call, CacheCallHead::Put(_, BodyKind::Stream(_))),
             Self::Purge(_) => false,
         }
     }
+
+    /// What it makes the edge hold.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Fetch { head, body, .. } => head.url.len() + bytes_of(&head.headers, body),
+            Self::Cache(ask) => {
+                let put = if let CacheCallHead::Put(head, body) = &ask.call { bytes_of(&head.headers, body) } else { 0 };
+                ask.url.len() + bytes_of(&ask.headers, &BodyKind::Empty) + put
+            }
+            Self::Purge(purge) => {
+                let names = [&purge.tags, &purge.path_prefixes, &purge.urls, &purge.prefixes, &purge.hosts];
+                names.into_iter().flatten().map(String::len).sum()
+            }
+        }
+    }
 }
 
-/// Counts a call as a subrequest of its invocation, or refuses it there and then.
-pub(super) fn admit(state: &mut State, (stream, part): (StreamId, Part), asked: Asked) -> Result<Option<Event>, ProtocolError> {
+/// Counts a call as a subrequest of its invocation, or refuses it: there and then, or where the outbox has no room, as soon as it has.
+pub(super) fn admit(
+    state: &mut State,
+    holding: &Holding,
+    (stream, part): (StreamId, Part),
+    asked: Asked,
+) -> Result<Option<Event>, ProtocolError> {
+    let congested = state.is_congested();
     let State { streams, outbox, .. } = state;
     let Some(entry) = streams.get_mut(index(stream)).filter(|entry| entry.id == stream && !entry.done) else { return Ok(None) };
     if part <= entry.last_part {
@@ -60,10 +97,10 @@ pub(super) fn admit(state: &mut State, (stream, part): (StreamId, Part), asked: 
     let max = entry.limits().subrequests_max;
     let Some(ticket) = entry.ticket.as_mut().filter(|_| !matches!(entry.phase, Phase::Cancelled(_))) else { return Ok(None) };
     let refusal = if ticket.subrequests >= max {
-        format!("Too many subrequests: the limit of one invocation is {max}.")
+        Refusal::TooMany(max)
     } else if entry.subs.iter().filter(|sub| !sub.outbound.closed).count() >= SUBREQUESTS_RUNNING_MAX {
-        format!("Too many subrequests at once: the limit is {SUBREQUESTS_RUNNING_MAX}.")
-    } else {
+        Refusal::AtOnce
+    } else if let Some(held) = holding.take(asked.bytes()) {
         ticket.subrequests += 1;
         let (left, host) = (max - ticket.subrequests, ticket.host.clone());
         let mut inbound = Inbound::default();
@@ -72,26 +109,57 @@ pub(super) fn admit(state: &mut State, (stream, part): (StreamId, Part), asked: 
         }
         entry.subs.push(Sub { part, inbound, outbound: Outbound::new(INITIAL_CREDIT), answered: false });
         let placement = entry.placement.clone();
-        return Ok(Some(Event::Call(Box::new(Call { stream, part, asked, left, host, placement }))));
+        return Ok(Some(Event::Call(Box::new(Call { stream, part, asked, left, host, placement, held }))));
+    } else {
+        Refusal::TooMuch
     };
-    // Cannot fail: a text is cut to its bound.
-    let _ = encode(outbox, &ToRunner::Fetched { stream, part, result: Err(refusal), url: String::new(), redirects: 0 });
+    if !congested {
+        say(outbox, (stream, part), refusal);
+    } else if entry.refused.len() < SUBREQUESTS_RUNNING_MAX {
+        entry.refused.push((part, refusal));
+        state.congested = true;
+    } else {
+        return Err(ProtocolError::Order("more calls than may wait for an answer"));
+    }
     Ok(None)
+}
+
+fn say(outbox: &mut BytesMut, (stream, part): (StreamId, Part), refusal: Refusal) {
+    // Cannot fail: a text is cut to its bound.
+    let _ = encode(outbox, &ToRunner::Fetched { stream, part, result: Err(refusal.to_string()), url: String::new(), redirects: 0 });
+}
+
+impl State {
+    /// Says which calls were refused, as far as the outbox has room.
+    pub(super) fn say_refusals(&mut self) {
+        for (_, entry) in &mut self.streams {
+            if self.outbox.len() > OUTBOX_BYTES_MAX / 2 {
+                self.congested |= !entry.refused.is_empty();
+                continue;
+            }
+            for (part, refusal) in entry.refused.drain(..) {
+                say(&mut self.outbox, (entry.id, part), refusal);
+            }
+        }
+    }
 }
 
 /// Carries it out and sends the answer. Ends early when the worker abandons it or the invocation ends.
 pub(super) async fn run(link: Arc<Link>, call: Box<Call>) {
-    let Call { stream, part, asked, left, host, placement } = *call;
+    let Call { stream, part, asked, left, host, placement, held } = *call;
     let idle = placement.version.limits.body_idle_timeout();
     match asked {
         Asked::Fetch { head, redirect, cache, body } => match fetch::subrequest(&link, (stream, part), *head, body) {
-            Err(message) => refuse(&link, stream, part, message),
+            Err(message) => refuse(&link, stream, part, message).await,
             Ok(request) => {
                 let subrequest = fetch::limited(request, redirect, cache, left);
                 match unless_abandoned(&link, (stream, part), host.fetch(subrequest)).await {
                     None => {}
-                    Some(Err(error)) => refuse(&link, stream, part, error.message),
-                    Some(Ok(fetched)) => fetch::answer(&link, stream, part, fetched, idle).await,
+                    Some(Err(error)) => refuse(&link, stream, part, error.message).await,
+                    Some(Ok(fetched)) => {
+                        drop(held);
+                        fetch::answer(&link, stream, part, fetched, idle).await;
+                    }
                 }
             }
         },
@@ -99,14 +167,17 @@ pub(super) async fn run(link: Arc<Link>, call: Box<Call>) {
             let ask = cache::ask(&link, (stream, part), *ask);
             match unless_abandoned(&link, (stream, part), host.cache(ask)).await {
                 None => {}
-                Some(Err(error)) => refuse(&link, stream, part, error.message),
-                Some(Ok(answer)) => cache::answer(&link, (stream, part), answer, idle).await,
+                Some(Err(error)) => refuse(&link, stream, part, error.message).await,
+                Some(Ok(answer)) => {
+                    drop(held);
+                    cache::answer(&link, (stream, part), answer, idle).await;
+                }
             }
         }
         Asked::Purge(purge) => {
             if let Some(made) = unless_abandoned(&link, (stream, part), host.purge(*purge)).await {
                 // Cannot fail: a text is cut to its bound.
-                let _ = link.send_for(stream, &ToRunner::Purged { stream, part, refused: made.err() });
+                let _ = link.answer(stream, part, &ToRunner::Purged { stream, part, refused: made.err() }).await;
             }
         }
     }
@@ -129,10 +200,27 @@ async fn unless_abandoned<T>(link: &Link, (stream, part): (StreamId, Part), work
 }
 
 impl Link {
-    /// Sends a message about an invocation, unless that has ended.
-    pub(super) fn send_for(&self, stream: StreamId, message: &ToRunner) -> Result<(), crate::protocol::EncodeError> {
-        let alive = self.state.lock().entry(stream).is_some_and(|entry| !entry.done);
-        if alive { self.send(message) } else { Ok(()) }
+    /// Sends the answer to a call as soon as the outbox has room: what its runner does not read must not gather there. Unless nobody wants it.
+    pub(super) async fn answer(&self, stream: StreamId, part: Part, message: &ToRunner) -> Result<(), EncodeError> {
+        poll_fn(|cx| self.poll_answer(stream, part, message, cx)).await
+    }
+
+    fn poll_answer(&self, stream: StreamId, part: Part, message: &ToRunner, cx: &mut Context<'_>) -> Poll<Result<(), EncodeError>> {
+        let mut state = self.state.lock();
+        let congested = state.is_congested();
+        let closed = state.closed;
+        let entry = state.entry(stream).filter(|entry| !entry.done && !closed);
+        let Some(outbound) = entry.and_then(|entry| entry.outbound(part)).filter(|outbound| !outbound.closed) else {
+            return Poll::Ready(Ok(()));
+        };
+        if congested {
+            outbound.waker = Some(cx.waker().clone());
+            state.congested = true;
+            return Poll::Pending;
+        }
+        let sent = encode(&mut state.outbox, message);
+        self.flush(state);
+        Poll::Ready(sent)
     }
 
     /// The call is over, but for a body that its consumer still reads, or that the worker still sends.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::call::{self, Asked, Call};
-use super::limits::POINTS_CONTAINED;
+use super::limits::{OUTBOX_ABANDON_BYTES, POINTS_CONTAINED};
 use super::link::{Link, State, index};
 use super::phase::Phase;
 use super::placement::Placement;
@@ -57,6 +57,9 @@ impl Link {
                 break;
             }
         }
+        if state.outbox.len() > OUTBOX_ABANDON_BYTES {
+            result = result.and(Err(ProtocolError::Order("what is said to it is not read")));
+        }
         self.flush(state);
         result
     }
@@ -83,10 +86,10 @@ impl Link {
                 }
             }
             ToEdge::Fetch { stream, part, head, redirect, cache, body } => {
-                events.extend(call::admit(state, (stream, part), Asked::Fetch { head, redirect, cache, body })?);
+                events.extend(call::admit(state, &self.holding, (stream, part), Asked::Fetch { head, redirect, cache, body })?);
             }
-            ToEdge::Cache { stream, part, ask } => events.extend(call::admit(state, (stream, part), Asked::Cache(ask))?),
-            ToEdge::Purge { stream, part, purge } => events.extend(call::admit(state, (stream, part), Asked::Purge(purge))?),
+            ToEdge::Cache { stream, part, ask } => events.extend(call::admit(state, &self.holding, (stream, part), Asked::Cache(ask))?),
+            ToEdge::Purge { stream, part, purge } => events.extend(call::admit(state, &self.holding, (stream, part), Asked::Purge(purge))?),
             ToEdge::PassThrough { stream } => {
                 // At once, not as an event: whoever hears of the failure must find it said.
                 if let Some(ticket) = live(state, stream).and_then(|entry| entry.ticket.as_ref()) {
@@ -222,6 +225,7 @@ impl Entry {
             outbound.closed = true;
             wakers.extend(outbound.waker.take());
         }
+        self.refused.retain(|(refused, _)| *refused != part);
         if part != 0
             && let Some(inbound) = self.inbound(part)
         {
@@ -373,4 +377,23 @@ impl Link {
 pub(super) fn lost(retry_after: std::time::Duration) -> RunError {
     let message = "the runner process ended while the invocation ran".to_owned();
     RunError { outcome: Outcome::RunnerLost, message, retry_after: Some(retry_after), request_body: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Board;
+    use crate::supervisor::socket::Socket;
+
+    #[tokio::test]
+    async fn a_runner_that_does_not_read_is_given_up_at_a_bound() {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+        let area = Board::create(1).expect("a board").area(0).expect("an area");
+        let link = Link::new(1, (0, 1), area, Socket::new(ours).expect("inside a runtime"));
+        let mut take = || link.take(&mut Batch::default(), Instant::now());
+        link.state.lock().outbox.resize(OUTBOX_ABANDON_BYTES, 0);
+        assert_eq!(take(), Ok(()));
+        link.state.lock().outbox.resize(OUTBOX_ABANDON_BYTES + 1, 0);
+        assert_eq!(take(), Err(ProtocolError::Order("what is said to it is not read")));
+    }
 }

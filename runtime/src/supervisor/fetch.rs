@@ -4,8 +4,9 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Uri};
+use http::{HeaderMap, Request, Uri};
 
+use super::call::Refusal;
 use super::download;
 use super::limits::REDIRECTS_MAX;
 use super::link::Link;
@@ -47,21 +48,31 @@ pub(super) async fn answer(link: &Arc<Link>, stream: StreamId, part: Part, fetch
         Gathered::Whole(bytes) => (BodyKind::Whole(bytes), None),
         Gathered::Stream(upload, len) => (BodyKind::Stream(len), Some(upload)),
     };
+    let Some(held) = link.holding.take(bytes_of(&parts.headers, &body)) else {
+        return refuse(link, stream, part, Refusal::TooMuch.to_string()).await;
+    };
     let head = Box::new(ResponseHead { status: parts.status, headers: Fields::from(&parts.headers) });
     let message = ToRunner::Fetched { stream, part, result: Ok((head, body)), url, redirects };
-    if let Err(error) = link.send_for(stream, &message) {
-        return refuse(link, stream, part, format!("The response does not fit: {error}."));
+    if let Err(error) = link.answer(stream, part, &message).await {
+        return refuse(link, stream, part, format!("The response does not fit: {error}.")).await;
     }
+    drop(held);
     if let Some(mut rest) = rest {
         poll_fn(|cx| rest.poll(cx, link, stream)).await;
     }
 }
 
+/// What a head and the body that travels with it hold.
+pub(super) fn bytes_of(headers: &HeaderMap, body: &BodyKind) -> usize {
+    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    fields + if let BodyKind::Whole(bytes) = body { bytes.len() } else { 0 }
+}
+
 /// Sends why there is no answer.
-pub(super) fn refuse(link: &Link, stream: StreamId, part: Part, message: String) {
+pub(super) async fn refuse(link: &Link, stream: StreamId, part: Part, message: String) {
     let message = ToRunner::Fetched { stream, part, result: Err(message), url: String::new(), redirects: 0 };
     // Cannot fail: a text is cut to its bound.
-    let _ = link.send_for(stream, &message);
+    let _ = link.answer(stream, part, &message).await;
 }
 
 impl Link {

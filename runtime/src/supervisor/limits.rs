@@ -99,6 +99,14 @@ pub(super) const LOAD_RETRY_MAX: Duration = Duration::from_secs(60);
 pub(super) const LOG_LINES_MAX: u32 = 1000;
 /// Bytes of them.
 pub(super) const LOG_BYTES_MAX: usize = 256 << 10;
+/// Bytes that may wait for a runner that does not read, beyond which it is given up: bodies, answers and new work wait from [`OUTBOX_BYTES_MAX`] on at the
+/// latest, and of what is said at once (a cancel, credit, the end of a body) an honest runner causes no more than half of this.
+///
+/// [`OUTBOX_BYTES_MAX`]: crate::protocol::OUTBOX_BYTES_MAX
+pub(super) const OUTBOX_ABANDON_BYTES: usize = 64 << 20;
+/// Bytes that the calls of one link may make the edge hold: heads and whole bodies of what is asked, and of answers that the runner does not take yet.
+/// As much as four bodies of 64 KiB of each of its invocations; more are refused.
+pub(super) const CALLS_BYTES_MAX: usize = 256 << 20;
 /// Redirects of one subrequest (Fetch standard, HTTP-redirect fetch).
 pub(super) const REDIRECTS_MAX: u32 = 20;
 /// Chunks of a body shorter than this are joined while they wait: a hostile runner's one-byte chunks take no more memory.

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 
+use super::held::Holding;
 use super::limits::BUSY_NS;
 use super::look::Look;
 use super::phase::Phase;
@@ -38,6 +39,8 @@ pub(super) struct Link {
     pub(super) slots_max: usize,
     pub(super) socket: Socket,
     pub(super) state: Mutex<State>,
+    /// What calls make the edge hold.
+    pub(super) holding: Holding,
     running: AtomicUsize,
     /// Held while a version is sent: one at a time, so that a runner holds one incomplete version per link.
     pub(super) sending: tokio::sync::Mutex<()>,
@@ -54,7 +57,7 @@ pub(super) struct State {
     pub(super) closed: bool,
     /// The writer, while it has nothing to do.
     pub(super) flusher: Option<Waker>,
-    /// Bodies wait for the outbox to empty.
+    /// Bodies and answers wait for the outbox to empty.
     pub(super) congested: bool,
     /// What the watchdog saw when it looked last.
     pub(super) looked: Option<Look>,
@@ -112,6 +115,7 @@ impl Link {
             slots_max: versions_per_link(links),
             socket,
             state: Mutex::new(state),
+            holding: Holding::default(),
             running: AtomicUsize::new(0),
             sending: tokio::sync::Mutex::new(()),
             open: AtomicBool::new(true),
@@ -179,8 +183,8 @@ impl Link {
         if state.outbox.is_empty() {
             return;
         }
-        // While the flusher is away, it is writing: bytes must not overtake it.
-        if state.streams.len() <= 1 && state.flusher.is_some() {
+        // While the flusher is away, it is writing: bytes must not overtake it. And what waits for room hears of it from there.
+        if state.streams.len() <= 1 && state.flusher.is_some() && !state.congested {
             let written = self.socket.try_write(&state.outbox).unwrap_or(0);
             state.outbox.advance(written);
             if state.outbox.is_empty() {
@@ -303,7 +307,7 @@ impl Link {
     pub(super) fn send_body(&self, stream: StreamId, part: Part, bytes: &Bytes, cx: &mut Context<'_>, now: Instant) -> Sent {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let congested = state.outbox.len() > OUTBOX_BYTES_MAX / 2;
+        let congested = state.is_congested();
         let State { streams, outbox, closed, .. } = state;
         let Some(entry) = streams.get_mut(index(stream)).filter(|entry| entry.id == stream && !entry.done && !*closed) else {
             return Sent::Closed;
@@ -364,6 +368,11 @@ impl Link {
 }
 
 impl State {
+    /// So much waits for the runner that what can wait does.
+    pub(super) fn is_congested(&self) -> bool {
+        self.outbox.len() > OUTBOX_BYTES_MAX / 2
+    }
+
     /// The entry of a stream, unless it is gone or its place is another's.
     pub(super) fn entry(&mut self, stream: StreamId) -> Option<&mut Entry> {
         self.streams.get_mut(index(stream)).filter(|entry| entry.id == stream)

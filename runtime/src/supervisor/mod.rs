@@ -14,6 +14,7 @@ mod download;
 mod exec;
 mod fetch;
 mod fleet;
+mod held;
 mod limits;
 mod link;
 mod load;

@@ -14,7 +14,7 @@ use super::limits::LINKLESS_WAIT;
 use super::link::Link;
 use super::runner::{Cause, Runner};
 use super::{call, tasks};
-use crate::protocol::{Decoder, OUTBOX_BYTES_MAX, ProtocolError, ToEdge};
+use crate::protocol::{Decoder, ProtocolError, ToEdge};
 
 /// Bytes that an outbox keeps allocated when it is empty.
 const OUTBOX_KEPT: usize = 256 << 10;
@@ -156,13 +156,14 @@ async fn write_all(link: &Link, mut bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Bodies that waited for the outbox go on.
+/// What waited for the outbox goes on.
 fn decongest(link: &Link) {
     let mut state = link.state.lock();
-    if !state.congested || state.outbox.len() > OUTBOX_BYTES_MAX / 2 {
+    if !state.congested || state.is_congested() {
         return;
     }
     state.congested = false;
+    state.say_refusals();
     let mut wakers = Vec::new();
     for (_, entry) in &mut state.streams {
         wakers.extend(entry.outbound.waker.take());

@@ -10,7 +10,7 @@ use super::Warmed;
 use super::link::Link;
 use super::logged::Logged;
 use super::version::{Class, Version};
-use crate::protocol::{CHUNK_BYTES_MAX, EncodeError, LoadHead, MODULES_BYTES_MAX, MODULES_MAX, OUTBOX_BYTES_MAX, Slot, ToRunner};
+use crate::protocol::{CHUNK_BYTES_MAX, EncodeError, LoadHead, MODULES_BYTES_MAX, MODULES_MAX, Slot, ToRunner};
 use crate::{Module, Outcome, RunError, WorkerSource};
 
 /// One version on one link.
@@ -165,16 +165,10 @@ impl Placement {
     }
 
     async fn append(&self, messages: &[ToRunner]) -> Result<(), RunError> {
-        while self.link.outbox_len() > OUTBOX_BYTES_MAX / 2 && self.link.is_open() {
+        while self.link.state.lock().is_congested() && self.link.is_open() {
             tokio::time::sleep(super::limits::BUSY_POLL).await;
         }
         self.link.send_all(messages).map_err(|error: EncodeError| unfit(&error.to_string()))
-    }
-}
-
-impl Link {
-    fn outbox_len(&self) -> usize {
-        self.state.lock().outbox.len()
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::call::Refusal;
 use super::limits::JOIN_BYTES;
 use super::logged::Logged;
 use super::phase::Phase;
@@ -33,6 +34,8 @@ pub(super) struct Entry {
     pub(super) inbound: Inbound,
     pub(super) outbound: Outbound,
     pub(super) subs: Vec<Sub>,
+    /// Calls that were refused, which the runner has not been told: the outbox had no room.
+    pub(super) refused: Vec<(Part, Refusal)>,
     /// The number of the last subrequest.
     pub(super) last_part: Part,
     /// What went wrong with the request's body.
@@ -90,6 +93,7 @@ impl Entry {
             inbound: Inbound::default(),
             outbound: Outbound::new(INITIAL_CREDIT),
             subs: Vec::new(),
+            refused: Vec::new(),
             last_part: 0,
             request_body: None,
             logged: Logged::default(),

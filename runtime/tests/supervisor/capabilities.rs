@@ -1,7 +1,7 @@
 //! What a worker asks of its host: subrequests, caches, and another to take its place.
 
 use http::Method;
-use selvedge_runtime::{Body, Limits};
+use selvedge_runtime::{Body, Limits, Outcome};
 
 use crate::fake::CALLS;
 use crate::stage::{get, limited, request, supervisor, worker};
@@ -70,4 +70,29 @@ pub(crate) async fn passing_through_is_heard_before_the_failure() {
     let (invocation, host) = request(Method::GET, "pass", Body::empty());
     supervisor.run(&worker("pass", "v1"), invocation).await.expect_err("it failed");
     assert!(host.passes.load(std::sync::atomic::Ordering::SeqCst));
+}
+
+pub(crate) async fn what_waits_for_a_runner_that_does_not_read_is_bounded() {
+    let supervisor = supervisor().await;
+    let source = limited("flood", "v1", Limits { subrequests_max: 1, ..Limits::default() });
+    let (invocation, host) = request(Method::POST, "flood", Body::empty());
+    let error = supervisor.run(&source, invocation).await.expect_err("no answer");
+    assert_eq!((error.outcome, host.report().await.outcome), (Outcome::RunnerLost, Outcome::RunnerLost));
+    assert_eq!(supervisor.counts().kills_protocol, 1);
+    // A worker that takes each of its calls back makes nobody's runner look like that.
+    let (_, text) = get(&supervisor, &source, "takes-back").await.expect("an answer");
+    assert_eq!(text, "Too many subrequests: the limit of one invocation is 1.");
+    assert_eq!(supervisor.counts().kills_protocol, 1);
+}
+
+pub(crate) async fn a_late_runner_gets_all_that_waited_for_it() {
+    let supervisor = supervisor().await;
+    let source = worker("hoard", "v1");
+    supervisor.warm(&source).await.expect("warm");
+    // 96 MiB of answers: more than may wait for a runner at all.
+    let runs = (0..32).map(|_| get(&supervisor, &source, "hoard"));
+    for answer in futures::future::join_all(runs).await {
+        assert_eq!(answer.expect("an answer").1, "all");
+    }
+    assert_eq!(supervisor.counts().kills_protocol, 0);
 }

@@ -3,6 +3,8 @@
 
 #[path = "asks.rs"]
 mod asks;
+#[path = "hoard.rs"]
+mod hoard;
 #[path = "late.rs"]
 mod late;
 
@@ -68,7 +70,6 @@ pub(crate) fn main(arguments: &[String]) -> ! {
 
 /// Calls of an invocation whose puts are refused: more than may run at one time.
 pub(crate) const CALLS: u32 = 80;
-
 /// A request's body on its way back.
 #[derive(Default)]
 struct Echo {
@@ -90,6 +91,8 @@ struct Thread {
     echoes: HashMap<StreamId, Option<Echo>>,
     /// Invocations whose puts are all refused.
     refused: HashSet<StreamId>,
+    /// Invocations that wait for answers: how many still, and which is the last.
+    hoards: HashMap<StreamId, (u32, u32)>,
     /// Invocations that say something when they are cancelled.
     at_cancel: HashMap<StreamId, String>,
     /// The process ends with the end of a request's body.
@@ -108,6 +111,7 @@ impl Thread {
             streams: HashMap::new(),
             echoes: HashMap::new(),
             refused: HashSet::new(),
+            hoards: HashMap::new(),
             at_cancel: HashMap::new(),
             dies_at_end: false,
             bounced: 0,
@@ -183,6 +187,7 @@ impl Thread {
                 self.say(&ToEdge::BodyEnd { stream, part, error: Some("nobody wants it".to_owned()) });
                 self.keep(stream, part + 1, "refuse");
             }
+            ToRunner::Fetched { stream, part, result, .. } if self.hoards.contains_key(&stream) => self.hoarded(stream, part, result),
             ToRunner::Fetched { stream, result, .. } => {
                 let text = match result {
                     Ok((head, BodyKind::Whole(bytes))) => format!("{} {}", head.status.as_u16(), String::from_utf8_lossy(&bytes)),
@@ -364,7 +369,7 @@ impl Thread {
             }
             "fetch" | "keep" | "cut" | "missing" | "refused" | "purge" | "pass" => self.call(stream, path),
             "fetch-body" => self.respond(stream, 200, "unused".into()),
-            _ if self.late(stream, slot, path, head) => {}
+            _ if self.late(stream, slot, path, head) || self.hoard(stream, path) => {}
             _ => self.misbehave(stream, slot, path, head),
         }
     }

@@ -61,6 +61,8 @@ tests! {
     a_stuck_thread_is_answered_before_its_runner_is_dead
     a_frozen_runner_is_given_up
     hostile_runners_are_killed_and_replaced
+    what_waits_for_a_runner_that_does_not_read_is_bounded
+    a_late_runner_gets_all_that_waited_for_it
     messages_for_nobody_are_ignored
     a_closed_link_ends_its_runner
     a_version_that_cannot_be_loaded_says_why

@@ -306,7 +306,8 @@ fn forms_cost_no_more_than_their_bytes() {
     let begun = Instant::now();
     let malformed = "The multipart form is malformed.";
     let boundary = "The form's Content-Type has no boundary of 1 to 70 printable characters.";
-    let wanted = serde_json::json!([1, 1, malformed, malformed, malformed, boundary, boundary, 10_000, "The form has more than 10000 pairs."]);
+    let wanted =
+        serde_json::json!([1, 1, malformed, malformed, malformed, boundary, boundary, 10_000, "The form has more than 10000 pairs."]);
     assert_eq!(rig.text("https://example.org/"), wanted.to_string());
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
