@@ -102,11 +102,14 @@ impl JsThread {
         let begun_ns = self.shared.meter.turn_begins();
         self.station.turn_begins(begun_ns);
         self.woken.turn_begins(context.waker());
-        let mut again = self.read(context);
+        let clogged = self.station.link.is_clogged();
+        let mut again = !clogged && self.read(context);
         self.take_messages(begun_ns);
         self.wake_due();
         self.poll_isolates();
         self.write(context);
+        // Nothing else would wake the thread for what it has not read.
+        again |= clogged && !self.station.link.is_clogged();
         self.refill();
         again |= self.arm(context);
         again |= !self.woken.turn_ends();
@@ -118,9 +121,6 @@ impl JsThread {
 
     /// Reads what is there. True where there may be more.
     fn read(&mut self, context: &mut Context<'_>) -> bool {
-        if self.station.link.is_clogged() {
-            return false;
-        }
         loop {
             match self.socket.poll_read_ready(context) {
                 Poll::Pending => return false,

@@ -53,8 +53,14 @@ impl Runner {
 
     /// Starts one with these words before its own arguments.
     pub(crate) fn spawn(words: &[&str], links: usize, stderr: Stdio) -> Self {
+        Self::spawn_on(words, links, stderr, |_| ())
+    }
+
+    /// Starts one with its ends of the links made ready.
+    pub(crate) fn spawn_on(words: &[&str], links: usize, stderr: Stdio, ready: impl Fn(&UnixStream)) -> Self {
         let board = Board::create(links).unwrap();
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..links).map(|_| UnixStream::pair().unwrap()).unzip();
+        theirs.iter().for_each(ready);
         let numbers: Vec<RawFd> = theirs.iter().map(AsRawFd::as_raw_fd).collect();
         let list = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let mut command = Command::new(std::env::current_exe().unwrap());

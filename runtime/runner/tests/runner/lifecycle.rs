@@ -1,5 +1,6 @@
 //! Loading, answering, unloading, and the ends of a runner.
 
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_version_that_does_not_compile_is_gone_and_says_why", a_version_that_does_not_compile_is_gone_and_says_why),
     ("an_unloaded_version_finishes_what_runs", an_unloaded_version_finishes_what_runs),
     ("isolates_come_and_go_and_memory_stays_flat", isolates_come_and_go_and_memory_stays_flat),
+    ("a_runner_reads_on_after_it_had_too_much_to_say", a_runner_reads_on_after_it_had_too_much_to_say),
     ("a_runner_ends_with_its_link", a_runner_ends_with_its_link),
     ("a_malformed_frame_ends_the_runner", a_malformed_frame_ends_the_runner),
     ("killing_the_waiting_parent_kills_the_runner", killing_the_waiting_parent_kills_the_runner),
@@ -153,6 +155,44 @@ fn left_by_isolates(isolates: u32, parts: u32) -> Vec<f64> {
     eprintln!("{kib:?} KiB after each {isolates} isolates: {left:.2?} KiB of each");
     left.sort_by(f64::total_cmp);
     left
+}
+
+fn a_runner_reads_on_after_it_had_too_much_to_say() {
+    // So much that what waits behind it goes at once, as soon as the kernel says that there is room: when three quarters are free.
+    const ROOM: usize = 8 << 20;
+    let force = |socket: &UnixStream| rustix::net::sockopt::set_socket_send_buffer_size_force(socket, ROOM);
+    if force(&UnixStream::pair().unwrap().0).is_err() {
+        println!("no privilege here to make a socket large: nothing is shown");
+        return;
+    }
+    let mut runner = Runner::spawn_on(&["runner"], 1, Stdio::inherit(), |socket| force(socket).unwrap());
+    let link = runner.link();
+    link.receive(|message| matches!(message, ToEdge::Hello { .. }));
+    // 4 MiB each time.
+    link.load_handler(
+        1,
+        "for (let n = 0; n < 64; n++) fetch('https://upstream.test/', { method: 'POST', body: new Uint8Array(65536) }); await 0;
+                          return new Promise(() => {});",
+    );
+    let mut stream = 1;
+    loop {
+        link.start(1, stream, "http://worker.test/");
+        let sent = Instant::now();
+        while !link.area.has_started(stream) && sent.elapsed() < Duration::from_secs(1) {
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        if !link.area.has_started(stream) {
+            break;
+        }
+        // Not before its turn is over: it would be given back.
+        while link.area.turn_started_ns() != 0 {
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        stream += 1;
+    }
+    assert!((4..12).contains(&stream), "the socket and the outbox took {stream} times 4 MiB");
+    // One after the other, so that nothing is kept, or shown where it does not come.
+    while !matches!(link.receive(|_| true), ToEdge::Fetch { stream: other, part: 64, .. } if other == stream) {}
 }
 
 fn a_runner_ends_with_its_link() {
