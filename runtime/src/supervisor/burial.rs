@@ -57,6 +57,12 @@ impl Inner {
                 bury(runner, |_| Vec::new(), Outcome::RunnerLost, "");
                 Duration::ZERO
             }
+            Cause::Cut(error) => {
+                count(&self.counters.kills_cut);
+                tracing::error!(runner = runner.pid, %error, "nothing can be written to a runner");
+                bury(runner, |_| Vec::new(), Outcome::RunnerLost, "");
+                Duration::ZERO
+            }
             Cause::Retired | Cause::Shutdown => Duration::ZERO,
         };
         runner.kill_after(delay);

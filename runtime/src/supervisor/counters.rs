@@ -46,6 +46,8 @@ counters! {
     kills_stuck,
     /// Runners killed because their heartbeat was lost.
     kills_silent,
+    /// Runners killed because nothing could be written to them.
+    kills_cut,
     /// Runners killed because they broke the protocol.
     kills_protocol,
     /// Invocations that a busy thread gave back.

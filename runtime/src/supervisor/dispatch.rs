@@ -383,11 +383,11 @@ pub(super) fn lost(retry_after: std::time::Duration) -> RunError {
 mod tests {
     use super::*;
     use crate::protocol::Board;
-    use crate::supervisor::socket::Socket;
+    use crate::supervisor::socket::{End, Socket};
 
     #[tokio::test]
     async fn a_runner_that_does_not_read_is_given_up_at_a_bound() {
-        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
+        let (ours, _theirs) = End::pair().expect("a socket pair");
         let area = Board::create(1).expect("a board").area(0).expect("an area");
         let link = Link::new(1, (0, 1), area, Socket::new(ours).expect("inside a runtime"));
         let mut take = || link.take(&mut Batch::default(), Instant::now());

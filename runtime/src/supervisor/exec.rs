@@ -9,15 +9,15 @@
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
 
 use super::cgroup::{self, Cgroup};
 use super::limits::{CGROUP_MARGIN_BYTES, STANDBY_NICER};
-use super::process::Process;
+use super::process::{self, Process};
+use super::socket::End;
 use super::{priority, tasks};
 use crate::protocol::{Board, data_bytes_max};
 
@@ -29,7 +29,7 @@ const ORDERS_MAX: usize = 64;
 /// A runner process that has been exec'ed, but has not said anything yet.
 pub(super) struct Spawned {
     pub(super) process: Process,
-    pub(super) links: Vec<UnixStream>,
+    pub(super) links: Vec<End>,
     pub(super) board: Board,
     /// It is less urgent than the edge until [`priority::raise`].
     pub(super) aside: bool,
@@ -88,14 +88,13 @@ impl Spawner {
 
 impl Program {
     fn spawn(&self, jitless: bool, aside: bool) -> io::Result<Spawned> {
+        process::sweep();
         let board = Board::create(self.threads)?;
         let (mut links, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..self.threads {
-            let (ours, their) = UnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            their.set_nonblocking(true)?;
+            let (ours, their) = End::pair()?;
             links.push(ours);
-            theirs.push(OwnedFd::from(their));
+            theirs.push(their);
         }
         let numbers: Vec<String> = theirs.iter().map(|link| link.as_raw_fd().to_string()).collect();
         let mut arguments = vec!["selvedge".to_owned()];

@@ -45,14 +45,14 @@ pub(super) async fn read(supervisor: Weak<Inner>, runner: Arc<Runner>, link: Arc
             Ok(_) => {}
         }
     }
-    tasks::spawn(closed(supervisor, runner));
+    tasks::spawn(closed(supervisor, runner, Cause::Protocol(ProtocolError::Order("its link was closed"))));
 }
 
 /// A runner whose link has ended must end too: one that only closes its socket would keep its invocations waiting.
-async fn closed(supervisor: Weak<Inner>, runner: Arc<Runner>) {
+async fn closed(supervisor: Weak<Inner>, runner: Arc<Runner>, cause: Cause) {
     runner.dead_within(LINKLESS_WAIT).await;
     if let Some(supervisor) = supervisor.upgrade().filter(|_| !runner.is_dead()) {
-        supervisor.give_up(&runner, Cause::Protocol(ProtocolError::Order("its link was closed")));
+        supervisor.give_up(&runner, cause);
     }
 }
 
@@ -113,7 +113,7 @@ fn handle(supervisor: &Weak<Inner>, runner: &Arc<Runner>, link: &Arc<Link>, even
 }
 
 /// Writes until the link ends.
-pub(super) async fn write(link: Arc<Link>) {
+pub(super) async fn write(supervisor: Weak<Inner>, runner: Arc<Runner>, link: Arc<Link>) {
     let mut full = BytesMut::new();
     loop {
         let open = poll_fn(|cx| {
@@ -134,7 +134,12 @@ pub(super) async fn write(link: Arc<Link>) {
         // Every handler that is ready in this turn appends before the write: one system call for all of them.
         tokio::task::yield_now().await;
         std::mem::swap(&mut full, &mut link.state.lock().outbox);
-        if write_all(&link, &full).await.is_err() {
+        if let Err(error) = write_all(&link, &full).await {
+            // A runner that has closed its end is its reader's business. Any other is cut off, through no fault of who runs in it.
+            if error.kind() != std::io::ErrorKind::BrokenPipe {
+                link.shut();
+                closed(supervisor, runner, Cause::Cut(error.kind())).await;
+            }
             return;
         }
         full.clear();

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use parking_lot::Mutex;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 use tokio::io::unix::AsyncFd;
 
 use super::cgroup::Cgroup;
@@ -12,7 +14,7 @@ use crate::protocol::exit::Exit;
 /// A running child. Killed and reaped when dropped.
 pub(super) struct Process {
     pid: u32,
-    handle: OwnedFd,
+    handle: Arc<OwnedFd>,
     cgroup: Option<Cgroup>,
 }
 
@@ -30,10 +32,18 @@ pub(super) enum Ending {
 }
 
 impl Process {
+    /// Takes charge of a child that nobody has reaped. May wait for its end, where it cannot be held.
     pub(super) fn adopt(pid: i32, cgroup: Option<Cgroup>) -> io::Result<Self> {
         let number = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
-        let handle = rustix::process::pidfd_open(number, PidfdFlags::empty())?;
-        Ok(Self { pid: pid.unsigned_abs(), handle, cgroup })
+        match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
+            Ok(handle) => Ok(Self { pid: pid.unsigned_abs(), handle: Arc::new(handle), cgroup }),
+            Err(error) => {
+                // Its number is its own until it is reaped, and SIGKILL takes no longer than the kernel needs.
+                let _ = rustix::process::kill_process(number, Signal::KILL);
+                let _ = rustix::process::waitpid(Some(number), WaitOptions::empty());
+                Err(error.into())
+            }
+        }
     }
 
     /// The process that holds V8: the child of the child, where the sandbox has a pid namespace.
@@ -58,11 +68,10 @@ impl Process {
         let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL);
     }
 
-    /// Waits for the end and reaps it. To be called once.
+    /// Waits for the end and reaps it. To be called once. Takes no descriptor: there may be none left.
     pub(super) async fn ended(&self) -> Ending {
-        let Ok(handle) = self.handle.try_clone() else { return Ending::Unknown };
-        // SAFETY: an `OwnedFd` is open and stays the same until it is dropped, which `handle` does last.
-        let Ok(handle) = (unsafe { AsyncFd::register(handle) }) else { return Ending::Unknown };
+        // SAFETY: what is borrowed stays open, and the same, as long as it is.
+        let Ok(handle) = (unsafe { AsyncFd::register(self.handle.as_fd()) }) else { return Ending::Unknown };
         loop {
             let Ok(mut ready) = handle.readable().await else { return Ending::Unknown };
             match rustix::process::waitid(WaitId::PidFd(self.handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
@@ -85,10 +94,26 @@ impl Process {
     }
 }
 
+/// Killed children that had not ended when they were dropped. They are as many as were started since the last [`sweep`].
+static DYING: Mutex<Vec<Arc<OwnedFd>>> = Mutex::new(Vec::new());
+
+/// Reaps killed children that have ended by now: zombies would remain.
+pub(super) fn sweep() {
+    DYING.lock().retain(|handle| !is_reaped(handle));
+}
+
+fn is_reaped(handle: &OwnedFd) -> bool {
+    let reaped = rustix::process::waitid(WaitId::PidFd(handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    // An error says that somebody else has.
+    !matches!(reaped, Ok(None))
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
-        // Where `ended` has not reaped it: a zombie would remain. SIGKILL takes no longer than the kernel needs.
-        let _ = rustix::process::waitid(WaitId::PidFd(self.handle.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        sweep();
+        if !is_reaped(&self.handle) {
+            DYING.lock().push(self.handle.clone());
+        }
     }
 }

@@ -47,6 +47,8 @@ pub(super) enum Cause {
     Stuck { link: usize, stream: StreamId, slot: Slot, outcome: Outcome },
     /// Its watchdog is silent.
     Silent,
+    /// Nothing can be said to it.
+    Cut(std::io::ErrorKind),
     /// Nothing is left to do in it.
     Retired,
     /// The supervisor ends.
@@ -135,7 +137,7 @@ impl Runner {
             last_used_ms: AtomicU64::new(0),
         });
         let readers = runner.links.iter().zip(decoders).map(|(link, decoder)| {
-            tasks::spawn(pipe::write(link.clone()));
+            tasks::spawn(pipe::write(supervisor.clone(), runner.clone(), link.clone()));
             tasks::spawn(pipe::read(supervisor.clone(), runner.clone(), link.clone(), decoder))
         });
         let readers = readers.collect();

@@ -13,6 +13,7 @@ use super::limits::{CANCEL_GRACE, CANCEL_GRACE_MAX, HEARTBEAT_LOSS, IDLE_SWEEP, 
 use super::link::{Link, State};
 use super::look::Look;
 use super::phase::Phase;
+use super::process;
 use super::runner::{Cause, Runner};
 use super::stream::Entry;
 use crate::Outcome;
@@ -44,6 +45,7 @@ pub(super) async fn watch(supervisor: Weak<Inner>) {
             swept = now;
             inner.sweep_idle();
             cgroup::sweep();
+            process::sweep();
         }
     }
 }

@@ -3,8 +3,6 @@
 
 #[path = "asks.rs"]
 mod asks;
-#[path = "hoard.rs"]
-mod hoard;
 #[path = "late.rs"]
 mod late;
 
@@ -42,6 +40,7 @@ pub(crate) fn main(arguments: &[String]) -> ! {
     if wrong("no-hello") {
         std::process::exit(66);
     }
+    std::thread::sleep(if wrong("late-hello") { Duration::from_millis(500) } else { Duration::ZERO });
     let build = if wrong("other-build") { "0.0.0-other" } else { BUILD };
     let unsandboxed = if wrong("unsandboxed") { "landlock" } else { "" };
     let areas: Vec<Area> = (0..links.len()).map(|index| board.area(index).expect("an area for each link")).collect();

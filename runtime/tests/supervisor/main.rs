@@ -4,6 +4,7 @@
 
 mod capabilities;
 mod cgroups;
+mod descriptors;
 mod fake;
 mod ladder;
 mod lateness;

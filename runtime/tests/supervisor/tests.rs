@@ -10,6 +10,7 @@ use selvedge_runtime::{Body, BodyError, Limits, Outcome};
 
 use crate::capabilities::*;
 use crate::cgroups::*;
+use crate::descriptors::*;
 use crate::fake::within;
 use crate::ladder::*;
 use crate::lateness::*;
@@ -74,6 +75,10 @@ tests! {
     another_build_is_refused
     a_missing_sandbox_is_refused_unless_allowed
     a_runner_that_cannot_start_is_an_error
+    a_full_socket_is_waited_for_without_a_descriptor
+    a_runner_that_says_hello_when_no_descriptor_is_left_lives
+    runners_that_did_not_start_leave_no_zombie
+    a_process_for_which_no_descriptor_is_left_is_reaped
     shutdown_ends_every_runner
     a_response_that_streams_too_late_is_ignored
     what_is_lost_with_its_isolate_is_replayed_where_that_is_safe
