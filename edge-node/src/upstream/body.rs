@@ -19,16 +19,17 @@ use super::pool::Lease;
 use crate::cache::tags::Tags;
 use crate::request::strip_hop;
 
-/// When the request's body last moved, and whether it failed.
+/// When the request's body last moved, whether it is what is waited for, and whether it failed.
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) last: Mutex<Instant>,
+    pub(super) awaited: Mutex<bool>,
     pub(super) failed: Mutex<Option<BodyError>>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { last: Mutex::new(Instant::now()), failed: Mutex::default() }
+        Self { last: Mutex::new(Instant::now()), awaited: Mutex::default(), failed: Mutex::default() }
     }
 }
 
@@ -51,7 +52,9 @@ impl http_body::Body for Outgoing {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        *self.progress.awaited.lock() = frame.is_pending();
+        let frame = ready!(frame);
         *self.progress.last.lock() = Instant::now();
         // Nothing comes after trailers.
         let frame = frame.filter(|frame| !frame.as_ref().is_ok_and(Frame::is_trailers));

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::{Method, Request, Response, header};
 use http_body::Body as _;
-use selvedge_runtime::Body;
-use tokio::time::Instant;
+use http_body_util::BodyExt as _;
+use selvedge_runtime::{Body, BodyError};
+use tokio::time::{Instant, timeout};
 
 use super::body::{Answer, Incoming, Outgoing, Progress};
 use super::connection::Connection;
@@ -29,6 +31,8 @@ pub(super) async fn send(pools: &Arc<Pools>, pool: &Arc<Pool>, request: Request<
         let error = UpstreamError::BadRequest { reason: "CONNECT makes a tunnel, not a request" };
         return Err(Unanswered { error, request: None });
     }
+    // Before it takes a place: the client may be slow.
+    let request = gathered(pool, request).await.map_err(|error| Unanswered { error, request: None })?;
     match pool.slot().await {
         Ok(slot) => send_in(pools, pool, slot, request).await,
         Err(error) => Err(Unanswered { error, request: Some(request) }),
@@ -79,7 +83,6 @@ impl From<UpstreamError> for Failed {
 
 async fn exchange(host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> Result<Response<Body>, Failed> {
     // An open connection may be one that the server has just closed.
-    let request = if lease.reused { gathered(host, request).await? } else { request };
     let copy = if lease.reused { replayable(&request) } else { None };
     let progress = Arc::new(Progress::default());
     let method = request.method().clone();
@@ -113,6 +116,8 @@ async fn exchange(host: &Arc<str>, mut lease: Lease, request: Request<Body>) -> 
     };
     match answer {
         Some(Ok(response)) => accept(host, lease, &method, response).await.map_err(Failed::from),
+        // The server waits as this node does: it is not what is late.
+        None if *progress.awaited.lock() => Err(UpstreamError::RequestBody { host: host.to_string(), error: stalled(head_timeout) }.into()),
         None => {
             lease.suspect();
             Err(UpstreamError::HeadTimeout { host: host.to_string(), ms: head_timeout.as_millis() as u64 }.into())
@@ -142,15 +147,27 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 /// The request with its body in one piece, where it is short and sending it twice would do no harm: then it can be. Waits for a body that is still
-/// coming in, no longer than whoever sends it may pause.
-async fn gathered(host: &str, request: Request<Body>) -> Result<Request<Body>, UpstreamError> {
+/// coming in, each time as long as for an answer.
+async fn gathered(pool: &Pool, request: Request<Body>) -> Result<Request<Body>, UpstreamError> {
     let is_short = request.body().size_hint().exact().is_some_and(|length| length <= limits::REPLAY_BYTES_MAX);
     if !is_idempotent(request.method()) || !is_short || request.body().as_whole().is_some() {
         return Ok(request);
     }
-    let (head, body) = request.into_parts();
-    let body = body.collect(limits::REPLAY_BYTES_MAX).await.map_err(|error| UpstreamError::RequestBody { host: host.to_owned(), error })?;
-    Ok(Request::from_parts(head, Body::full(body)))
+    let pause = pool.manner().head_timeout;
+    let failed = |error| UpstreamError::RequestBody { host: pool.host().to_string(), error };
+    let (head, mut body) = request.into_parts();
+    let mut all = BytesMut::new();
+    while let Some(frame) = timeout(pause, body.frame()).await.map_err(|_| failed(stalled(pause)))? {
+        all.extend_from_slice(&frame.map_err(failed)?.into_data().unwrap_or_default());
+        if all.len() as u64 > limits::REPLAY_BYTES_MAX {
+            return Err(failed(BodyError::TooLarge { bytes_max: limits::REPLAY_BYTES_MAX }));
+        }
+    }
+    Ok(Request::from_parts(head, Body::full(all.freeze())))
+}
+
+fn stalled(pause: Duration) -> BodyError {
+    BodyError::Stalled { ms: pause.as_millis() as u64 }
 }
 
 /// A copy to send again, where sending twice does what sending once does and the body is still here.

@@ -207,6 +207,11 @@ impl Pool {
         &self.destination.host
     }
 
+    /// How its server is spoken to.
+    pub(super) fn manner(&self) -> Arc<Manner> {
+        self.manner.load_full()
+    }
+
     /// From now on its server is spoken to like this. What is open stays, and what is in flight counts.
     pub(super) fn adopt(&self, manner: &Arc<Manner>) {
         if Arc::ptr_eq(&self.manner.load(), manner) {
@@ -404,7 +409,7 @@ impl Lease {
 
     /// How its server is spoken to.
     pub(super) fn manner(&self) -> Arc<Manner> {
-        self.pool.manner.load_full()
+        self.pool.manner()
     }
 
     /// Closes the connection, and keeps the right to an exchange.

@@ -1,7 +1,11 @@
 //! Every wait has an end, and each end has its own name.
 
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Request;
 use selvedge_edge::upstream::{Reach, UpstreamError, UpstreamsConfig};
 use selvedge_edge::{Body, BodyError};
 use tokio::io::AsyncWriteExt;
@@ -51,6 +55,57 @@ async fn the_time_for_the_head_begins_when_the_request_has_gone_out() {
     });
     let upstreams = upstreams(short());
     assert_eq!(fetch(&upstreams, post(format!("http://{address}/"), Body::chunks(slow))).await.unwrap().1, "ok");
+}
+
+/// A body of a known length of which nothing comes.
+struct Promised(u64);
+
+impl http_body::Body for Promised {
+    type Data = bytes::Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, BodyError>>> {
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_body_does_not_come_is_not_the_servers_failure() {
+    let (address, connections) = raw(|_, mut stream| async move {
+        // It waits for the body of what is no GET.
+        while head(&mut stream).await.starts_with("GET") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        }
+        head(&mut stream).await;
+    })
+    .await;
+    let upstreams = upstreams(short());
+    let url = format!("http://{address}/");
+    // On an open connection, and on a new one.
+    fetch(&upstreams, get(&url)).await.unwrap();
+    for (length, connected) in [(100, 1), (1 << 20, 1), (1 << 20, 2)] {
+        let put = Request::builder().method("PUT").uri(&url).body(Body::stream(Promised(length))).unwrap();
+        let error = fetch(&upstreams, put).await.unwrap_err();
+        assert!(matches!(error, UpstreamError::RequestBody { error: BodyError::Stalled { ms: 100 }, .. }), "{error}");
+        assert!(!error.is_of_the_server());
+        assert_eq!(connections.load(Ordering::SeqCst), connected);
+    }
+}
+
+#[tokio::test]
+async fn a_short_body_that_does_not_come_takes_no_place_of_its_upstream() {
+    let (address, _) = scripted("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let upstreams = upstreams(UpstreamsConfig { requests_per_upstream_max: 1, queue_per_upstream_max: 0, ..UpstreamsConfig::default() });
+    let url = format!("http://{address}/");
+    fetch(&upstreams, get(&url)).await.unwrap();
+    let put = Request::builder().method("PUT").uri(&url).body(Body::stream(Promised(100))).unwrap();
+    let mut waits = std::pin::pin!(fetch(&upstreams, put));
+    assert!(futures::poll!(&mut waits).is_pending());
+    assert_eq!(fetch(&upstreams, get(&url)).await.unwrap().1, "ok");
 }
 
 #[tokio::test]

@@ -390,7 +390,7 @@ mod tests {
         let (ours, _theirs) = End::pair().expect("a socket pair");
         let area = Board::create(1).expect("a board").area(0).expect("an area");
         let link = Link::new(1, (0, 1), area, Socket::new(ours).expect("inside a runtime"));
-        let mut take = || link.take(&mut Batch::default(), Instant::now());
+        let take = || link.take(&mut Batch::default(), Instant::now());
         link.state.lock().outbox.resize(OUTBOX_ABANDON_BYTES, 0);
         assert_eq!(take(), Ok(()));
         link.state.lock().outbox.resize(OUTBOX_ABANDON_BYTES + 1, 0);
