@@ -222,8 +222,9 @@ pub const QUIC_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 // --- connections ---
 
-/// Open files that a node needs beside those of clients: connections to upstreams, runners' links, bundles.
-pub const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = 8_192;
+/// Open files that a node needs beside those of clients: as many connections to upstreams as there may be, and runners' links, bundles, the cache's
+/// files, other nodes.
+pub const DESCRIPTORS_BESIDE_CONNECTIONS: u64 = crate::upstream::limits::CONNECTIONS_TOTAL_MAX as u64 + 8_192;
 
 /// Pending TCP connections in the kernel, per listener.
 pub const TCP_BACKLOG: i32 = 4_096;

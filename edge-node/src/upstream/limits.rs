@@ -25,6 +25,8 @@ pub const IDLE_PER_UPSTREAM_MAX: usize = 256;
 pub const IDLE_TOTAL_MAX: usize = 4096;
 /// Connections to all upstreams together, idle or not: file descriptors.
 pub const CONNECTIONS_TOTAL_MAX: usize = 16_384;
+/// Time for a place among them that another connection gives up: a goodbye over HTTP/2 takes at most [`H2_GOODBYE_WAIT`].
+pub const EVICTION_WAIT: Duration = Duration::from_secs(2);
 /// Upstreams (scheme, host, port, reach) that are remembered. Workers choose hosts, so the number is theirs; those without a connection are forgotten first.
 pub const UPSTREAMS_MAX: usize = 16_384;
 

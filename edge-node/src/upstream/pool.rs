@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -155,20 +156,23 @@ impl Pools {
         limits::CONNECTIONS_TOTAL_MAX - self.connections.available_permits()
     }
 
-    fn permit(&self) -> Option<OwnedSemaphorePermit> {
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = self.connections.clone().try_acquire_owned() {
             return Some(permit);
         }
-        // Idle connections are the first to go; one upstream's are enough.
+        // Those that nobody uses are the first to go; one upstream's are enough.
         let evict = |pool: &Pool| {
-            let evicted = std::mem::take(&mut pool.state.lock().idle);
+            let mut state = pool.state.lock();
+            let shared = state.shared.take_if(|shared| Arc::strong_count(shared) == 1);
+            let evicted = std::mem::take(&mut state.idle);
             self.idle.fetch_sub(evicted.len(), Ordering::Relaxed);
-            !evicted.is_empty()
+            shared.is_some() || !evicted.is_empty()
         };
-        if !self.pools.lock().values().any(|pool| evict(pool)) {
-            self.declared.lock().iter().filter_map(Weak::upgrade).any(|pool| evict(&pool));
-        }
-        self.connections.clone().try_acquire_owned().ok()
+        let evicted = self.pools.lock().values().any(|pool| evict(pool))
+            || self.declared.lock().iter().filter_map(Weak::upgrade).any(|pool| evict(&pool));
+        // One over HTTP/2 says goodbye first.
+        let wait = if evicted { limits::EVICTION_WAIT } else { Duration::ZERO };
+        timeout(wait, self.connections.clone().acquire_owned()).await.ok()?.ok()
     }
 }
 
@@ -357,7 +361,7 @@ async fn connect_now(pools: &Pools, pool: &Pool) -> Result<Connection, UpstreamE
 }
 
 async fn establish(pools: &Pools, pool: &Pool) -> Result<Connection, UpstreamError> {
-    let open = pools.permit().ok_or_else(|| UpstreamError::Overloaded { host: pool.host().to_string() })?;
+    let open = pools.permit().await.ok_or_else(|| UpstreamError::Overloaded { host: pool.host().to_string() })?;
     let manner = pool.manner.load_full();
     let (transport, speaks) = pools.connector.connect(&pool.destination, &manner).await?;
     let handshake = Connection::begin(transport, speaks, open);
@@ -443,5 +447,45 @@ impl Lease {
             Some(Connection::Http2(shared)) => *shared.used.lock() = Instant::now(),
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use selvedge_runtime::Body;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::upstream::{Reach, forward};
+
+    /// A server that answers every request over HTTP/2 in cleartext.
+    async fn server() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                respond.send_response(Response::new(()), true).unwrap();
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn an_unused_connection_over_h2_gives_its_place_to_another_servers() {
+        let config = UpstreamsConfig::default();
+        let pools = Arc::new(Pools::new(config.clone(), Connector::new(&config).unwrap()).unwrap());
+        let manner = Arc::new(Manner { protocol: Protocol::H2, ..Manner::usual(&config).unwrap() });
+        pools.connections.forget_permits(limits::CONNECTIONS_TOTAL_MAX - 1);
+        let to = |port| Destination { secure: false, host: "127.0.0.1".into(), port, reach: Reach::Operator };
+        let (first, second) = (pools.declared(to(server().await), manner.clone()), pools.declared(to(server().await), manner));
+        let get = || Request::get("http://127.0.0.1/").body(Body::empty()).unwrap();
+        let held = lease(&pools, &first, first.slot().await.unwrap(), Want::Any).await.unwrap();
+        let refused = forward::send(&pools, &second, get()).await.err().unwrap();
+        assert!(matches!(refused.error, UpstreamError::Overloaded { .. }), "{}", refused.error);
+        held.finish();
+        assert!(forward::send(&pools, &second, get()).await.is_ok());
     }
 }
