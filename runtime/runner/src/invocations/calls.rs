@@ -231,6 +231,11 @@ impl Host for Invocations {
     fn expect_async(&self) {
         self.expects_async.set(true);
     }
+
+    fn expect_messages(&self) {
+        self.expects_async.set(true);
+        self.expects_messages.set(true);
+    }
 }
 
 pub(super) fn body_kind(body: Given) -> BodyKind {

@@ -37,6 +37,8 @@ pub(crate) struct Invocations {
     pub(crate) ready: RefCell<VecDeque<StreamId>>,
     /// The engine's asynchronous operations are in use: its event loop must be polled.
     pub(crate) expects_async: Cell<bool>,
+    /// Message ports are in use: what waits at one is nothing that the engine counts as under way.
+    expects_messages: Cell<bool>,
     rejections: RefCell<Vec<Rejection>>,
     pub(crate) terminated: Cell<bool>,
     /// What is rejected in this turn is nobody's news: it was rejected by ending an invocation.
@@ -68,6 +70,7 @@ impl Invocations {
             ended: RefCell::default(),
             ready: RefCell::default(),
             expects_async: Cell::new(false),
+            expects_messages: Cell::new(false),
             rejections: RefCell::default(),
             terminated: Cell::new(false),
             quiet: Cell::new(false),
@@ -226,9 +229,9 @@ impl Invocations {
         self.expects_async.get() || !self.ready.borrow().is_empty() || self.timers.borrow().next().is_some()
     }
 
-    /// Whether nothing that Rust knows of can ever wake an invocation that has not answered.
+    /// Whether nothing that Rust knows of can ever wake an invocation that has not answered, unless the engine has something under way.
     pub(crate) fn is_hung(&self) -> Option<StreamId> {
-        if self.expects_async.get() || !self.ready.borrow().is_empty() {
+        if self.expects_messages.get() || !self.ready.borrow().is_empty() {
             return None;
         }
         let live = self.live.borrow();

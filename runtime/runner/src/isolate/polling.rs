@@ -74,24 +74,32 @@ impl Isolate {
         Pulse::Alive
     }
 
-    /// Lets the engine's own asynchronous operations complete, then gives each a turn of its invocation.
+    /// Lets the engine's own asynchronous operations complete. Pending where some have not.
+    fn poll_engine(&mut self) -> Poll<Pulse> {
+        self.state.tick();
+        self.state.surroundings().before_js(0);
+        let waker = Waker::from(self.signal.clone());
+        let mut cx = Context::from_waker(&waker);
+        let result = self.engine.enter().poll_event_loop(&mut cx, PollEventLoopOptions::default());
+        self.state.surroundings().after_js(0);
+        if let Poll::Ready(Err(_)) = result
+            && self.is_terminating()
+        {
+            return Poll::Ready(Pulse::Terminated);
+        }
+        // Continuations may have run in there: what they left is taken up in a turn.
+        if self.state.has_leftovers() && self.turn(0, |_, _| {}) == Pulse::Terminated {
+            return Poll::Ready(Pulse::Terminated);
+        }
+        result.map(|_| Pulse::Alive)
+    }
+
+    /// The same, and gives each that has completed a turn of its invocation.
     fn run_engine(&mut self) -> Pulse {
-        if self.signal.woken.swap(false, Ordering::AcqRel) || self.state.expects_async.get() {
-            self.state.tick();
-            self.state.surroundings().before_js(0);
-            let waker = Waker::from(self.signal.clone());
-            let mut cx = Context::from_waker(&waker);
-            let result = self.engine.enter().poll_event_loop(&mut cx, PollEventLoopOptions::default());
-            self.state.surroundings().after_js(0);
-            if let Poll::Ready(Err(_)) = result
-                && self.is_terminating()
-            {
-                return Pulse::Terminated;
-            }
-            // Continuations may have run in there: what they left is taken up in a turn.
-            if self.state.has_leftovers() && self.turn(0, |_, _| {}) == Pulse::Terminated {
-                return Pulse::Terminated;
-            }
+        if (self.signal.woken.swap(false, Ordering::AcqRel) || self.state.expects_async.get())
+            && self.poll_engine() == Poll::Ready(Pulse::Terminated)
+        {
+            return Pulse::Terminated;
         }
         for _ in 0..READY_PER_POLL_MAX {
             let Some(stream) = self.state.ready.borrow_mut().pop_front() else { return Pulse::Alive };
@@ -118,6 +126,17 @@ impl Isolate {
             return Pulse::Alive;
         }
         let Some(stream) = self.state.is_hung() else { return Pulse::Alive };
+        if self.state.expects_async.get() {
+            let Poll::Ready(pulse) = self.poll_engine() else { return Pulse::Alive };
+            if pulse == Pulse::Terminated {
+                return pulse;
+            }
+            // It had something to tell: see what comes of that.
+            if self.signal.woken.load(Ordering::Acquire) || self.state.is_hung() != Some(stream) {
+                self.signal.wake_by_ref();
+                return Pulse::Alive;
+            }
+        }
         self.state.fail(stream, "the handler's promise can never resolve: the script will never generate a response".to_owned());
         self.cancel(stream, Outcome::Exception)
     }

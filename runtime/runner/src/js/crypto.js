@@ -105,10 +105,13 @@ function boundedAt(name) {
 }
 
 let loaded = null;
+// As it was before any worker could change it.
+let randomUUID = null;
 
 function load() {
   if (loaded === null) {
     loaded = core.loadExtScript("ext:deno_crypto/00_crypto.js");
+    randomUUID = loaded.crypto.randomUUID;
     const { prototype } = loaded.SubtleCrypto;
     boundMethods(prototype, SUBTLE);
     attributeMethods(prototype, SUBTLE);
@@ -120,6 +123,12 @@ function load() {
     });
   }
   return loaded;
+}
+
+// 122 random bits that nobody guesses.
+export function unguessable() {
+  const { crypto } = load();
+  return Reflect.apply(randomUUID, crypto, []);
 }
 
 export function installCrypto(global) {

@@ -69,6 +69,8 @@ function abort({ reject, invocation, signal }, part) {
   const incoming = invocation.incomingOf(part);
   if (answered && incoming === undefined) return;
   op_abandon(invocation.stream, part);
+  // What it still sends waits for credit that does not come.
+  invocation.credited(part);
   incoming?.end(signal.reason);
   reject(signal.reason);
 }

@@ -1,6 +1,7 @@
 // FormData (https://xhr.spec.whatwg.org/#interface-formdata) and how it becomes a multipart body.
 
 import { core } from "ext:core/mod.js";
+import { unguessable } from "ext:selvedge/crypto.js";
 
 const { Blob, BlobPrototype, File, FilePrototype } = core.loadExtScript("ext:deno_web/09_file.js");
 const isPrototypeOf = Object.prototype.isPrototypeOf;
@@ -100,8 +101,8 @@ const escapeFilename = (name) => name.replace(/\r/g, "%0D").replace(/\n/g, "%0A"
 
 // A Blob whose type names the boundary.
 export function blobOfFormData(form) {
-  const random = Array.from({ length: 4 }, () => Math.random().toString(36).slice(2, 10).padEnd(8, "0")).join("");
-  const boundary = `----selvedge-${random}`;
+  // Whoever could guess it could end a part in the middle of a value.
+  const boundary = `----selvedge-${unguessable()}`;
   const parts = [];
   for (const [name, value] of Reflect.apply(entriesOf, form, [])) {
     let head = `--${boundary}\r\nContent-Disposition: form-data; name="${escapeName(name)}"`;

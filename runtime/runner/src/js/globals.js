@@ -1,7 +1,7 @@
 // What a worker finds on its global object, and the functions that Rust calls. Evaluated while the snapshot is made.
 
 import { core } from "ext:core/mod.js";
-import { op_expect_async } from "ext:core/ops";
+import { op_expect_async, op_expect_messages } from "ext:core/ops";
 import { AbortController, AbortSignal, DOMException, Scheduler } from "ext:selvedge/abort.js";
 import { attributeMethods, settleNext } from "ext:selvedge/attributed.js";
 import { Performance, installDate, installDateTimeFormat, startClock } from "ext:selvedge/clock.js";
@@ -46,7 +46,7 @@ delete URL.revokeObjectURL;
 
 class Channel extends MessageChannel {
   constructor() {
-    op_expect_async();
+    op_expect_messages();
     super();
   }
 }

@@ -124,6 +124,11 @@ pub fn op_expect_async(state: &OpState) {
     host(state).expect_async();
 }
 
+#[op2(fast)]
+pub fn op_expect_messages(state: &OpState) {
+    host(state).expect_messages();
+}
+
 pub(super) fn given(scope: &mut v8::PinScope<'_, '_>, body: v8::Local<'_, v8::Value>) -> Result<Given, JsErrorBox> {
     if body.is_null_or_undefined() {
         return Ok(Given::Empty);

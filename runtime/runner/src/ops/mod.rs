@@ -119,6 +119,8 @@ pub trait Host {
     fn ready(&self, stream: u32);
     /// The isolate uses the engine's asynchronous operations from now on.
     fn expect_async(&self);
+    /// It uses message ports from now on.
+    fn expect_messages(&self);
 }
 
 /// The [`Host`] of the isolate.
@@ -140,6 +142,7 @@ deno_core::extension!(
         invocation::op_report,
         invocation::op_ready,
         invocation::op_expect_async,
+        invocation::op_expect_messages,
         caches::op_cache,
         caches::op_cache_put,
         caches::op_cache_purge,

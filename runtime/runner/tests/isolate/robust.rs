@@ -16,6 +16,9 @@ crate::tests![
     a_writer_without_credit_goes_with_its_invocation,
     aborted_fetches_make_room_for_others,
     an_invocation_whose_fetch_was_aborted_can_hang,
+    a_handler_can_hang_after_the_engines_own_operations,
+    an_aborted_fetch_cancels_what_it_was_still_sending,
+    nobody_guesses_the_boundary_of_a_form,
     a_body_that_head_has_no_use_for_is_cancelled_and_the_invocation_goes_on,
     patched_globals_and_prototypes_change_no_answer,
     what_is_told_to_wait_for_cannot_keep_an_invocation,
@@ -109,6 +112,54 @@ fn an_invocation_whose_fetch_was_aborted_can_hang() {
     );
     rig.get(1, "https://example.org/");
     assert_eq!(rig.finish(1), Outcome::Exception);
+}
+
+fn a_handler_can_hang_after_the_engines_own_operations() {
+    let uses = [
+        "await crypto.subtle.digest('SHA-256', new Uint8Array(1))",
+        "await crypto.subtle.generateKey({ name: 'RSA-PSS', modulusLength: 1024, publicExponent: new Uint8Array([1, 0, 1]), hash: 'SHA-256' }, false, ['sign'])",
+        "await new Response(new Blob(['x', new Blob(['y'])]).stream()).text()",
+        "await new Blob(['x']).text()",
+    ];
+    for used in uses {
+        let mut rig = Rig::worker(&format!("export default {{ async fetch() {{ console.log({used}); await new Promise(() => {{}}); }} }}"));
+        rig.get(1, "https://example.org/");
+        assert_eq!(rig.finish(1), Outcome::Exception, "{used}");
+        let (_, message) = rig.failure(1).expect("a failure");
+        assert!(message.contains("can never resolve"), "{used}: {message}");
+        assert_eq!(rig.log().len(), 2, "{used} did not end: {:?}", rig.log());
+    }
+}
+
+fn an_aborted_fetch_cancels_what_it_was_still_sending() {
+    let mut rig = Rig::worker(
+        "export default { async fetch() {
+            const controller = new AbortController();
+            const cancelled = new Promise((resolve) => {
+                const body = new ReadableStream({ pull(controller) { controller.enqueue(new Uint8Array(65536)); }, cancel: resolve });
+                fetch('https://other.example/', { method: 'POST', body, signal: controller.signal }).catch(() => {});
+            });
+            await scheduler.wait(5);
+            controller.abort();
+            await cancelled;
+            return new Response('cancelled');
+         } }",
+    );
+    assert_eq!(rig.text("https://example.org/"), "cancelled");
+}
+
+fn nobody_guesses_the_boundary_of_a_form() {
+    let mut rig = Rig::worker(
+        "Math.random = () => 0.5;
+         export default { async fetch() {
+            const type = () => new Response(new FormData()).headers.get('content-type');
+            const types = [type(), type()];
+            crypto.randomUUID = Crypto.prototype.randomUUID = () => 'guessed';
+            types.push(type());
+            return Response.json([new Set(types).size, types.some((type) => type.includes('guessed')), types.every((type) => type.length < 100)]);
+         } }",
+    );
+    assert_eq!(rig.text("https://example.org/"), "[3,false,true]");
 }
 
 fn a_body_that_head_has_no_use_for_is_cancelled_and_the_invocation_goes_on() {
