@@ -3,8 +3,6 @@
 //! Pure. The message has been parsed already: by `h1/head`, which refuses whatever could be read in two ways, or by hyper and h3, so that this sees what
 //! they let through.
 
-use std::net::SocketAddr;
-
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{Method, Version};
@@ -22,8 +20,6 @@ pub(super) struct Arrival {
     pub(super) protocol: Protocol,
     /// There is TLS on the connection.
     pub(super) secure: bool,
-    /// Our own address: the authority of an HTTP/1.0 request that names none.
-    pub(super) local: SocketAddr,
 }
 
 /// Gives the request's absolute URI, or why it is refused.
@@ -95,7 +91,7 @@ fn absolute<B>(request: &http::Request<B>, arrival: Arrival) -> Result<Uri, Refu
         }
         Some(_) => return Err(Refusal::BadTarget),
     };
-    let authority = authority(request, arrival)?;
+    let authority = authority(request)?;
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(scheme);
     parts.authority = Some(authority);
@@ -103,7 +99,7 @@ fn absolute<B>(request: &http::Request<B>, arrival: Arrival) -> Result<Uri, Refu
     Uri::from_parts(parts).map_err(|_| Refusal::BadTarget)
 }
 
-fn authority<B>(request: &http::Request<B>, arrival: Arrival) -> Result<Authority, Refusal> {
+fn authority<B>(request: &http::Request<B>) -> Result<Authority, Refusal> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -115,10 +111,7 @@ fn authority<B>(request: &http::Request<B>, arrival: Arrival) -> Result<Authorit
         (Some(_), None) if request.version() == Version::HTTP_11 => Err(Refusal::BadHost),
         (Some(target), _) => valid(target.as_str()).then(|| target.clone()).ok_or(Refusal::BadTarget),
         (None, Some(host)) => from_host(host),
-        // HTTP/1.0 knows no Host field.
-        (None, None) if request.version() == Version::HTTP_10 => {
-            Authority::try_from(arrival.local.to_string()).map_err(|_| Refusal::BadHost)
-        }
+        // Also of HTTP/1.0, which knows no Host field: which site is asked for is not guessed.
         (None, None) => Err(Refusal::BadHost),
     }
 }
@@ -161,7 +154,7 @@ mod tests {
     use super::*;
 
     fn arrival(protocol: Protocol, secure: bool) -> Arrival {
-        Arrival { protocol, secure, local: "127.0.0.1:8080".parse().unwrap() }
+        Arrival { protocol, secure }
     }
 
     fn h1(target: &str, fields: &[(&str, &str)]) -> Result<String, Refusal> {
@@ -181,8 +174,9 @@ mod tests {
         assert_eq!(h1("/a?b", &[("host", "example.org:81")]).unwrap(), "http://example.org:81/a?b");
         assert_eq!(h1("http://example.org/a", &[("host", "EXAMPLE.org")]).unwrap(), "http://example.org/a");
         assert_eq!(h1("/", &[("host", "[::1]:443")]).unwrap(), "http://[::1]:443/");
-        let old = request(Version::HTTP_10, "GET", "/a", &[], arrival(Protocol::Http1, false));
-        assert_eq!(old.unwrap(), "http://127.0.0.1:8080/a");
+        let old = |fields| request(Version::HTTP_10, "GET", "/a", fields, arrival(Protocol::Http1, false));
+        assert_eq!(old(&[("host", "a.example")]).unwrap(), "http://a.example/a");
+        assert_eq!(old(&[]).unwrap_err(), Refusal::BadHost);
         let h2 = request(Version::HTTP_2, "GET", "https://example.org/a", &[], arrival(Protocol::Http2, true));
         assert_eq!(h2.unwrap(), "https://example.org/a");
     }

@@ -10,8 +10,6 @@ use selvedge_origin::keys::PublicKey;
 pub struct Connection {
     /// The client's address as the socket shows it.
     pub peer: SocketAddr,
-    /// Our address.
-    pub local: SocketAddr,
     /// How it speaks.
     pub protocol: Protocol,
     /// What TLS negotiated; none on cleartext.

@@ -54,7 +54,7 @@ impl<A: Answer> Exchange<A> {
     /// Answers one request; the answer is not yet shaped for the wire. Dropping the future, or the response's body before its end, cancels the work.
     pub(super) async fn answer(&self, mut request: http::Request<Body>, interim: Interim) -> Answered {
         let protocol = self.connection.protocol;
-        let arrival = Arrival { protocol, secure: self.connection.tls.is_some(), local: self.connection.local };
+        let arrival = Arrival { protocol, secure: self.connection.tls.is_some() };
         match check::check(&request, arrival) {
             Ok(uri) => {
                 *request.uri_mut() = uri;

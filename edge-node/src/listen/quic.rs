@@ -86,7 +86,6 @@ fn transport_config(bounds: &Limits) -> TransportConfig {
 pub(super) async fn accept<A: Answer>(endpoint: Endpoint, shared: Arc<Shared<A>>) {
     let draining = shared.tasks.draining().clone();
     let handshakes = Arc::new(AtomicU64::new(0));
-    let Ok(listening) = endpoint.local_addr() else { return };
     while let Some(Some(incoming)) = draining.run_until_cancelled(endpoint.accept()).await {
         // Before a client has shown that it can read at its address, it may be somebody else's.
         let crowded = handshakes.load(Relaxed) >= limits::QUIC_HANDSHAKES_BEFORE_RETRY;
@@ -97,7 +96,7 @@ pub(super) async fn accept<A: Answer>(endpoint: Endpoint, shared: Arc<Shared<A>>
         match shared.admission.admit(incoming.remote_address().ip()) {
             Ok(permit) => {
                 handshakes.fetch_add(1, Relaxed);
-                shared.tasks.spawn(serve(incoming, listening, shared.clone(), permit, Handshake(handshakes.clone())));
+                shared.tasks.spawn(serve(incoming, shared.clone(), permit, Handshake(handshakes.clone())));
             }
             Err(refusal) => {
                 shared.metrics.refused(refusal);
@@ -118,7 +117,7 @@ impl Drop for Handshake {
     }
 }
 
-async fn serve<A: Answer>(incoming: Incoming, listening: SocketAddr, shared: Arc<Shared<A>>, permit: Permit, handshake: Handshake) {
+async fn serve<A: Answer>(incoming: Incoming, shared: Arc<Shared<A>>, permit: Permit, handshake: Handshake) {
     let peer = incoming.remote_address();
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let connection = shared.shake_hands(async { incoming.accept()?.await }).await;
@@ -135,9 +134,8 @@ async fn serve<A: Answer>(incoming: Incoming, listening: SocketAddr, shared: Arc
         .handshake_data()
         .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
         .and_then(|data| data.server_name.as_deref().map(Arc::from));
-    let local = SocketAddr::new(connection.local_ip().unwrap_or(listening.ip()).to_canonical(), listening.port());
     let tls = Some(TlsInfo { version: "TLSv1.3", server_name, node: None });
-    let exchange = shared.exchange(Arc::new(Connection { peer, local, protocol: Protocol::Http3, tls }), None);
+    let exchange = shared.exchange(Arc::new(Connection { peer, protocol: Protocol::Http3, tls }), None);
     requests(connection, Arc::new(exchange), &shared).await;
     drop(permit);
 }

@@ -65,12 +65,11 @@ pub(super) async fn accept<A: Answer>(listener: TcpListener, transport: Transpor
 
 async fn serve<A: Answer>(stream: TcpStream, peer: SocketAddr, transport: Transport, shared: Arc<Shared<A>>, permit: Permit) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let Ok(local) = stream.local_addr() else { return };
     let _ = stream.set_nodelay(true);
     // Finds clients that vanished while a request runs; idle ones are closed anyway.
     let keepalive = socket2::TcpKeepalive::new().with_time(limits::TCP_KEEPALIVE).with_interval(limits::TCP_KEEPALIVE_INTERVAL);
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive);
-    let connection = |protocol, tls| Arc::new(Connection { peer, local, protocol, tls });
+    let connection = |protocol, tls| Arc::new(Connection { peer, protocol, tls });
     match transport {
         Transport::Cleartext => h1::serve(stream, shared.exchange(connection(Protocol::Http1, None), None), &shared).await,
         Transport::Tls(acceptor, alt_svc) => {

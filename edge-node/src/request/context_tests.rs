@@ -5,7 +5,6 @@ use super::*;
 fn connection(peer: &str, tls: bool) -> Connection {
     Connection {
         peer: peer.parse().expect("an address"),
-        local: "127.0.0.1:443".parse().expect("an address"),
         protocol: Protocol::Http1,
         tls: tls.then_some(crate::listen::TlsInfo { version: "TLSv1.3", server_name: None, node: None }),
     }

@@ -155,12 +155,7 @@ mod tests {
     use crate::listen::{Connection, Protocol};
 
     fn context(peer: &str) -> Context {
-        let connection = Connection {
-            peer: peer.parse().expect("an address"),
-            local: "127.0.0.1:80".parse().expect("an address"),
-            protocol: Protocol::Http1,
-            tls: None,
-        };
+        let connection = Connection { peer: peer.parse().expect("an address"), protocol: Protocol::Http1, tls: None };
         let request = http::Request::builder().uri("/").header("host", "A.org:8080").body(()).expect("a request");
         Context::of_client(&request, &connection, &[])
     }

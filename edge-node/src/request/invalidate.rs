@@ -58,12 +58,7 @@ mod tests {
 
     #[test]
     fn references_to_the_same_authority_are_resolved() {
-        let connection = Connection {
-            peer: "1.2.3.4:5".parse().expect("an address"),
-            local: "127.0.0.1:80".parse().expect("an address"),
-            protocol: Protocol::Http1,
-            tls: None,
-        };
+        let connection = Connection { peer: "1.2.3.4:5".parse().expect("an address"), protocol: Protocol::Http1, tls: None };
         let request = Request::builder().uri("/a/b?c=d").header("host", "x.org").body(()).expect("a request");
         let context = Context::of_client(&request, &connection, &[]);
         for (reference, expected) in [

@@ -45,6 +45,7 @@ pub(crate) const FRAMING: &[Row] = &[
     ("bad_head", "", "Host: a.example\r\n", ""),
     ("bad_head", "HTTP/1.1 HTTP/1.1", "Host: a.example\r\n", ""),
     ("bad_host", "HTTP/1.1", "", ""),
+    ("bad_host", "HTTP/1.0", "Connection: keep-alive\r\n", ""),
     ("bad_host", "HTTP/1.1", "Host: a.example\r\nHost: a.example\r\n", ""),
     ("bad_host", "HTTP/1.1", "Host: a.example\r\nHOST: b.example\r\n", ""),
     ("bad_host", "HTTP/1.0", "Host: a.example\r\nHost: a.example\r\nConnection: keep-alive\r\n", ""),

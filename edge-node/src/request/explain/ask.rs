@@ -30,7 +30,7 @@ pub(super) fn request(ask: &ExplainAsk) -> Result<(Request<()>, Context), String
     }
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let tls = secure.then_some(TlsInfo { version: "TLSv1.3", server_name: None, node: None });
-    let connection = Connection { peer: nowhere, local: nowhere, protocol: Protocol::Http1, tls };
+    let connection = Connection { peer: nowhere, protocol: Protocol::Http1, tls };
     let context = Context::of_client(&request, &connection, &[]);
     Ok((request, context))
 }

@@ -280,7 +280,6 @@ pub(super) fn get(path: &str, fields: &[(&str, &str)]) -> Request<Body> {
 pub(super) fn connection(tls: bool) -> Arc<Connection> {
     Arc::new(Connection {
         peer: "192.0.2.7:1234".parse().expect("an address"),
-        local: "127.0.0.1:443".parse().expect("an address"),
         protocol: Protocol::Http1,
         tls: tls.then_some(TlsInfo { version: "TLSv1.3", server_name: None, node: None }),
     })
