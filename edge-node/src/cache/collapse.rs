@@ -20,7 +20,7 @@ use super::policy::Refusal;
 use super::purge::Stamp;
 use super::status::Detail;
 use super::vary::Variant;
-use crate::limits::{FILL_IDLE_TIMEOUT, FILL_READERS_MAX, FILLS_ALONE_SHARE, FILLS_MAX};
+use crate::limits::{FILL_READERS_MAX, FILL_READERS_PATIENCE, FILLS_ALONE_SHARE, FILLS_MAX};
 
 /// All fetches that fill the cache now.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { fills_max: FILLS_MAX, readers_max: FILL_READERS_MAX, patience: FILL_IDLE_TIMEOUT }
+        Self { fills_max: FILLS_MAX, readers_max: FILL_READERS_MAX, patience: FILL_READERS_PATIENCE }
     }
 }
 
@@ -248,7 +248,7 @@ impl Obligation {
         self.fill.is_discarded()
     }
 
-    /// It is stored: as this entry.
+    /// It became this entry, stored or not.
     pub fn became(&self, entry: Arc<Entry>) {
         self.fill.became(entry);
     }

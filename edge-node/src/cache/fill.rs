@@ -94,7 +94,7 @@ struct State {
     /// What of the body can be read from disk: its begin.
     on_disk: Option<DiskBody>,
     end: Option<Result<(), BodyError>>,
-    /// What it became, once it is stored.
+    /// What it became.
     stored: Option<Arc<Entry>>,
     /// No longer stored: chunks go when the slowest reader has them.
     paced: bool,
@@ -242,7 +242,7 @@ impl Fill {
         let mut state = self.state.lock();
         let written = begin.len();
         state.on_disk = Some(begin);
-        while state.held_bytes > FILL_WINDOW_BYTES
+        while state.held_bytes > state.window()
             && let Some((at, chunk)) = state.chunks.front()
             && at + chunk.len() as u64 <= written
         {
@@ -269,7 +269,7 @@ impl Fill {
     async fn room_for_next(&self) -> bool {
         std::future::poll_fn(|cx| {
             let mut state = self.state.lock();
-            if state.readers.is_empty() {
+            if state.is_alone() {
                 Poll::Ready(false)
             } else if state.held_bytes <= state.window() {
                 Poll::Ready(true)
@@ -281,7 +281,7 @@ impl Fill {
         .await
     }
 
-    /// It is stored: as this entry. Its bytes are in memory once.
+    /// It became this entry, stored or not. Its bytes are in memory once.
     pub(super) fn became(&self, entry: Arc<Entry>) {
         let mut state = self.state.lock();
         if entry.body.on_disk().is_none() && entry.body.len() == state.len {
@@ -296,7 +296,7 @@ impl Fill {
         state.stored = Some(entry);
     }
 
-    /// What it became, where it is stored.
+    /// What it became.
     pub fn stored(&self) -> Option<Arc<Entry>> {
         self.state.lock().stored.clone()
     }
@@ -333,6 +333,11 @@ impl State {
         self.share.hold(bytes)
     }
 
+    /// Whether nobody reads any more that it goes on for.
+    fn is_alone(&self) -> bool {
+        self.readers.iter().all(|(_, reader)| reader.left_behind)
+    }
+
     /// Bytes that are held for the slowest reader.
     fn window(&self) -> u64 {
         if self.share.is_within() { FILL_WINDOW_BYTES } else { FILL_NARROW_WINDOW_BYTES }
@@ -357,7 +362,8 @@ impl State {
     /// Goes on without those who are behind others, and took less than a window while these waited for them.
     fn leave_behind(&mut self) {
         self.waited = Duration::ZERO;
-        let foremost = self.readers.iter().map(|(_, reader)| reader.at).max().unwrap_or_default();
+        let waiting = self.readers.iter().filter(|(_, reader)| !reader.left_behind);
+        let foremost = waiting.map(|(_, reader)| reader.at).max().unwrap_or_default();
         for (_, reader) in &mut self.readers {
             reader.left_behind |= reader.at < foremost && reader.at - reader.had < FILL_WINDOW_BYTES;
             reader.had = reader.at;
@@ -378,7 +384,7 @@ impl State {
         {
             self.drop_first();
         }
-        if (self.readers.is_empty() || self.held_bytes <= self.window())
+        if (self.is_alone() || self.held_bytes <= self.window())
             && let Some(filler) = self.filler.take()
         {
             filler.wake();

@@ -13,6 +13,10 @@ pub const FILLS_ALONE_SHARE: usize = 2;
 /// Requests that follow one fetch. Beyond, they fetch for themselves.
 pub const FILL_READERS_MAX: usize = 4_096;
 
+/// For how long the readers of one that is not stored wait for a reader that takes less than [`FILL_WINDOW_BYTES`] in that time. Half of [`FILL_IDLE_TIMEOUT`]: a reader may
+/// be a fetch itself (another coding's, another node's), and should not be given up meanwhile.
+pub const FILL_READERS_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Bytes that a fill holds for its slowest reader once the response is too large to be stored.
 pub const FILL_WINDOW_BYTES: u64 = 1 << 20;
 

@@ -227,14 +227,12 @@ impl HttpBody for Passing {
                     let (held, copy) = (self.held, Bytes::copy_from_slice(data));
                     self.chunks.push(copy);
                     if held > self.bytes_max || !self.share.hold(held) {
-                        self.keep = None;
-                        self.chunks = Vec::new();
-                        self.share.hold(0);
+                        self.let_go();
                     }
                 }
                 self.end_if_whole();
             }
-            Some(Err(_)) => self.keep = None,
+            Some(Err(_)) => self.let_go(),
             None => self.end(),
         }
         Poll::Ready(polled)
@@ -261,5 +259,12 @@ impl Passing {
         if let Some(keep) = self.keep.take() {
             keep.store(&self.chunks);
         }
+        self.let_go();
+    }
+
+    /// Nothing is held any more, however long the client still takes.
+    fn let_go(&mut self) {
+        (self.keep, self.chunks) = (None, Vec::new());
+        self.share.hold(0);
     }
 }

@@ -87,9 +87,13 @@ pub(super) async fn pump(obligation: &Obligation, mut body: Body, room: Room<'_>
                 begin(obligation, room).await.filter(|_| read <= bytes_max).map_or(Held::Nowhere, Held::OnDisk)
             }
             Held::OnDisk(mut spill) if goes_on => {
-                let written = spill.push(data).await.is_ok();
-                obligation.spilled(spill.begin());
-                if written { Held::OnDisk(spill) } else { Held::Nowhere }
+                if spill.push(data).await.is_ok() {
+                    obligation.spilled(spill.begin());
+                    Held::OnDisk(spill)
+                } else {
+                    // Readers who are behind still have what did not get there.
+                    Held::Nowhere
+                }
             }
             _ => Held::Nowhere,
         };

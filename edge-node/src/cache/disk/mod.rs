@@ -367,4 +367,4 @@ pub fn folder(data: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -82,7 +82,7 @@ impl Spill {
         let Some(told) = self.in_flight.front_mut() else { return Ok(()) };
         let written = tokio::time::timeout(DISK_SLICE_WAIT, told).await.is_ok_and(|told| told == Ok(true));
         self.in_flight.pop_front();
-        self.written += 1;
+        self.written += u32::from(written);
         if written { Ok(()) } else { Err(TooSlow) }
     }
 

@@ -47,7 +47,7 @@ impl Reader {
         if self.owner { self.fill.state.lock().private.take() } else { None }
     }
 
-    /// What the fill became, where it is stored.
+    /// What the fill became.
     pub fn stored(&self) -> Option<Arc<Entry>> {
         self.fill.stored()
     }

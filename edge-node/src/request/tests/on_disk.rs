@@ -1,6 +1,7 @@
 //! What is stored on disk, as clients see it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,6 +13,7 @@ use selvedge_runtime::Body;
 use tokio::sync::mpsc;
 
 use super::world::*;
+use crate::cache::disk::tests::hang;
 
 const MIB: usize = 1 << 20;
 
@@ -89,6 +91,30 @@ async fn what_is_larger_than_memory_goes_to_disk_while_readers_follow() {
     assert_eq!(hit.into_body().collect(u64::MAX).await.expect("all"), all);
     assert_eq!(server.requests(), 1);
     assert!(world.path.cache().usage().1 <= 16 * MIB as u64, "what was read again is in memory, as far as there is room");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_get_to_a_disk_that_hangs_is_sent_to_who_is_behind_all_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (server, sender) = fed().await;
+    let world = World::on_disk(vec![to_upstream("/*", &server)], 16 * MIB as u64, folder.path());
+    let (mut ahead, behind) = (world.get("/").await.into_body(), world.get("/").await.into_body());
+    let all = begin(48 * MIB);
+    let sending = tokio::spawn(async move { send(&sender, 0..768).await });
+    assert_eq!(read(&mut ahead, 20 * MIB).await, all[..20 * MIB]);
+    let hanging = hang(world.path.cache());
+    // As far as both may be apart, and further than a slice is waited for.
+    let further = async {
+        while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_secs(3), ahead.frame()).await {
+            frame.expect("a good body");
+        }
+    };
+    further.await;
+    drop(hanging);
+    let both = futures::future::join(ahead.collect(u64::MAX), behind.collect(u64::MAX));
+    let (_, behind) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("an end");
+    assert!(behind.expect("to its end") == all, "nothing is missing");
+    sending.await.expect("sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]
