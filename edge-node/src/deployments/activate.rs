@@ -38,8 +38,8 @@ pub(super) struct Activator {
     refused: BTreeMap<WorkerName, VersionId>,
     /// Workers that wait for room to be activated.
     queue: VecDeque<WorkerName>,
-    /// Workers that cannot be activated now: when to try again (none: it is queued), and how long was waited.
-    later: BTreeMap<WorkerName, (Option<Instant>, Duration)>,
+    /// Workers whose wanted deployment cannot be activated now.
+    later: BTreeMap<WorkerName, Later>,
     retiring: VecDeque<(Instant, VersionId)>,
     publish_at: Option<Instant>,
     published: Option<Instant>,
@@ -52,6 +52,16 @@ pub(super) struct Activator {
     save_again: Option<(Instant, Duration)>,
     /// Workers whose activation is not on disk yet.
     unconfirmed: BTreeSet<WorkerName>,
+}
+
+/// A deployment that cannot be activated now.
+struct Later {
+    /// When to try again; none: it is queued.
+    at: Option<Instant>,
+    /// How long was waited.
+    wait: Duration,
+    /// Loads that ended with their runner.
+    lost: u32,
 }
 
 /// The end of one activation.
@@ -196,7 +206,7 @@ impl Activator {
                 self.later.remove(&name);
                 news.push(self.announce(&name, &worker.deployment.id));
             }
-            if !self.later.get(&name).is_some_and(|(at, _)| at.is_some()) {
+            if self.later.get(&name).is_none_or(|later| later.at.is_none()) {
                 self.queue.push_back(name);
             }
         }
@@ -248,7 +258,7 @@ impl Activator {
             self.again(worker);
             return;
         }
-        match result {
+        match result.map_err(|failure| self.judged(&worker, failure)) {
             Ok(prepared) => {
                 tracing::info!(%worker, deployment = %id, "active");
                 self.later.remove(&worker);
@@ -265,15 +275,28 @@ impl Activator {
                 self.refused.insert(worker.clone(), id);
                 self.changed();
             }
-            Err(failure @ Failure::Later(_)) => {
-                let wait = self.later.get(&worker).map_or(limits::ACTIVATE_RETRY_MIN, |(_, wait)| longer(*wait));
+            Err(failure) => {
+                let (wait, lost) =
+                    self.later.get(&worker).map_or((limits::ACTIVATE_RETRY_MIN, 0), |later| (longer(later.wait), later.lost));
+                let lost = lost + u32::from(matches!(failure, Failure::RunnerLost(_)));
                 tracing::warn!(%worker, deployment = %id, reason = %failure, again_in_ms = wait.as_millis() as u64, "cannot be activated now");
                 self.board.hindered(&worker, &id, failure, self.active_ids(&worker));
-                self.later.insert(worker, (Some(Instant::now() + wait), wait));
+                self.later.insert(worker, Later { at: Some(Instant::now() + wait), wait, lost });
                 return;
             }
         }
         self.again(worker);
+    }
+
+    /// A deployment whose loads go on ending their runners is refused, though nobody could see that it is at fault.
+    fn judged(&self, worker: &WorkerName, failure: Failure) -> Failure {
+        let lost = self.later.get(worker).map_or(1, |later| later.lost + 1);
+        match failure {
+            Failure::RunnerLost(reason) if lost >= limits::LOADS_LOST_MAX => {
+                Failure::Refused(format!("its runner ended {lost} times in a row while it was loaded, so it is not loaded again: {reason}"))
+            }
+            other => other,
+        }
     }
 
     /// Queues a worker whose activation has ended, where another deployment is wanted by now.
@@ -340,7 +363,7 @@ impl Activator {
     }
 
     fn next_timer(&self, is_saving: bool) -> Instant {
-        let later = self.later.values().filter_map(|(at, _)| *at).min();
+        let later = self.later.values().filter_map(|later| later.at).min();
         let retire = self.retiring.front().map(|(at, _)| *at);
         let save = self.unsaved.filter(|_| !is_saving).map(|since| self.save_again.map_or(since + limits::SAVE_DELAY, |(at, _)| at));
         [Some(self.collect_at), later, retire, self.publish_at, save].into_iter().flatten().min().unwrap_or(self.collect_at)
@@ -350,8 +373,8 @@ impl Activator {
         while let Some((_, version)) = self.retiring.pop_front_if(|(at, _)| *at <= now) {
             self.loader.retire(&version);
         }
-        for (worker, (at, _)) in self.later.iter_mut().filter(|(_, (at, _))| at.is_some_and(|at| at <= now)) {
-            *at = None;
+        for (worker, later) in self.later.iter_mut().filter(|(_, later)| later.at.is_some_and(|at| at <= now)) {
+            later.at = None;
             self.queue.push_back(worker.clone());
         }
         if self.publish_at.is_some_and(|at| at <= now) {

@@ -25,6 +25,9 @@ pub const PULLS_MAX: usize = 8;
 pub const ACTIVATE_RETRY_MIN: Duration = Duration::from_millis(500);
 /// See [`ACTIVATE_RETRY_MIN`].
 pub const ACTIVATE_RETRY_MAX: Duration = Duration::from_secs(30);
+/// Loads of one deployment that may end with their runner, with nothing but failures between them, before it is refused: who ended a runner in silence cannot be
+/// told, but one that ends each of them takes along what its neighbours run there.
+pub const LOADS_LOST_MAX: u32 = 5;
 /// The isolates of a version that takes no more traffic are kept this long: requests that began with the old routes may still want it, and a
 /// rollback finds it warm.
 pub const RETIRE_AFTER: Duration = Duration::from_secs(30);

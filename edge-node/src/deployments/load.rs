@@ -61,6 +61,9 @@ pub(super) enum Failure {
     /// Not now.
     #[error("{0}")]
     Later(String),
+    /// Its runner ended while it was loaded, and nobody knows by whom: not now, nor ever where it goes on so.
+    #[error("{0}")]
+    RunnerLost(String),
 }
 
 impl From<PullError> for Failure {
@@ -114,10 +117,12 @@ impl Loader {
         Ok(Arc::new(source(worker, record, bundle)))
     }
 
-    /// Prepares an isolate. What is the version's own fault refuses it; for everything else it is tried again, until its strikes disable it.
+    /// Prepares an isolate. What is the version's own fault refuses it; for everything else it is tried again, until its strikes disable it,
+    /// or too many of its loads have ended with their runner.
     async fn warm(&self, source: &Arc<WorkerSource>) -> Result<(), Failure> {
         let warmed = self.supervisor.warm(source).await.map_err(|error| match error.outcome {
-            Outcome::RunnerLost | Outcome::LoadShed | Outcome::InternalError | Outcome::Canceled => Failure::Later(error.to_string()),
+            Outcome::RunnerLost => Failure::RunnerLost(error.to_string()),
+            Outcome::LoadShed | Outcome::InternalError | Outcome::Canceled => Failure::Later(error.to_string()),
             _ => Failure::Refused(error.to_string()),
         })?;
         tracing::debug!(worker = &*source.worker, version = &*source.version, cpu_us = warmed.cpu_us, "warmed");

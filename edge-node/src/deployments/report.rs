@@ -127,7 +127,7 @@ impl Board {
     pub(super) fn hindered(&self, worker: &WorkerName, deployment: &VersionId, why: Failure, active: Vec<VersionId>) {
         let state = match why {
             Failure::Refused(reason) => WorkerState::Refused(cut(reason)),
-            Failure::Later(reason) => WorkerState::Waiting(cut(reason)),
+            Failure::Later(reason) | Failure::RunnerLost(reason) => WorkerState::Waiting(cut(reason)),
         };
         self.said.lock().unsettled.set(WorkerReport { worker: worker.clone(), deployment: deployment.clone(), state, active });
         self.news.notify_one();

@@ -14,16 +14,17 @@ use super::super::pull::BundleStore;
 use super::*;
 use crate::routes::Target;
 
-/// A version whose module says `shed` finds no room.
+/// A version whose module says `shed` finds no room; one that says `ends` takes its runner along.
 struct Stub;
 
 impl Warm for Stub {
     fn warm<'a>(&'a self, source: &'a Arc<WorkerSource>) -> BoxFuture<'a, Result<Warmed, RunError>> {
-        let shed = source.modules.iter().any(|module| module.bytes.starts_with(b"shed"));
+        let says = |text: &[u8]| source.modules.iter().any(|module| module.bytes.starts_with(text));
+        let outcome = says(b"shed").then_some(Outcome::LoadShed).or(says(b"ends").then_some(Outcome::RunnerLost));
         Box::pin(async move {
-            match shed {
-                true => Err(RunError { outcome: Outcome::LoadShed, message: "full".into(), retry_after: None, request_body: None }),
-                false => Ok(Warmed { cpu_us: 1, heap_bytes: 1 }),
+            match outcome {
+                Some(outcome) => Err(RunError { outcome, message: "as asked".into(), retry_after: None, request_body: None }),
+                None => Ok(Warmed { cpu_us: 1, heap_bytes: 1 }),
             }
         })
     }
@@ -148,6 +149,34 @@ async fn what_was_taken_back_while_it_was_prepared_takes_no_traffic_and_keeps_no
     activator.begin(&mut jobs);
     activator.end(&mut jobs).await;
     assert_eq!(bench.serves(), Some(fourth));
+}
+
+#[tokio::test]
+async fn a_deployment_that_ends_its_runner_at_each_load_is_refused() {
+    let (bench, mut activator) = Bench::new(".").await;
+    let mut jobs = Jobs::new();
+    let first = bench.promote("first");
+    activator.retarget();
+    activator.begin(&mut jobs);
+    activator.end(&mut jobs).await;
+    let waits = |bench: &Bench| bench.board.status().unsettled.values().any(|line| matches!(line.state, WorkerState::Waiting(_)));
+    for text in ["ends each", "ends each again"] {
+        bench.promote(text);
+        activator.retarget();
+        for load in 1..=limits::LOADS_LOST_MAX {
+            activator.begin(&mut jobs);
+            activator.end(&mut jobs).await;
+            assert_eq!(waits(&bench), load < limits::LOADS_LOST_MAX, "{text}, load {load}: each deployment has its own count");
+            activator.on_time(Instant::now() + limits::ACTIVATE_RETRY_MAX).await;
+        }
+        activator.begin(&mut jobs);
+        assert!(jobs.is_empty() && activator.later.is_empty(), "it is not loaded again");
+        let status = bench.board.status();
+        let refused =
+            |line: &WorkerReport| matches!(&line.state, WorkerState::Refused(reason) if reason.contains("ended 5 times in a row"));
+        assert!(status.unsettled.values().any(refused), "{status:#?}");
+        assert_eq!(bench.serves(), Some(first.clone()));
+    }
 }
 
 #[tokio::test]
