@@ -198,8 +198,9 @@ pub const ENTRY_JSON_BYTES_MAX: usize = 16 << 20;
 pub const FEED_LINE_BYTES_MAX: usize = 128 << 20;
 /// An empty frame tells followers that the registry is there.
 pub const FEED_HEARTBEAT: Duration = Duration::from_secs(5);
-/// Time of a heartbeat, in milliseconds since 1970, that a node may say that it has heard: a million heartbeats after it still have numbers.
-pub const HEARD_MS_MAX: u64 = u64::MAX >> 1;
+/// How far ahead of this registry's clock a heartbeat's time may be, because a node says that it has heard one as late: a clock that was put back by less than this
+/// is taken for one that goes on, and whoever gets one signed for later days has it of little use.
+pub const HEARD_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A follower that has heard nothing for this long connects anew: three heartbeats missed.
 pub const FEED_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// Entries read from the store at once for a follower.

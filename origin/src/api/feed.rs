@@ -17,7 +17,7 @@ use super::{Api, Asked, Caller};
 use crate::feed::{FeedSigner, HEARD, KINDS, Position, QUESTION};
 use crate::keys::PublicKey;
 use crate::ledger::{Ledger, LedgerError};
-use crate::limits::{FEED_BATCH, FEED_HEARTBEAT, HEARD_MS_MAX};
+use crate::limits::{FEED_BATCH, FEED_HEARTBEAT, HEARD_AHEAD_MAX};
 use crate::registry::{Digest, Epoch, NodeName};
 
 impl Api {
@@ -68,10 +68,17 @@ fn takes_questions(headers: &http::HeaderMap) -> bool {
     headers.get_all(KINDS).iter().any(|kinds| kinds == QUESTION)
 }
 
-/// What a node says that it has heard. Whoever says too much is told of times that are as late, and none of it reaches another node.
+/// What a node says that it has heard.
 fn heard_ms(headers: &http::HeaderMap) -> u64 {
-    let said = headers.get(HEARD).and_then(|heard| heard.to_str().ok()?.parse().ok()).unwrap_or(0);
-    if said > HEARD_MS_MAX { 0 } else { said }
+    headers.get(HEARD).and_then(|heard| heard.to_str().ok()?.parse().ok()).unwrap_or(0)
+}
+
+/// The time of the next heartbeat: later than what was heard, so that a node with a registry whose clock was put back takes it. But a member may say that it has heard
+/// anything, and what is signed for it is true for every node at the same place of the log, if it gets there. So it is never later than a bound that moves on with
+/// the clock: a node that was made to take the latest is heard with it again, and is told of a later one.
+fn next_heard_ms(heard_ms: u64, now_ms: u64) -> u64 {
+    let latest = now_ms.saturating_add(u64::try_from(HEARD_AHEAD_MAX.as_millis()).unwrap_or(u64::MAX));
+    heard_ms.saturating_add(1).clamp(now_ms, latest)
 }
 
 /// One node's way through the log.
@@ -85,7 +92,7 @@ struct Follower {
     ready: VecDeque<Bytes>,
     /// Whether it has heard anything yet: the first line comes at once, so that it knows that it is connected.
     greeted: bool,
-    /// The time of the last heartbeat: the next is later, whatever this process's clock says.
+    /// The time of the last heartbeat, or what the node says of it: the next is later, within [`HEARD_AHEAD_MAX`].
     heard_ms: u64,
     /// Where it is asked questions.
     seat: Seat,
@@ -206,7 +213,7 @@ impl Follower {
                 }
             };
             if is_silent {
-                self.heard_ms = self.ledger.now_ms().max(self.heard_ms.saturating_add(1));
+                self.heard_ms = next_heard_ms(self.heard_ms, self.ledger.now_ms());
                 self.ready.push_back(signer.heartbeat(&at, self.heard_ms).map_err(internal)?);
             }
             return Ok(());

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::{Follower, OpenFeed, Permit};
+use super::{Follower, OpenFeed, Permit, next_heard_ms};
 use crate::api::wire::{NodeJoin, PurgeState, join_message};
 use crate::feed::{Accepted, FeedVerifier, Position};
 use crate::keys::{PublicKey, Purpose, SigningKey};
@@ -138,4 +138,16 @@ async fn a_feed_is_its_key_s_and_not_that_of_whoever_takes_the_name() {
     assert_eq!(state(&ledger), PurgeState::Pending, "the node's feed is open");
     drop(after);
     assert_eq!(state(&ledger), PurgeState::Away);
+}
+
+#[test]
+fn a_heartbeat_is_later_than_what_was_heard_and_never_far_ahead_of_the_clock() {
+    const DAY_MS: u64 = 86_400_000;
+    let now = 1_800_000_000_000;
+    for (heard, next) in
+        [(0, now), (now - 1, now), (now, now + 1), (now + DAY_MS - 1, now + DAY_MS), (now + DAY_MS, now + DAY_MS), (u64::MAX, now + DAY_MS)]
+    {
+        assert_eq!(next_heard_ms(heard, now), next, "{heard}");
+        assert!(next_heard_ms(next, now + 1) > next, "{heard}: whoever holds what was signed is told of a later one");
+    }
 }
