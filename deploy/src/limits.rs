@@ -26,6 +26,14 @@ pub const WATCH_SETTLE: Duration = Duration::from_millis(30);
 /// One long poll for the nodes' state, in milliseconds; the command asks again until its own `--wait` is over.
 pub const NODES_POLL_MS: u64 = 5_000;
 
+/// How long to wait for a first node where the origin has heard of none: a node that is just joining reports within it.
+pub const FIRST_NODE_GRACE: Duration = Duration::from_secs(5);
+
+/// From one look at how far the nodes are with an entry to the next, first and at most: each look is at all of them.
+pub const LOOK_MIN: Duration = Duration::from_millis(100);
+/// See [`LOOK_MIN`].
+pub const LOOK_MAX: Duration = Duration::from_secs(1);
+
 /// How much longer than its wait one answer may take: an origin that does not answer at all must not hold a command.
 pub const ANSWER_GRACE: Duration = Duration::from_secs(2);
 

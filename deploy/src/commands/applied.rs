@@ -6,14 +6,13 @@ use anyhow::Context;
 use selvedge_origin::api::wire::NodeStatus;
 use selvedge_origin::client::Client;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::follow::{Followed, follow};
 use super::{DONE, FAILED, NOT_YET};
 use crate::args::Waiting;
+use crate::limits::{FIRST_NODE_GRACE, LOOK_MAX, LOOK_MIN};
 use crate::output::{Cell, Output, Tone};
-
-/// Between two looks at how far the nodes are.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How far a node is with an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,17 +106,14 @@ pub(super) async fn settle(
         document["result"] = json!("not_waited");
         return Ok(None);
     }
-    let ask = async |_, seen: Option<&Vec<NodeStatus>>| {
+    let start = Instant::now();
+    let ask = async |left, seen: Option<&Vec<NodeStatus>>| {
         if seen.is_some() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(look(start.elapsed()).min(left)).await;
         }
         client.nodes().await
     };
-    let followed = follow(waiting.wait, output, ask, |nodes| {
-        // One that refused what came opens the feed again at once, and may find it true.
-        let pending = nodes.iter().filter(|node| matches!(State::of(node, seq), State::Pending | State::Refused)).count();
-        (pending > 0).then(|| format!("waiting for {pending} of {} nodes", nodes.len()))
-    });
+    let followed = follow(waiting.wait, output, ask, |nodes| waits_for(nodes, seq, start.elapsed()));
     let followed = followed.await.with_context(|| format!("it is done (entry {seq}), but the nodes could not be followed"))?;
     let verdict = Verdict::of(&followed, seq);
     let nodes = followed.last.unwrap_or_default();
@@ -129,6 +125,22 @@ pub(super) async fn settle(
     document["result"] = json!(verdict.name());
     document["nodes"] = nodes.iter().map(told).collect();
     Ok(Some(verdict))
+}
+
+/// What is waited for, after this long.
+fn waits_for(nodes: &[NodeStatus], seq: u64, waited: Duration) -> Option<String> {
+    // One that refused what came opens the feed again at once, and may find it true.
+    let pending = nodes.iter().filter(|node| matches!(State::of(node, seq), State::Pending | State::Refused)).count();
+    if pending > 0 {
+        return Some(format!("waiting for {pending} of {} nodes", nodes.len()));
+    }
+    let nobody_yet = waited < FIRST_NODE_GRACE && nodes.iter().all(|node| node.report.is_none());
+    nobody_yet.then(|| "waiting for a node".to_owned())
+}
+
+/// How long until the next look, after this long: what takes its time is looked at less often.
+fn look(waited: Duration) -> Duration {
+    (waited / 4).clamp(LOOK_MIN, LOOK_MAX)
 }
 
 fn print(verdict: Verdict, nodes: &[NodeStatus], seq: u64, output: Output) {
@@ -189,5 +201,27 @@ mod tests {
             let lost = Followed { lost: Some(String::new()), ..followed };
             assert_eq!(Verdict::of(&lost, 7), Verdict::Lost, "it may have changed since");
         }
+    }
+
+    #[test]
+    fn a_first_report_is_waited_for_a_while_and_looks_become_rare() {
+        let unheard = NodeStatus {
+            name: "n".parse().unwrap(),
+            region: String::new(),
+            address: None,
+            online: false,
+            reported_ms_ago: None,
+            report: None,
+        };
+        let said = NodeSaid { seq: 7, build: String::new(), feed_refusal: None, last_refusal: None, unsettled: vec![] };
+        let heard = |online| NodeStatus { online, report: Some(said.clone()), ..unheard.clone() };
+        for (nodes, waits) in
+            [(vec![], true), (vec![unheard.clone()], true), (vec![heard(false)], false), (vec![heard(true), unheard.clone()], false)]
+        {
+            assert_eq!(waits_for(&nodes, 7, Duration::ZERO).is_some(), waits, "{nodes:?}");
+            assert_eq!(waits_for(&nodes, 7, FIRST_NODE_GRACE), None, "{nodes:?}");
+        }
+        assert!(waits_for(&[heard(true)], 8, FIRST_NODE_GRACE).is_some(), "it has reported, and lacks the entry");
+        assert_eq!([0, 1, 60].map(|seconds| look(Duration::from_secs(seconds))), [LOOK_MIN, Duration::from_millis(250), LOOK_MAX]);
     }
 }

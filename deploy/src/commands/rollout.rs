@@ -10,10 +10,8 @@ use tokio::time::Instant;
 
 use super::follow::{Followed, follow};
 use super::{DONE, FAILED, NOT_YET, SUPERSEDED};
+use crate::limits::FIRST_NODE_GRACE;
 use crate::output::{Cell, Output, Tone};
-
-/// How long to wait for a first node where the origin knows none: a node that is just joining reports within it.
-const FIRST_NODE_GRACE: Duration = Duration::from_secs(5);
 
 /// How a deployment went on the nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
