@@ -79,23 +79,28 @@ impl BundleStore {
     }
 
     /// Waits until everything written is on disk: before a state names it. Whoever comes while another waits may have written what that one syncs, and waits
-    /// with it. What fails is left for the next. Blocks.
+    /// with it. What fails is left for the next, and keeps nothing else from its disk. Blocks.
     pub(super) fn sync(&self) -> io::Result<()> {
         let mut unsynced = self.unsynced.lock();
         if unsynced.is_empty() {
             return Ok(());
         }
+        let mut failed = Vec::new();
+        let mut first = Ok(());
         for path in unsynced.iter() {
-            match std::fs::File::open(path) {
-                Ok(file) => file.sync_all()?,
+            match std::fs::File::open(path).and_then(|file| file.sync_all()) {
+                Ok(()) => {}
                 // Found damaged and removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    failed.push(path.clone());
+                    first = first.and(Err(error));
+                }
             }
         }
         state::sync_folder(&self.folder)?;
-        unsynced.clear();
-        Ok(())
+        *unsynced = failed;
+        first
     }
 
     /// Removes blobs that nothing names, the oldest first, until the rest is within its bound. Blocks.
@@ -224,6 +229,22 @@ mod tests {
         assert!(store.sync().is_err(), "the folder cannot be opened");
         assert_eq!(store.unsynced.lock().len(), 1);
         std::fs::rename(&away, &store.folder).unwrap();
+        store.sync().unwrap();
+        assert!(store.unsynced.lock().is_empty());
+    }
+
+    #[test]
+    fn one_that_cannot_be_opened_keeps_no_other_from_its_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = BundleStore::open(folder.path().join("bundles")).unwrap();
+        let (bad, good) = (Digest::of(b"bad"), Digest::of(b"good"));
+        store.write(&bad, b"bad").unwrap();
+        store.write(&good, b"good").unwrap();
+        std::fs::remove_file(store.path(&bad)).unwrap();
+        std::os::unix::fs::symlink(store.path(&bad), store.path(&bad)).unwrap();
+        assert!(store.sync().is_err(), "a link to itself");
+        assert_eq!(*store.unsynced.lock(), [store.path(&bad)], "it is left for the next, alone");
+        std::fs::remove_file(store.path(&bad)).unwrap();
         store.sync().unwrap();
         assert!(store.unsynced.lock().is_empty());
     }
