@@ -211,8 +211,29 @@ impl Output {
 /// The escape sequence for a colour that a text begins with (ECMA-48, section 8.3.117); not one that hides what follows. Empty where there is none.
 fn colour_of(text: &str) -> &str {
     let parameters = text.strip_prefix("\x1b[").and_then(|rest| rest.split_once('m')).map_or("x", |(parameters, _)| parameters);
-    let is_colour = parameters.bytes().all(|byte| byte.is_ascii_digit() || byte == b';') && !parameters.split(';').any(|one| one == "8");
-    if is_colour { text.get(.."\x1b[m".len() + parameters.len()).unwrap_or_default() } else { "" }
+    let is_colour = parameters.bytes().all(|byte| byte.is_ascii_digit() || byte == b';');
+    if is_colour && hides_nothing(parameters) { text.get(.."\x1b[m".len() + parameters.len()).unwrap_or_default() } else { "" }
+}
+
+/// Whether none of the parameters is 8, which hides text, in any spelling; those that name a colour of 38 or 48 (`5;n`, `2;r;g;b`: ISO 8613-6) are none of their own.
+/// What terminals may read in other ways hides something.
+fn hides_nothing(parameters: &str) -> bool {
+    let mut numbers = parameters.split(';').map(|one| if one.is_empty() { Some(0) } else { one.parse::<u8>().ok() });
+    while let Some(number) = numbers.next() {
+        let of_a_colour = match number {
+            None | Some(8) => return false,
+            Some(38 | 48) => match numbers.next().flatten() {
+                Some(5) => 1,
+                Some(2) => 3,
+                _ => return false,
+            },
+            Some(_) => 0,
+        };
+        if (0..of_a_colour).any(|_| numbers.next().flatten().is_none()) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Text from elsewhere must not move the cursor.
@@ -237,5 +258,16 @@ mod tests {
         assert_eq!(plain.tidy(hostile), "a [2J ]0;title   1A\tb\n [31mred [0m [8mhidden [");
         assert_eq!(colours.tidy(hostile), "a [2J ]0;title   1A\tb\n\u{1b}[31mred\u{1b}[0m [8mhidden [");
         assert_eq!(colours.tidy(&colours.paint("good", Tone::Good)), colours.paint("good", Tone::Good));
+    }
+
+    #[test]
+    fn what_hides_text_is_no_colour_and_an_eighth_colour_is_one() {
+        for colour in ["", "0", "1;31", "38;5;8", "48;5;08", "38;2;8;8;8;1", "38;5;8;48;2;0;0;8", ";;"] {
+            let text = format!("\u{1b}[{colour}m");
+            assert_eq!(colour_of(&text), text);
+        }
+        for hidden in ["8", "08", "0;8", "31;008;1", "38;5;8;8", "38;2;1;2;3;8", "38;8", "38;2;8", "38", "264", "4294967304", "58;5;8"] {
+            assert_eq!(colour_of(&format!("\u{1b}[{hidden}m")), "", "{hidden}");
+        }
     }
 }
