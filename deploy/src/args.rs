@@ -64,7 +64,7 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show how each node finds the servers of upstreams
     Upstreams(UpstreamsArgs),
-    /// Delete a worker with its versions and routes, and wait until no node runs it
+    /// Delete a worker with its versions and routes, and wait until no node that is there runs it
     Delete(DeleteArgs),
     /// List the nodes, or remove one
     Nodes(NodesArgs),
