@@ -73,6 +73,38 @@ impl http_body::Body for Outgoing {
     }
 }
 
+/// A short body of a request that takes long: what has come of it, and what is still to come.
+pub(super) struct Slow {
+    pub(super) came: Option<Bytes>,
+    pub(super) rest: Body,
+    /// Bytes of both that have not gone on.
+    pub(super) left: u64,
+}
+
+impl http_body::Body for Slow {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match self.came.take() {
+            Some(came) => Some(Ok(Frame::data(came))),
+            None => ready!(Pin::new(&mut self.rest).poll_frame(cx)),
+        };
+        if let Some(Ok(data)) = frame.as_ref().map(|frame| frame.as_ref().map(Frame::data_ref)) {
+            self.left = self.left.saturating_sub(data.map_or(0, |data| data.len() as u64));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.came.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
 /// A response's body as it comes from its connection.
 pub(super) enum Incoming {
     /// All that is on it.

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use selvedge_runtime::{Body, BodyError};
-use tokio::time::{Instant, timeout};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
 
-use super::body::{Answer, Incoming, Outgoing, Progress};
+use super::body::{Answer, Incoming, Outgoing, Progress, Slow};
 use super::connection::Connection;
 use super::interim::OnInterim;
 use super::lost::Lost;
@@ -32,7 +33,7 @@ pub(super) async fn send(pools: &Arc<Pools>, pool: &Arc<Pool>, request: Request<
         return Err(Unanswered { error, request: None });
     }
     // Before it takes a place: the client may be slow.
-    let request = gathered(pool, request).await.map_err(|error| Unanswered { error, request: None })?;
+    let request = gathered(pools, pool, request).await.map_err(|error| Unanswered { error, request: None })?;
     match pool.slot().await {
         Ok(slot) => send_in(pools, pool, slot, request).await,
         Err(error) => Err(Unanswered { error, request: Some(request) }),
@@ -147,23 +148,42 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 /// The request with its body in one piece, where it is short and sending it twice would do no harm: then it can be. Waits for a body that is still
-/// coming in, each time as long as for an answer.
-async fn gathered(pool: &Pool, request: Request<Body>) -> Result<Request<Body>, UpstreamError> {
-    let is_short = request.body().size_hint().exact().is_some_and(|length| length <= limits::REPLAY_BYTES_MAX);
-    if !is_idempotent(request.method()) || !is_short || request.body().as_whole().is_some() {
-        return Ok(request);
-    }
+/// coming in, all in all as long as for an answer; what moves but takes longer goes out as a long one does, and so does what finds no room.
+async fn gathered(pools: &Pools, pool: &Pool, request: Request<Body>) -> Result<Request<Body>, UpstreamError> {
+    let short = request.body().size_hint().exact().filter(|length| *length <= limits::REPLAY_BYTES_MAX);
+    let (Some(length), true, None) = (short, is_idempotent(request.method()), request.body().as_whole()) else { return Ok(request) };
+    let Ok(room) = pools.gathered.clone().try_acquire_many_owned(length as u32) else { return Ok(request) };
     let pause = pool.manner().head_timeout;
+    let deadline = Instant::now() + pause;
     let failed = |error| UpstreamError::RequestBody { host: pool.host().to_string(), error };
-    let (head, mut body) = request.into_parts();
-    let mut all = BytesMut::new();
-    while let Some(frame) = timeout(pause, body.frame()).await.map_err(|_| failed(stalled(pause)))? {
-        all.extend_from_slice(&frame.map_err(failed)?.into_data().unwrap_or_default());
-        if all.len() as u64 > limits::REPLAY_BYTES_MAX {
-            return Err(failed(BodyError::TooLarge { bytes_max: limits::REPLAY_BYTES_MAX }));
+    let (head, mut rest) = request.into_parts();
+    let mut came = BytesMut::new();
+    let body = loop {
+        match timeout_at(deadline, rest.frame()).await {
+            Ok(Some(frame)) => came.extend_from_slice(&frame.map_err(failed)?.into_data().unwrap_or_default()),
+            Ok(None) => break Body::full(in_room(came, room)),
+            Err(_) if came.is_empty() => return Err(failed(stalled(pause))),
+            Err(_) => break Body::stream(Slow { came: Some(in_room(came, room)), rest, left: length }),
+        }
+        if came.len() as u64 > length {
+            return Err(failed(BodyError::TooLarge { bytes_max: length }));
+        }
+    };
+    Ok(Request::from_parts(head, body))
+}
+
+/// Bytes that give their room back when nobody has them any more.
+fn in_room(bytes: BytesMut, room: OwnedSemaphorePermit) -> Bytes {
+    struct InRoom {
+        bytes: BytesMut,
+        _room: OwnedSemaphorePermit,
+    }
+    impl AsRef<[u8]> for InRoom {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
         }
     }
-    Ok(Request::from_parts(head, Body::full(all.freeze())))
+    Bytes::from_owner(InRoom { bytes, _room: room })
 }
 
 fn stalled(pause: Duration) -> BodyError {
@@ -188,7 +208,7 @@ async fn within<T>(head_timeout: Duration, progress: &Progress, answer: impl Fut
     tokio::pin!(answer);
     loop {
         let deadline = *progress.last.lock() + head_timeout;
-        match tokio::time::timeout_at(deadline, &mut answer).await {
+        match timeout_at(deadline, &mut answer).await {
             Ok(answer) => return Some(answer),
             Err(_) if *progress.last.lock() + head_timeout > Instant::now() => {}
             Err(_) => return None,

@@ -88,8 +88,12 @@ pub const ATTEMPTS_MAX: u32 = 3;
 pub const WHOLE_BYTES_MAX: u64 = 64 << 10;
 /// Frames without bytes that are passed over before other tasks get their turn.
 pub const EMPTY_FRAMES_MAX: usize = 64;
-/// A request's body up to this length is gathered before it goes out on an open connection, so that it can go out again where that connection turns out closed.
+/// The body of an idempotent request up to this length is gathered before it takes a place of its upstream, so that it can go out again where its connection
+/// turns out closed, and on another server. (Without its trailers, which go to no upstream.)
 pub const REPLAY_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of all such bodies on one node, by the lengths that are announced, from before the first has come until they are sent: 1,024 of the longest. Where there
+/// is no room, a body goes out as a long one does.
+pub const GATHERED_BYTES_MAX: usize = 64 << 20;
 /// Retries that an upstream's budget holds after a quiet time.
 pub const RETRIES_SAVED_MAX: u32 = 10;
 /// Ejections in a row after which the time of an ejection grows no more: eight times the first (2^3).

@@ -31,6 +31,8 @@ pub(super) struct Pools {
     declared: Mutex<Vec<Weak<Pool>>>,
     idle: Arc<AtomicUsize>,
     connections: Arc<Semaphore>,
+    /// Room for bodies that are gathered, in bytes.
+    pub(super) gathered: Arc<Semaphore>,
 }
 
 /// The connections of one upstream.
@@ -89,6 +91,7 @@ impl Pools {
             declared: Mutex::default(),
             idle: Arc::default(),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS_TOTAL_MAX)),
+            gathered: Arc::new(Semaphore::new(limits::GATHERED_BYTES_MAX)),
         })
     }
 

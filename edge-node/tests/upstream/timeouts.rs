@@ -1,14 +1,16 @@
 //! Every wait has an end, and each end has its own name.
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Request;
+use selvedge_edge::upstream::limits::{GATHERED_BYTES_MAX, REPLAY_BYTES_MAX};
 use selvedge_edge::upstream::{Reach, UpstreamError, UpstreamsConfig};
 use selvedge_edge::{Body, BodyError};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::servers::{Identity, fetch, get, head, post, raw, scripted, upstreams};
@@ -83,14 +85,15 @@ async fn a_request_whose_body_does_not_come_is_not_the_servers_failure() {
         head(&mut stream).await;
     })
     .await;
-    let upstreams = upstreams(short());
+    // Long enough for what does come.
+    let upstreams = upstreams(UpstreamsConfig { head_timeout: Duration::from_secs(1), ..UpstreamsConfig::default() });
     let url = format!("http://{address}/");
     // On an open connection, and on a new one.
     fetch(&upstreams, get(&url)).await.unwrap();
     for (length, connected) in [(100, 1), (1 << 20, 1), (1 << 20, 2)] {
         let put = Request::builder().method("PUT").uri(&url).body(Body::stream(Promised(length))).unwrap();
         let error = fetch(&upstreams, put).await.unwrap_err();
-        assert!(matches!(error, UpstreamError::RequestBody { error: BodyError::Stalled { ms: 100 }, .. }), "{error}");
+        assert!(matches!(error, UpstreamError::RequestBody { error: BodyError::Stalled { ms: 1000 }, .. }), "{error}");
         assert!(!error.is_of_the_server());
         assert_eq!(connections.load(Ordering::SeqCst), connected);
     }
@@ -106,6 +109,81 @@ async fn a_short_body_that_does_not_come_takes_no_place_of_its_upstream() {
     let mut waits = std::pin::pin!(fetch(&upstreams, put));
     assert!(futures::poll!(&mut waits).is_pending());
     assert_eq!(fetch(&upstreams, get(&url)).await.unwrap().1, "ok");
+}
+
+/// A body of a known length of which a byte comes now and then.
+struct Trickle {
+    sent: Arc<AtomicUsize>,
+    length: usize,
+    pause: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl http_body::Body for Trickle {
+    type Data = bytes::Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, BodyError>>> {
+        let sent = self.sent.load(Ordering::SeqCst);
+        if sent == self.length {
+            return Poll::Ready(None);
+        }
+        std::task::ready!(self.pause.as_mut().poll(cx));
+        self.pause = Box::pin(tokio::time::sleep(Duration::from_millis(30)));
+        self.sent.fetch_add(1, Ordering::SeqCst);
+        Poll::Ready(Some(Ok(http_body::Frame::data(vec![b'a' + sent as u8].into()))))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact((self.length - self.sent.load(Ordering::SeqCst)) as u64)
+    }
+}
+
+#[tokio::test]
+async fn a_short_body_that_comes_slowly_is_not_gathered_for_longer_than_an_answer_may_take() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let seen = sent.clone();
+    let (address, _) = raw(move |_, mut stream| {
+        let seen = seen.clone();
+        async move {
+            let mut all = Vec::new();
+            let mut came = None;
+            while !all.ends_with(b"abcdefghijklmnopqrst") {
+                assert!(stream.read_buf(&mut all).await.unwrap() > 0, "it ended early");
+                came.get_or_insert_with(|| seen.load(Ordering::SeqCst));
+            }
+            assert!(String::from_utf8_lossy(&all).to_lowercase().contains("content-length: 20\r\n"));
+            let body = came.is_some_and(|came| came < 20).to_string();
+            stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let pause = Box::pin(tokio::time::sleep(Duration::ZERO));
+    let body = Body::stream(Trickle { sent, length: 20, pause });
+    let put = Request::builder().method("PUT").uri(format!("http://{address}/")).body(body).unwrap();
+    let config = UpstreamsConfig { connect_timeout: Duration::from_secs(10), ..short() };
+    assert_eq!(fetch(&upstreams(config), put).await.unwrap().1, "true", "it went out when all of it had come");
+}
+
+#[tokio::test]
+async fn where_many_short_bodies_are_gathered_the_next_goes_out_as_a_long_one_does() {
+    let (address, connections) = scripted("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let upstreams = upstreams(UpstreamsConfig::default());
+    let put = || {
+        let put = Request::builder().method("PUT").uri(format!("http://{address}/"));
+        fetch(&upstreams, put.body(Body::stream(Promised(REPLAY_BYTES_MAX))).unwrap())
+    };
+    let mut waiting: Vec<_> = (0..GATHERED_BYTES_MAX as u64 / REPLAY_BYTES_MAX).map(|_| Box::pin(put())).collect();
+    for waits in &mut waiting {
+        assert!(futures::poll!(waits).is_pending());
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+    // This server does not wait for a body.
+    assert_eq!(put().await.unwrap().1, "ok");
+    waiting.pop();
+    let mut waits = std::pin::pin!(put());
+    assert!(futures::poll!(&mut waits).is_pending());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(futures::poll!(&mut waits).is_pending() && connections.load(Ordering::SeqCst) == 1, "it gave no room back");
 }
 
 #[tokio::test]
