@@ -1,9 +1,9 @@
 //! An operation of a worker's own cache: put to the host, answered to the runner.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::link::Link;
+use super::placement::Placement;
 use super::{download, fetch};
 use crate::protocol::{CacheCallHead, CacheHead, Part, StreamId, ToRunner};
 use crate::{CacheAnswer, CacheAsk, CacheCall, Fetched};
@@ -20,15 +20,15 @@ pub(super) fn ask(link: &Arc<Link>, (stream, part): (StreamId, Part), head: Cach
 }
 
 /// Sends the answer, and the body of what was found as the worker's credit allows.
-pub(super) async fn answer(link: &Arc<Link>, (stream, part): (StreamId, Part), answer: CacheAnswer, idle: Duration) {
+pub(super) async fn answer(placement: &Placement, (stream, part): (StreamId, Part), answer: CacheAnswer) {
     let (yes, note) = match answer {
         CacheAnswer::Found(response) => {
             let found = Fetched { response, url: String::new(), redirects: 0 };
-            return fetch::answer(link, stream, part, found, idle).await;
+            return fetch::answer(placement, stream, part, found).await;
         }
         CacheAnswer::Yes => (true, None),
         CacheAnswer::No(note) => (false, note.map(str::to_owned)),
     };
     // Cannot fail: a text is cut to its bound.
-    let _ = link.answer(stream, part, &ToRunner::Settled { stream, part, yes, note }).await;
+    let _ = placement.link.answer(stream, part, &ToRunner::Settled { stream, part, yes, note }).await;
 }

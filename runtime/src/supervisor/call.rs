@@ -8,8 +8,7 @@ use std::task::{Context, Poll};
 use bytes::BytesMut;
 
 use super::fetch::{self, bytes_of, refuse};
-use super::held::{Held, Holding};
-use super::limits::CALLS_BYTES_MAX;
+use super::held::Held;
 use super::link::{Link, State, index};
 use super::phase::Phase;
 use super::placement::Placement;
@@ -40,7 +39,7 @@ pub(super) enum Refusal {
     TooMany(u32),
     #[error("Too many subrequests at once: the limit is {}.", SUBREQUESTS_RUNNING_MAX)]
     AtOnce,
-    #[error("Too many subrequests at once: they and their answers hold {} MiB.", CALLS_BYTES_MAX >> 20)]
+    #[error("Too many subrequests at once: they and their answers hold too much memory.")]
     TooMuch,
 }
 
@@ -81,12 +80,7 @@ impl Asked {
 }
 
 /// Counts a call as a subrequest of its invocation, or refuses it: there and then, or where the outbox has no room, as soon as it has.
-pub(super) fn admit(
-    state: &mut State,
-    holding: &Holding,
-    (stream, part): (StreamId, Part),
-    asked: Asked,
-) -> Result<Option<Event>, ProtocolError> {
+pub(super) fn admit(state: &mut State, (stream, part): (StreamId, Part), asked: Asked) -> Result<Option<Event>, ProtocolError> {
     let congested = state.is_congested();
     let State { streams, outbox, .. } = state;
     let Some(entry) = streams.get_mut(index(stream)).filter(|entry| entry.id == stream && !entry.done) else { return Ok(None) };
@@ -100,7 +94,7 @@ pub(super) fn admit(
         Refusal::TooMany(max)
     } else if entry.subs.iter().filter(|sub| !sub.outbound.closed).count() >= SUBREQUESTS_RUNNING_MAX {
         Refusal::AtOnce
-    } else if let Some(held) = holding.take(asked.bytes()) {
+    } else if let Some(held) = entry.placement.holding.ask(asked.bytes()) {
         ticket.subrequests += 1;
         let (left, host) = (max - ticket.subrequests, ticket.host.clone());
         let mut inbound = Inbound::default();
@@ -147,7 +141,6 @@ impl State {
 /// Carries it out and sends the answer. Ends early when the worker abandons it or the invocation ends.
 pub(super) async fn run(link: Arc<Link>, call: Box<Call>) {
     let Call { stream, part, asked, left, host, placement, held } = *call;
-    let idle = placement.version.limits.body_idle_timeout();
     match asked {
         Asked::Fetch { head, redirect, cache, body } => match fetch::subrequest(&link, (stream, part), *head, body) {
             Err(message) => refuse(&link, stream, part, message).await,
@@ -158,7 +151,7 @@ pub(super) async fn run(link: Arc<Link>, call: Box<Call>) {
                     Some(Err(error)) => refuse(&link, stream, part, error.message).await,
                     Some(Ok(fetched)) => {
                         drop(held);
-                        fetch::answer(&link, stream, part, fetched, idle).await;
+                        fetch::answer(&placement, stream, part, fetched).await;
                     }
                 }
             }
@@ -170,7 +163,7 @@ pub(super) async fn run(link: Arc<Link>, call: Box<Call>) {
                 Some(Err(error)) => refuse(&link, stream, part, error.message).await,
                 Some(Ok(answer)) => {
                     drop(held);
-                    cache::answer(&link, (stream, part), answer, idle).await;
+                    cache::answer(&placement, (stream, part), answer).await;
                 }
             }
         }

@@ -86,10 +86,10 @@ impl Link {
                 }
             }
             ToEdge::Fetch { stream, part, head, redirect, cache, body } => {
-                events.extend(call::admit(state, &self.holding, (stream, part), Asked::Fetch { head, redirect, cache, body })?);
+                events.extend(call::admit(state, (stream, part), Asked::Fetch { head, redirect, cache, body })?);
             }
-            ToEdge::Cache { stream, part, ask } => events.extend(call::admit(state, &self.holding, (stream, part), Asked::Cache(ask))?),
-            ToEdge::Purge { stream, part, purge } => events.extend(call::admit(state, &self.holding, (stream, part), Asked::Purge(purge))?),
+            ToEdge::Cache { stream, part, ask } => events.extend(call::admit(state, (stream, part), Asked::Cache(ask))?),
+            ToEdge::Purge { stream, part, purge } => events.extend(call::admit(state, (stream, part), Asked::Purge(purge))?),
             ToEdge::PassThrough { stream } => {
                 // At once, not as an event: whoever hears of the failure must find it said.
                 if let Some(ticket) = live(state, stream).and_then(|entry| entry.ticket.as_ref()) {

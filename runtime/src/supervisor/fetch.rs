@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderMap, Request, Uri};
 
@@ -10,6 +9,7 @@ use super::call::Refusal;
 use super::download;
 use super::limits::REDIRECTS_MAX;
 use super::link::Link;
+use super::placement::Placement;
 use super::upload::{Gathered, Upload};
 use crate::protocol::{BodyKind, Fields, Part, RequestHead, ResponseHead, StreamId, ToRunner};
 use crate::{Body, FetchCache, Fetched, Redirect, Subrequest};
@@ -39,7 +39,8 @@ pub(super) fn limited(request: Request<Body>, redirect: Redirect, cache: Option<
 }
 
 /// Sends a response, its body as the worker's credit allows.
-pub(super) async fn answer(link: &Arc<Link>, stream: StreamId, part: Part, fetched: Fetched, idle: Duration) {
+pub(super) async fn answer(placement: &Placement, stream: StreamId, part: Part, fetched: Fetched) {
+    let (link, idle) = (&placement.link, placement.version.limits.body_idle_timeout());
     let Fetched { response, url, redirects } = fetched;
     link.count_redirects(stream, redirects);
     let (parts, body) = response.into_parts();
@@ -48,7 +49,7 @@ pub(super) async fn answer(link: &Arc<Link>, stream: StreamId, part: Part, fetch
         Gathered::Whole(bytes) => (BodyKind::Whole(bytes), None),
         Gathered::Stream(upload, len) => (BodyKind::Stream(len), Some(upload)),
     };
-    let Some(held) = link.holding.take(bytes_of(&parts.headers, &body)) else {
+    let Some(held) = placement.holding.answer(bytes_of(&parts.headers, &body)) else {
         return refuse(link, stream, part, Refusal::TooMuch.to_string()).await;
     };
     let head = Box::new(ResponseHead { status: parts.status, headers: Fields::from(&parts.headers) });

@@ -107,6 +107,8 @@ pub(super) const OUTBOX_ABANDON_BYTES: usize = 64 << 20;
 /// Bytes that the calls of one link may make the edge hold: heads and whole bodies of what is asked, and of answers that the runner does not take yet.
 /// As much as four bodies of 64 KiB of each of its invocations; more are refused.
 pub(super) const CALLS_BYTES_MAX: usize = 256 << 20;
+/// The share of it that one version may take, so that the others of its link find room: a quarter.
+pub(super) const CALLS_BYTES_PER_VERSION_MAX: usize = CALLS_BYTES_MAX / 4;
 /// Redirects of one subrequest (Fetch standard, HTTP-redirect fetch).
 pub(super) const REDIRECTS_MAX: u32 = 20;
 /// Chunks of a body shorter than this are joined while they wait: a hostile runner's one-byte chunks take no more memory.

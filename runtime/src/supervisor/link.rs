@@ -14,7 +14,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
 
-use super::held::Holding;
 use super::limits::BUSY_NS;
 use super::look::Look;
 use super::phase::Phase;
@@ -39,8 +38,8 @@ pub(super) struct Link {
     pub(super) slots_max: usize,
     pub(super) socket: Socket,
     pub(super) state: Mutex<State>,
-    /// What calls make the edge hold.
-    pub(super) holding: Holding,
+    /// Bytes that calls make the edge hold.
+    pub(super) held: Arc<AtomicUsize>,
     running: AtomicUsize,
     /// Held while a version is sent: one at a time, so that a runner holds one incomplete version per link.
     pub(super) sending: tokio::sync::Mutex<()>,
@@ -115,7 +114,7 @@ impl Link {
             slots_max: versions_per_link(links),
             socket,
             state: Mutex::new(state),
-            holding: Holding::default(),
+            held: Arc::default(),
             running: AtomicUsize::new(0),
             sending: tokio::sync::Mutex::new(()),
             open: AtomicBool::new(true),

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::Warmed;
+use super::held::Holding;
 use super::link::Link;
 use super::logged::Logged;
 use super::version::{Class, Version};
@@ -29,6 +30,8 @@ pub(super) struct Placement {
     pub(super) logged: Mutex<Logged>,
     /// An invocation has crossed a limit here, which was counted.
     pub(super) struck: AtomicBool,
+    /// What its calls make the edge hold.
+    pub(super) holding: Holding,
 }
 
 enum Progress {
@@ -49,7 +52,8 @@ impl Placement {
         let progress = Mutex::new(Progress::Loading(Some(done)));
         let last_used_ms = AtomicU64::new(version.last_used_ms());
         let (alive, struck) = (AtomicBool::new(true), AtomicBool::new(false));
-        Self { version, source, link, slot, class, alive, last_used_ms, progress, logged: Mutex::default(), struck }
+        let holding = Holding::within(&link.held);
+        Self { version, source, link, slot, class, alive, last_used_ms, progress, logged: Mutex::default(), struck, holding }
     }
 
     pub(super) fn is_alive(&self) -> bool {

@@ -87,10 +87,12 @@ pub(crate) async fn what_waits_for_a_runner_that_does_not_read_is_bounded() {
 
 pub(crate) async fn a_late_runner_gets_all_that_waited_for_it() {
     let supervisor = supervisor().await;
-    let source = worker("hoard", "v1");
-    supervisor.warm(&source).await.expect("warm");
-    // 96 MiB of answers: more than may wait for a runner at all.
-    let runs = (0..32).map(|_| get(&supervisor, &source, "hoard"));
+    let sources = ["v1", "v2", "v3", "v4"].map(|version| worker("hoard", version));
+    for source in &sources {
+        supervisor.warm(source).await.expect("warm");
+    }
+    // 90 MiB of answers on each of two links: more than may wait for a runner at all. Of each version 45 MiB, less than one may hold.
+    let runs = (0..60).map(|n| get(&supervisor, &sources[n % sources.len()], "hoard"));
     for answer in futures::future::join_all(runs).await {
         assert_eq!(answer.expect("an answer").1, "all");
     }
