@@ -411,10 +411,15 @@ async fn who_asks_for_another_variant_at_the_same_moment_is_not_told_that_there_
     assert!(answers.contains(&[false, true, false]), "{answers:?}");
 }
 
-/// Stores a response whose writing does not end as long as the guard is held: the disk hangs.
-pub(crate) fn hang(cache: &Cache) -> impl Drop {
+/// No writing ends as long as the guard is held: the disk hangs.
+pub(crate) fn hanging(cache: &Cache) -> impl Drop {
+    cache.disk.as_ref().expect("a disk").shared.segments.read()
+}
+
+/// The same, with a response in the writer's hand.
+fn hang(cache: &Cache) -> impl Drop {
+    let guard = hanging(cache);
     let disk = cache.disk.as_ref().expect("a disk");
-    let guard = disk.shared.segments.read();
     cache.store(key("/hangs").as_bytes(), entry(b"x"));
     while !disk.shared.queue.is_empty() {
         std::thread::yield_now();

@@ -13,7 +13,7 @@ use selvedge_runtime::Body;
 use tokio::sync::mpsc;
 
 use super::world::*;
-use crate::cache::disk::tests::hang;
+use crate::cache::disk::tests::hanging;
 
 const MIB: usize = 1 << 20;
 
@@ -102,7 +102,7 @@ async fn what_does_not_get_to_a_disk_that_hangs_is_sent_to_who_is_behind_all_the
     let all = begin(48 * MIB);
     let sending = tokio::spawn(async move { send(&sender, 0..768).await });
     assert_eq!(read(&mut ahead, 20 * MIB).await, all[..20 * MIB]);
-    let hanging = hang(world.path.cache());
+    let hangs = hanging(world.path.cache());
     // As far as both may be apart, and further than a slice is waited for.
     let further = async {
         while let Ok(Some(frame)) = tokio::time::timeout(Duration::from_secs(3), ahead.frame()).await {
@@ -110,7 +110,7 @@ async fn what_does_not_get_to_a_disk_that_hangs_is_sent_to_who_is_behind_all_the
         }
     };
     further.await;
-    drop(hanging);
+    drop(hangs);
     let both = futures::future::join(ahead.collect(u64::MAX), behind.collect(u64::MAX));
     let (_, behind) = tokio::time::timeout(Duration::from_secs(60), both).await.expect("an end");
     assert!(behind.expect("to its end") == all, "nothing is missing");
