@@ -11,6 +11,7 @@ pub mod cache;
 mod chance;
 pub mod config;
 pub mod deployments;
+mod guarded;
 mod h2_stream;
 pub mod limits;
 pub mod listen;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 
+use crate::guarded::guarded;
+
 /// The bytes of all, and how many there may be.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -57,23 +59,12 @@ impl Share {
 
     /// These bytes, with the share for as long as anybody has some of them.
     pub(super) fn of(self, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(Owned { bytes, _share: self })
+        guarded(bytes, self)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
         self.hold(0);
-    }
-}
-
-struct Owned {
-    bytes: Bytes,
-    _share: Share,
-}
-
-impl AsRef<[u8]> for Owned {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }

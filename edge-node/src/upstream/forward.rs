@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::{Method, Request, Response, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use selvedge_runtime::{Body, BodyError};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Answer, Incoming, Outgoing, Progress, Slow};
@@ -19,6 +18,7 @@ use super::lost::Lost;
 use super::pool::{self, Lease, Pool, Pools, Want};
 use super::slots::Slot;
 use super::{UpstreamError, head as heads, http2, limits};
+use crate::guarded::guarded;
 
 /// A request that got no head; with itself, where sending it again cannot do harm.
 pub(super) struct Unanswered {
@@ -161,29 +161,15 @@ async fn gathered(pools: &Pools, pool: &Pool, request: Request<Body>) -> Result<
     let body = loop {
         match timeout_at(deadline, rest.frame()).await {
             Ok(Some(frame)) => came.extend_from_slice(&frame.map_err(failed)?.into_data().unwrap_or_default()),
-            Ok(None) => break Body::full(in_room(came, room)),
+            Ok(None) => break Body::full(guarded(came, room)),
             Err(_) if came.is_empty() => return Err(failed(stalled(pause))),
-            Err(_) => break Body::stream(Slow { came: Some(in_room(came, room)), rest, left: length }),
+            Err(_) => break Body::stream(Slow { came: Some(guarded(came, room)), rest, left: length }),
         }
         if came.len() as u64 > length {
             return Err(failed(BodyError::TooLarge { bytes_max: length }));
         }
     };
     Ok(Request::from_parts(head, body))
-}
-
-/// Bytes that give their room back when nobody has them any more.
-fn in_room(bytes: BytesMut, room: OwnedSemaphorePermit) -> Bytes {
-    struct InRoom {
-        bytes: BytesMut,
-        _room: OwnedSemaphorePermit,
-    }
-    impl AsRef<[u8]> for InRoom {
-        fn as_ref(&self) -> &[u8] {
-            &self.bytes
-        }
-    }
-    Bytes::from_owner(InRoom { bytes, _room: room })
 }
 
 fn stalled(pause: Duration) -> BodyError {

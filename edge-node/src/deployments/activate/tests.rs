@@ -61,6 +61,17 @@ impl Bench {
         (bench, activator)
     }
 
+    /// The same, with a first version that has the traffic.
+    async fn running() -> (Self, Activator, Jobs, VersionId) {
+        let (bench, mut activator) = Self::new(".").await;
+        let mut jobs = Jobs::new();
+        let first = bench.promote("first");
+        activator.retarget();
+        activator.begin(&mut jobs);
+        activator.end(&mut jobs).await;
+        (bench, activator, jobs, first)
+    }
+
     /// Gives the traffic of `shop` to a new version with this text, whose bundle is on the node.
     fn promote(&self, text: &str) -> VersionId {
         let bytes = text.to_owned().into_bytes().into();
@@ -126,12 +137,7 @@ impl Activator {
 
 #[tokio::test]
 async fn what_was_taken_back_while_it_was_prepared_takes_no_traffic_and_keeps_nothing_waiting() {
-    let (bench, mut activator) = Bench::new(".").await;
-    let mut jobs = Jobs::new();
-    let first = bench.promote("first");
-    activator.retarget();
-    activator.begin(&mut jobs);
-    activator.end(&mut jobs).await;
+    let (bench, mut activator, mut jobs, first) = Bench::running().await;
     assert_eq!(bench.serves(), Some(first.clone()));
     let second = bench.promote("second");
     activator.retarget();
@@ -153,12 +159,7 @@ async fn what_was_taken_back_while_it_was_prepared_takes_no_traffic_and_keeps_no
 
 #[tokio::test]
 async fn a_deployment_that_ends_its_runner_at_each_load_is_refused() {
-    let (bench, mut activator) = Bench::new(".").await;
-    let mut jobs = Jobs::new();
-    let first = bench.promote("first");
-    activator.retarget();
-    activator.begin(&mut jobs);
-    activator.end(&mut jobs).await;
+    let (bench, mut activator, mut jobs, first) = Bench::running().await;
     let waits = |bench: &Bench| bench.board.status().unsettled.values().any(|line| matches!(line.state, WorkerState::Waiting(_)));
     for text in ["ends each", "ends each again"] {
         bench.promote(text);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use http::{Method, Request};
-use parking_lot::Mutex;
 use selvedge_origin::registry::CacheSettings;
 use selvedge_runtime::Body;
 
+use super::settings::noting;
 use super::world::*;
 
 #[tokio::test]
@@ -304,13 +304,7 @@ async fn a_route_may_turn_its_cache_off() {
 
 #[tokio::test]
 async fn a_refresh_is_no_clients_fetch_and_is_kept_whatever_the_one_said_who_brought_it_about() {
-    let said: Arc<Mutex<Vec<String>>> = Arc::default();
-    let noted = said.clone();
-    let server = Server::start(move |request| {
-        noted.lock().push(field(request.headers(), "cache-control"));
-        async move { response(200, &[("cache-control", "max-age=10, stale-while-revalidate=60")], "page") }
-    })
-    .await;
+    let (server, said) = noting(&[("cache-control", "max-age=10, stale-while-revalidate=60")], "cache-control").await;
     let world = World::new(vec![to_upstream("/*", &server)]);
     world.look("/").await;
     world.pass(20);
@@ -326,13 +320,7 @@ async fn a_refresh_is_no_clients_fetch_and_is_kept_whatever_the_one_said_who_bro
 
 #[tokio::test]
 async fn a_fetch_that_others_may_follow_does_not_ask_for_what_is_stale() {
-    let said: Arc<Mutex<Vec<String>>> = Arc::default();
-    let noted = said.clone();
-    let server = Server::start(move |request| {
-        noted.lock().push(field(request.headers(), "cache-control"));
-        async move { response(200, &[("cache-control", "max-age=10")], "page") }
-    })
-    .await;
+    let (server, said) = noting(&[("cache-control", "max-age=10")], "cache-control").await;
     let world = World::new(vec![to_upstream("/*", &server)]);
     world.send(get("/", &[("cache-control", "max-age=5, max-stale=60, x=\"max-stale\"")])).await;
     assert_eq!(*said.lock(), ["max-age=5, x=\"max-stale\""]);

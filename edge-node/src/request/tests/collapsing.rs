@@ -34,13 +34,6 @@ async fn gated(fields: &'static [(&'static str, &'static str)], body: &'static s
     (server, gate, asked)
 }
 
-/// Lets every request that is under way come as far as it can.
-async fn settle() {
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
-    }
-}
-
 #[tokio::test]
 async fn a_response_without_end_goes_at_the_pace_of_its_readers_and_ends_with_them() {
     const CHUNK: usize = 64 << 10;

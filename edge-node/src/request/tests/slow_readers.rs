@@ -53,13 +53,6 @@ fn pages_of(chunk: usize, bytes: usize) -> (World, Arc<AtomicUsize>) {
     )
 }
 
-/// Lets what runs come as far as it can.
-async fn settle() {
-    for _ in 0..200 {
-        tokio::task::yield_now().await;
-    }
-}
-
 #[tokio::test]
 async fn what_is_fetched_for_clients_that_read_nothing_is_held_within_a_bound() {
     let (world, made) = pages(CHUNK);
